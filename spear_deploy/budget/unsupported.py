@@ -23,14 +23,16 @@ from spear_deploy.network import (
     find_max_spikes,
     resets_late,
 )
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.even_neurons import find_uneven
+from spear_deploy.quantize.shared_cells import ONE_CELL, find_shared_cells
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
-from spear_deploy.util.number_format import plural, write_steps
+from spear_deploy.util.number_format import join_names, plural, write_steps
 
 LOOP = "a loop without neurons"
 WEIGHTED_SUM = "a weighted sum as output"
@@ -133,6 +135,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
     outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
     maps = [*check_pools(graph, profile), *check_dense_maps(populations, profile), *check_kernels(populations, profile)]
     maps += check_weightless(graph, populations, profile)
+    cells = _check_shared_cells(graph, profile)
     input_layers = {p.layer for population in populations if population.is_input_layer for p in population.projections}
     findings: list[Unsupported] = []
     if not populations:
@@ -144,6 +147,7 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         for what, reason, remedy in (*check_geometry(layer, *shapes, profile), *of_layer):
             findings.append(Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy))
         findings += _check_weights(graph, layer, profile, stored=layer.name not in input_layers and graph.is_integer)
+        findings += cells.get(layer.name, [])
         findings += _check_neuron(graph, layer, profile)
         if layer.name == graph.output and ends_in_weighted_sum(graph):
             findings += _check_weighted_sum(layer, profile)
@@ -187,6 +191,32 @@ def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, s
             reason = f"a source on {profile.name} has one sign"
             remedy = f"send each twice, once for each sign ({plural(mixed, 'input')} more)"
             yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy, resource="weight_sign")
+
+
+def _check_shared_cells(graph: SNNGraph, profile: HardwareProfile) -> dict[str, list[Unsupported]]:
+    """Return by neuron layer the sums of integer weights that the chip's one weight from a neuron to another cannot hold."""
+    family, findings = profile.meta.family, dict[str, list[Unsupported]]()
+    if family not in ONE_CELL or find_chip_format(graph) != family:
+        return findings
+    low, high = ONE_CELL[family]
+    for name, cells in find_shared_cells(graph).items():
+        for shared in cells:
+            least, most = shared.find_range({}, shared.find_shift())
+            if low <= least and most <= high:
+                continue
+            names = join_names([f"'{layer}'" for layer in shared.weighted])
+            source = "the input" if shared.source == INPUT else f"'{shared.source}'"
+            what = f"weights of {names} from {source} that add up to {least if least < low else most:g}"
+            findings.setdefault(name, []).append(
+                Unsupported(
+                    layer=name,
+                    what=what,
+                    reason=f"{profile.name} has one weight of {low} to {high} from a neuron to another",
+                    remedy="quantise the floating-point network again, or merge the layers",
+                    resource="integers",
+                )
+            )
+    return findings
 
 
 def _check_neuron(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:

@@ -1,12 +1,13 @@
 """Resources that a part of a layer needs of its core.
 
 A box is the part of a population on one core: start and stop along each axis. It needs neurons, words of memory, input and
-output axons, and target cores. On a crossbar a source neuron has one row, which all slices on the core share: `AxonSet`.
+output axons, and target cores. On a crossbar a source neuron has one row, which all slices on the core share: `AxonSet`. Where
+several ways lead from it into one layer each has a row of its own, but on chips with one weight from a neuron to another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, reduce
 from itertools import product
@@ -27,6 +28,7 @@ from spear_deploy.placement.synapse_memory import (
     count_neuron_words,
     count_neurons,
 )
+from spear_deploy.quantize.shared_cells import ONE_CELL
 
 Target: TypeAlias = tuple[Population, Projection]
 Cuts: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
@@ -46,12 +48,14 @@ class AxonSet:
         channels: range of their channels.
         ranges: along each axis of positions the output positions start..stop that read them.
         count: axons.
+        way: number among the ways from these sources into a layer, each of which has rows of its own.
     """
 
     sources: tuple[str, ...]
     channels: tuple[int, int]
     ranges: tuple[tuple[Axis, int, int], ...]
     count: int
+    way: int = 0
 
     @cached_property
     def _hash(self) -> int:
@@ -75,6 +79,7 @@ class Core:
         self.positions = _limit(profile.axons.positions_per_core) if self.rule == "position" else UNLIMITED
         self.slots = profile.axons.slots_per_position.max_value or 1
         self.skips_zeros = memory_format == "word_per_weight"
+        self.adds_ways = has_one_row(profile)
         self.stores_patterns = memory_format == "list_blocks"
         self.max_target_cores = _limit(profile.connectivity.fan_out_cores)
         self.has_uniform_tiles = memory_format in (None, "list_words", "packed_weights", "pow2_kernel") and self.rule == "source"
@@ -95,6 +100,8 @@ class Core:
             return 0
         default = int(self.profile.weights.default_bits.value or 0)
         memory = self.profile.synapse_memory
+        if self.adds_ways:
+            return self.count_axons_into(population, box) * count_neurons(box)
         words = [count_memory_words(p, box, self.weight_bits.get(p.layer, default), memory) for p in population.projections]
         return None if None in words else sum(n for n in words if n is not None)
 
@@ -137,6 +144,8 @@ class Core:
         """Count input axons: one per input; of a convolution by the chip's rule one per position, source or neuron."""
         if population.is_input_layer and self.rule is not None:
             return 0 if self.rule == "position" else 1
+        if self.adds_ways:
+            return count_union(find_axon_set(p, box) for p in population.projections)
         return sum(self._count_axons(p, box) for p in population.projections)
 
     def _count_axons(self, p: Projection, box: Box) -> int:
@@ -269,8 +278,8 @@ def group_targets_by_source(populations: Sequence[Population]) -> dict[str, list
     return targets
 
 
-def find_axon_set(p: Projection, box: Box) -> AxonSet:
-    """Return the source neurons that reach a box."""
+def find_axon_set(p: Projection, box: Box, way: int = 0) -> AxonSet:
+    """Return the source neurons that reach a box on one of their ways into the layer."""
     sources = tuple(sorted(source.name for source in p.sources))
     channels: tuple[int, int] = (0, p.channels)
     ranges: tuple[tuple[Axis, int, int], ...] = tuple((axis, 0, axis.outputs) for axis in p.axes)
@@ -281,15 +290,20 @@ def find_axon_set(p: Projection, box: Box) -> AxonSet:
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         axes = [identity_axis(axis.inputs) for axis in p.axes] if p.kind == "one_to_one" else p.axes
         ranges = tuple((axis, *along) for axis, along in zip(axes, box[1:], strict=True))
-    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count_axons(p, box))
+    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count_axons(p, box), way=way)
 
 
-def count_union(sets: Sequence[AxonSet]) -> int:
+def has_one_row(profile: HardwareProfile) -> bool:
+    """Return whether a source neuron has one row of a crossbar, whose cells hold the sum of the weights of several ways."""
+    return profile.synapse_memory.format.value == "crossbar" and profile.meta.family in ONE_CELL
+
+
+def count_union(sets: Iterable[AxonSet]) -> int:
     """Count the axon rows of a core on which several slices lie: the row of a source neuron is shared."""
-    by_sources: dict[tuple[str, ...], list[AxonSet]] = {}
-    for axons in dict.fromkeys(sets):
-        by_sources.setdefault(axons.sources, []).append(axons)
-    return sum(group[0].count if len(group) == 1 else _count_marked(group) for group in by_sources.values())
+    by_row: dict[tuple[tuple[str, ...], int], dict[AxonSet, None]] = {}
+    for axons in sets:
+        by_row.setdefault((axons.sources, axons.way), {})[axons] = None
+    return sum(next(iter(group)).count if len(group) == 1 else _count_marked(list(group)) for group in by_row.values())
 
 
 # ------------------------------------------------------------------------------------------------------------ inside

@@ -139,14 +139,17 @@ class SplitNetwork:
             destinations = ceil_div(self._count_destinations(population), self.copies[population.name])
             boxes = core.iterate_needs(population, cuts, self.copies[population.name])
             projections = () if core.rule is not None else population.projections
+            ways = [0] * len(projections) if core.adds_ways else _number_ways(projections)
             axon_sets: dict[tuple[int, Box], AxonSet] = {}
             kinds: dict[tuple[int, ...], Slice] = {}
             for out, (box, needs) in zip(axons_out, boxes, strict=True):
-                axons = tuple(_find_axons(p, box, axon_sets) for p in projections)
+                axons = tuple(_find_axons(p, box, way, axon_sets) for p, way in zip(projections, ways, strict=True))
                 key = (id(needs), out, *map(id, axons))
                 if key not in kinds:
                     amounts = {**needs, "axons_out": out, "destinations": destinations}
-                    kinds[key] = Slice(layer=population.name, needs=amounts, axons=axons, readout=population.output)
+                    kinds[key] = Slice(
+                        layer=population.name, needs=amounts, axons=tuple(dict.fromkeys(axons)), readout=population.output
+                    )
                 measured.append((population, box, kinds[key]))
         return measured
 
@@ -162,13 +165,19 @@ class SplitNetwork:
         return [indices, sorted(indices, key=lambda i: (-share(i), i))]
 
 
-def _find_axons(p: Projection, box: Box, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:
+def _number_ways(projections: Sequence[Projection]) -> list[int]:
+    """Return for each projection its number among those from the same sources."""
+    sources = [tuple(sorted(source.name for source in p.sources)) for p in projections]
+    return [sources[:i].count(names) for i, names in enumerate(sources)]
+
+
+def _find_axons(p: Projection, box: Box, way: int, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:
     """Return the source neurons that reach a box; those of boxes that read the same ones are one object."""
     is_whole = p.kind == "dense"
     reads_all_channels = p.kind == "conv" and p.groups == 1 and len(box) == len(p.axes) + 1
     key = (id(p), () if is_whole else box[1:] if reads_all_channels else box)
     if key not in known:
-        known[key] = find_axon_set(p, box)
+        known[key] = find_axon_set(p, box, way)
     return known[key]
 
 

@@ -21,6 +21,7 @@ from spear_deploy.network import Array, OdinLIF, SpinnakerLIF, Synapse
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerDrive, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, round_to_int, store_synapse
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import apply_delay
@@ -84,16 +85,21 @@ class FamilyRule:
 def choose_scales(
     layers: list[NeuronInput], output: str, rule: FamilyRule, settings: LoweringSettings, float_run: FloatRun | None
 ) -> dict[str, ScaleChoice]:
-    """Return the candidate of each layer; where layers share a shift, the shift with the smallest error of them all."""
-    proposals = {layer.name: list(rule.propose(layer, settings, float_run)) for layer in layers}
+    """Return the candidate of each layer; where layers share a shift, the shift with the smallest error of them all.
+
+    Scales that the layers learnt with are taken where the chip still holds all weights at them.
+    """
+    proposals = _propose_held(layers, rule, settings, float_run)
+    if settings.learnt_scales and any(layer.shared and not proposals[layer.name] for layer in layers):
+        proposals = _propose_held(layers, rule, replace(settings, learnt_scales={}), float_run)
     for layer in layers:
         if not proposals[layer.name]:
             raise QuantizationError(
                 Refusal(
                     layer=layer.name,
                     what=f"v_threshold {float(layer.threshold.min()):g} is outside what {rule.neuron.FORMAT.chip} holds "
-                    f"beside weights of {settings.weight_bits} bits",
-                    remedy="raise it or bound the weights",
+                    f"beside weights of {settings.weight_bits} bits{layer.beside_bias}",
+                    remedy="raise it or bound the weights" + " and the bias" * bool(layer.beside_bias),
                 )
             )
         proposals[layer.name] = _measure(layer, proposals[layer.name], float_run)
@@ -118,6 +124,17 @@ def choose_scales(
         best = min(by_shift, key=lambda cs: (sum(c.error.clips for c in cs), sum(c.error.difference for c in cs)))
         chosen |= dict(zip(names, best, strict=True))
     return {name: chosen[name] for name in proposals}
+
+
+def _propose_held(
+    layers: list[NeuronInput], rule: FamilyRule, settings: LoweringSettings, float_run: FloatRun | None
+) -> dict[str, list[ScaleChoice]]:
+    """Return the candidates of each layer whose weights fit the cells in which several of them add up."""
+
+    def holds(layer: NeuronInput, choice: ScaleChoice) -> bool:
+        return holds_shared_cells(layer.shared, choice.integers.synapses, rule.neuron.FORMAT.weights, choice.shift or 0)
+
+    return {layer.name: [c for c in rule.propose(layer, settings, float_run) if holds(layer, c)] for layer in layers}
 
 
 def _pick(candidates: list[ScaleChoice]) -> ScaleChoice:
@@ -200,7 +217,9 @@ def list_scales(
     max_weight, max_threshold = max_stored_weight(neuron, settings.weight_bits), neuron.FORMAT.thresholds[1]
     extreme = max(float(np.abs(s.weight).max()) for s in synapses.values())
     threshold = 0.0 if layer.readout else float(layer.threshold.max())
+    shared = limit_shared_cells(layer.shared, synapses, neuron.FORMAT.weights[1])
     pairs = [(extreme / 2**shift, max_weight), (threshold, max_threshold - 1), *limits]
+    pairs += [(value / 2**shift, stored) for value, stored in shared]
     largest = min([stored / value for value, stored in pairs if value], default=1.0)
     factors = np.arange(max_weight, max(max_weight // 2, 1) - 1, -1) / max_weight
     values = [np.unique(s.weight) for s in synapses.values()]

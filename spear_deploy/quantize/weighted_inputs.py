@@ -31,6 +31,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.fold import mean_factor, replace_mean_by_sum
 from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
+from spear_deploy.quantize.shared_cells import SharedCells, find_shared_cells
 from spear_deploy.simulator import InputKind, neurons
 from spear_deploy.simulator.synapse_math import apply_synapse
 from spear_deploy.util.number_format import plural
@@ -38,7 +39,8 @@ from spear_deploy.util.number_format import plural
 RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
 MAX_SPIKES = "max_spikes"
-"""What findings name: about a reset one step late, a lower bound of v, and several spikes in a step."""
+WEIGHTS_LOST = "weights_lost"
+"""What findings name: a reset one step late, a lower bound of v, several spikes in a step, weights that all round to 0."""
 SAME_GAIN = 1e-6
 """Relative difference below which two gains are one: they are products of parameters in float32, each rounded by up to 6e-8."""
 
@@ -91,6 +93,7 @@ class NeuronInput:
         delays: by layer, the steps that the longest way between its weights and the neurons takes.
         analogue: the layers that take an analogue input.
         ways: by layer, the pools and reshapes on each way from its weights to the neurons, in this order.
+        shared: the sources of which a cell of a crossbar holds several weights, of chips that have one cell for each pair.
     """
 
     name: str
@@ -104,6 +107,7 @@ class NeuronInput:
     delays: Mapping[str, int]
     analogue: frozenset[str]
     ways: Mapping[str, tuple[tuple[Synapse, ...], ...]]
+    shared: tuple[SharedCells, ...] = ()
 
     @property
     def readout(self) -> bool:
@@ -131,6 +135,12 @@ class NeuronInput:
     def threshold(self) -> Array:
         """Threshold of spiking neurons, measured from the level."""
         return self.factors["v_threshold"] - self.level
+
+    @property
+    def beside_bias(self) -> str:
+        """The words " with a bias of up to ..." for a sentence on a threshold that does not fit, where a bias is above it."""
+        bias = max((float(np.abs(s.bias).max()) for s in self.stored.values() if s.bias is not None), default=0.0)
+        return f" with a bias of up to {bias:g}" if bias > float(self.threshold.min()) else ""
 
     @property
     def synapses(self) -> dict[str, Any]:
@@ -259,19 +269,22 @@ def _pass_on(way: Sequence[Synapse], values: Array) -> Array:
     return values
 
 
-def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float) -> list[NeuronInput]:
+def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float, *, one_cell: bool = False) -> list[NeuronInput]:
     """Return every neuron layer of a network with exactly one weighted layer on each way into it (`fold.add_missing_weights`).
 
     Args:
         graph: a floating-point network without batch norm.
         kind: of the network's input.
         input_scale: factor on an analogue input before it is sent; the weights that take it are divided by it.
+        one_cell: whether the chip has one weight from a neuron to another, so that those of several ways add up in it.
 
     Raises:
         UnsupportedError: weights behind weights, a readout that feeds a layer, spikes added to means of spikes.
         QuantizationError: a time constant below the time step, or below 0.
     """
-    return [_collect_neuron_input(graph, layer, kind, input_scale) for layer in graph.layers if layer.neuron is not None]
+    inputs = [_collect_neuron_input(graph, layer, kind, input_scale) for layer in graph.layers if layer.neuron is not None]
+    shared = find_shared_cells(graph) if one_cell else {}
+    return [replace(each, shared=shared[each.name]) if each.name in shared else each for each in inputs]
 
 
 def _collect_neuron_input(graph: SNNGraph, layer: Layer, kind: InputKind, input_scale: float) -> NeuronInput:
@@ -403,7 +416,7 @@ class IntegerLayer:
 
 def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], facts: Mapping[str, Any]) -> SNNGraph:
     """Return the integer network, with a finding where the chips reset in the step of the spike and the network one step later,
-    and where they send fewer spikes in a step.
+    where they send fewer spikes in a step, and where nothing is left of a layer's weights.
 
     Args:
         graph: the floating-point network.
@@ -414,7 +427,7 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
         UnsupportedError: weights that drive two neuron layers, or none.
     """
     layers = {layer.name: replace_mean_by_sum(layer) for layer in graph.layers}
-    replaced: set[str] = set()
+    replaced: dict[str, None] = {}
     for target, integer in integers.items():
         for name, synapse in integer.synapses.items():
             if name in replaced:
@@ -423,7 +436,7 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
                         layer=name, what="its current feeds several neuron layers", remedy="give each its own copy of the weights"
                     )
                 )
-            replaced.add(name)
+            replaced[name] = None
             layers[name] = replace(layers[name], synapse=synapse)
         layers[target] = replace(layers[target], neuron=integer.neuron)
     require_neurons(graph, replaced)
@@ -431,6 +444,7 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
         {"layer": name, "what": RESET_DELAY, "given": 1, "stored": 0} for name in integers if resets_late(graph[name].neuron)
     ]
     moved += [_report_max_spikes(name, graph[name], layers[name]) for name in integers if _sends_fewer(graph[name], layers[name])]
+    moved += [finding for name in replaced for finding in _report_lost_weights(name, graph[name], layers[name])]
     facts = {**facts, **({"findings": [*facts.get("findings", ()), *moved]} if moved else {})}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
 
@@ -483,6 +497,27 @@ def _report_max_spikes(name: str, layer: Layer, integer: Layer) -> dict[str, Any
         "given": find_max_spikes(layer.neuron),
         "stored": find_max_spikes(integer.neuron),
     }
+
+
+def _report_lost_weights(name: str, layer: Layer, integer: Layer) -> list[dict[str, Any]]:
+    """Return a finding where all weights round to 0: about the largest, and the largest bias that is stored beside them."""
+    synapse: Any = layer.synapse
+    stored: Any = integer.synapse
+    if (stored.weight != 0).any() or not (synapse.weight != 0).any():
+        return []
+    bias = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
+    return [{"layer": name, "what": WEIGHTS_LOST, "given": float(np.abs(synapse.weight).max()), "stored": 0.0, "bias": bias}]
+
+
+def describe_lost_weights(finding: Mapping[str, Any]) -> str:
+    """Return a sentence about a layer of which all weights round to 0, from the finding of its quantization."""
+    cause, remedy = "of its neurons", "bring them to one size, or merge layers of weights whose sums add up"
+    if finding["bias"] > finding["given"]:
+        cause, remedy = f"of its bias of up to {finding['bias']:g}", "lower the bias"
+    return (
+        f"layer '{finding['layer']}': all its weights, of up to {finding['given']:g}, round to 0 at the scale {cause}, "
+        f"so that its neurons take no spikes; {remedy}"
+    )
 
 
 def store_synapse(synapse: Any, *, weight: Any, bias: Array | None = None, exponent: int = 0) -> Synapse:

@@ -63,11 +63,8 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
     facts |= {"scale": {}, "offset": {}, "findings": [], "input_events_max": settings.input_events}
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
-    added = _find_added_weights(graph)
-    layers = [
-        replace(_prepare_layer(layer, graph, settings.max_spikes), added=added.get(layer.name, ()))
-        for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale)
-    ]
+    inputs = collect_neuron_inputs(graph, settings.kind, settings.input_scale, one_cell=True)
+    layers = [_prepare_layer(layer, graph, settings.max_spikes) for layer in inputs]
     hidden = [unscaled for unscaled in layers if unscaled.layer.name != graph.output]
     outputs = [unscaled for unscaled in layers if unscaled.layer.name == graph.output]
     integers: dict[str, IntegerLayer] = {}
@@ -81,22 +78,6 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
                 facts["findings"].append({"layer": name, "what": "gain", "given": 1.0, "stored": candidate.gain})
             facts["findings"] += report_several_spikes(unscaled.layer, candidate.error)
     return _start_with_the_chip(assemble_network(graph, integers, facts))
-
-
-def _find_added_weights(graph: SNNGraph) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return by neuron layer the layers of weights that several ways from one source lead through.
-
-    The chip has one weight from a neuron to another, their sum. A network that no export takes has none.
-    """
-    try:
-        paths = find_spike_paths(graph)
-    except UnsupportedError:
-        return {}
-    ways: dict[str, dict[str, list[str]]] = {}
-    for path in paths:
-        names = [layer.name for layer in path.layers if isinstance(layer.synapse, Dense)]
-        ways.setdefault(path.target, {}).setdefault(path.source, []).extend(names if len(names) == 1 else [])
-    return {target: tuple(tuple(names) for names in sources.values() if len(names) > 1) for target, sources in ways.items()}
 
 
 def _start_with_the_chip(graph: SNNGraph) -> SNNGraph:

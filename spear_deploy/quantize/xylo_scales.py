@@ -16,6 +16,7 @@ from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import Array, Dense, Neuron, Synapse, XyloLIF
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import (
     IntegerLayer,
     LoweringSettings,
@@ -48,7 +49,6 @@ class UnscaledLayer:
         synapses, bias: as they drive v, float64.
         max_spikes: of a neuron in a step.
         findings: numbers that these shifts changed.
-        added: layers of weights from one source, each as often as it lies on a way; the chip holds their sum.
     """
 
     layer: NeuronInput
@@ -58,7 +58,6 @@ class UnscaledLayer:
     bias: Array
     max_spikes: int
     findings: tuple[dict[str, Any], ...]
-    added: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +94,7 @@ def choose_scales(
             _choose_gain(unscaled, scale, shift, settings.max_weight, (1.0,), None)
             for unscaled, (scale, shift) in zip(group, learnt, strict=True)
         ]
-        if all(map(_holds_added_weights, group, stored)):
+        if all(map(_holds_shared_cells, group, stored)):
             return stored
     possible: list[list[XyloCandidate]] = []
     for shift in reversed(range(MAX_SHIFT + 1)):
@@ -123,9 +122,10 @@ def _check_thresholds(group: Sequence[UnscaledLayer], candidates: Sequence[XyloC
             raise QuantizationError(
                 Refusal(
                     layer=unscaled.layer.name,
-                    what=f"v_threshold {threshold:g} rounds to 0 where its weights take {weight_bits} bits",
+                    what=f"v_threshold {threshold:g} rounds to 0 where its weights take {weight_bits} bits"
+                    f"{unscaled.layer.beside_bias}",
                     why=f"Xylo holds 1..{MAX_STATE}",
-                    remedy="raise it or bound the weights",
+                    remedy="raise it or bound the weights" + " and the bias" * bool(unscaled.layer.beside_bias),
                 )
             )
 
@@ -195,7 +195,8 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     largest = max(float(np.abs(weight).max()) for weight in weights)
     potential = _max_potential(unscaled) if readout and not on_data else np.zeros(1)
     limits = [MAX_STATE / float(v.max()) for v in (np.abs(thresholds), np.abs(unscaled.bias), potential) if v.max() > 0]
-    limits += [2.0**shift * limit for limit in _limit_added_weights(unscaled)]
+    shared = limit_shared_cells(unscaled.layer.shared, unscaled.synapses, MAX_WEIGHT)
+    limits += [2.0**shift * stored / value for value, stored in shared if value]
     max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
     max_scale = max_scale if np.isfinite(max_scale) else 1.0
     factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
@@ -206,21 +207,10 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     return np.concatenate([ranked[:TRIED_SCALES], max_scale * 2.0 ** -np.arange(1, HALVINGS)])
 
 
-def _limit_added_weights(unscaled: UnscaledLayer) -> list[float]:
-    """Return the scales, at the shift 0, at which weights that the chip adds up to one still fit it, each rounded by itself."""
-    limits = []
-    for names in unscaled.added:
-        largest = float(np.abs(np.sum([unscaled.synapses[name].weight for name in names], axis=0)).max())
-        if largest > 0:
-            limits.append((MAX_WEIGHT - len(names) / 2) / largest)
-    return limits
-
-
-def _holds_added_weights(unscaled: UnscaledLayer, candidate: XyloCandidate) -> bool:
+def _holds_shared_cells(unscaled: UnscaledLayer, candidate: XyloCandidate) -> bool:
     """Return whether the weights that the chip adds up to one fit it; each may have grown while it was learnt."""
-    synapses: Mapping[str, Any] = candidate.integers.synapses
-    sums = [np.sum([synapses[name].weight for name in names], axis=0) for names in unscaled.added]
-    return all(-MAX_WEIGHT - 1 <= total.min() and total.max() <= MAX_WEIGHT for total in sums)
+    limits = (-MAX_WEIGHT - 1, MAX_WEIGHT)
+    return holds_shared_cells(unscaled.layer.shared, candidate.integers.synapses, limits, candidate.shift)
 
 
 def _max_potential(unscaled: UnscaledLayer) -> Array:

@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LIF, Conv2d, Dense
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_needs import AxonSet, Core
@@ -131,6 +131,31 @@ def test_layers_of_one_source_share_its_axons() -> None:
     assert report.cores_used == 1
     row = next(row for row in report.rows if row.resource == "axons_in")
     assert (row.where, row.used) == ("a + b", 200)
+
+
+@pytest.mark.parametrize(("chip", "rows"), [("truenorth", 2 * 20 + 6), ("brainscales2", 2 * 20 + 6), ("reckon", 20 + 6)])
+def test_each_way_from_a_source_into_a_layer_has_rows_of_its_own_where_a_chip_has_several(chip: str, rows: int) -> None:
+    """Two ways into one layer read 20 inputs, a second layer reads them on one way: their rows are shared by all three.
+
+    ReckOn has one row for each input, whose cells hold the sums of both ways.
+    """
+    neuron = {"truenorth": IF(), "reckon": LIF(tau_s=0.02), "brainscales2": CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)}[chip]
+    end = neuron if chip == "truenorth" else LI(tau_s=0.02) if chip == "reckon" else CubaLI(tau_mem_s=0.02, tau_syn_s=0.01)
+    layers = [Layer(name=name, synapse=Dense(weight=np.ones((6, 20)))) for name in "ab"]
+    layers += [Layer(name="c", neuron=neuron), Layer(name="d", synapse=Dense(weight=np.ones((5, 20))), neuron=neuron)]
+    layers += [
+        Layer(name="e", synapse=Dense(weight=np.ones((4, 6))), neuron=neuron),
+        Layer(name="f", synapse=Dense(weight=np.ones((2, 4))), neuron=end),
+    ]
+    pairs = ("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("input", "d"), ("c", "e"), ("e", "f")
+    edges = tuple(Edge(source=source, target=target) for source, target in pairs)
+    net = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(20,), output="f")
+    report = check(net, load_profile(chip))
+    parts = {part.layer: part for part in report.placement.slices}
+    assert parts["c"].axons_in == (20 if chip == "reckon" else 40) and parts["d"].axons_in == 20
+    assert parts["c"].memory_words == parts["c"].axons_in * 6 * (1 if chip == "reckon" else parts["c"].copies)
+    row = next(row for row in report.rows if row.resource == "axons_in" and row.where.startswith("c + d + e"))
+    assert row.used == rows + (0 if row.where == "c + d + e" else 4)
 
 
 def test_layers_that_read_parts_of_one_map_share_the_axons_of_what_both_read() -> None:

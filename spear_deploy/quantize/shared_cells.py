@@ -1,0 +1,161 @@
+"""Weights that lie together in one cell of a crossbar.
+
+Some chips hold one weight from a neuron to another. Where several ways lead from one source to a neuron layer (a skip beside the
+main way, two layers of weights of one source), or where one way passes a weight more than once (pools whose windows overlap, a
+convolution in front of a pool), the cell holds the sum of all these weights, which may need more bits than each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.network import WEIGHTED, Array, ReckonLIF, Scale, Shape, SumPool
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.layer import Layer
+from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
+from spear_deploy.quantize.fold import replace_mean_by_sum
+from spear_deploy.simulator.synapse_math import make_weigher
+
+ONE_CELL = {"xylo": (-128, 127), "reckon": ReckonLIF.FORMAT.weights}
+"""By family of chips with one weight from a neuron to another, what it may be. Others have lists of synapses, in which each way
+has its own, or crossbars on which a source may have several rows."""
+MAX_CELLS = 1 << 24
+"""Cells between two layers up to which their sums are formed; a chip that has one for each pair of neurons has fewer by far."""
+CHUNK = 1 << 20
+"""Cells whose sums are formed at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedCells:
+    """The ways from a source to a neuron layer, some cells of which hold several weights.
+
+    Attributes:
+        source: a neuron layer, or the input.
+        shape: of the source.
+        ways: layers with synapses on each way, in order, with the shape of their input; means over a window are sums.
+        count: weights in a cell at most.
+    """
+
+    source: str
+    shape: Shape
+    ways: tuple[tuple[tuple[Layer, Shape], ...], ...]
+    count: int
+
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """Names of the layers of weights, each once."""
+        return tuple(dict.fromkeys(layer.name for way in self.ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)))
+
+    def find_range(self, synapses: Mapping[str, Any], shift: int = 0) -> tuple[float, float]:
+        """Return the lowest and the highest sum of a cell.
+
+        Args:
+            synapses: by layer of weights.
+            shift: to the left, of the sums; they are returned without it.
+        """
+        totals = [(float(total.min()), float(total.max())) for total in _sum_cells(self.shape, self.ways, synapses)]
+        return min(low for low, _ in totals) / 2**shift, max(high for _, high in totals) / 2**shift
+
+    def find_shift(self) -> int:
+        """Return the shift to the left that integer weights have in common; a `Scale` holds the shifted numbers."""
+        synapses = {layer.name: layer.synapse for way in self.ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)}
+        exponents = [synapse.weight_exponent for synapse in synapses.values() if not isinstance(synapse, Scale)]
+        if exponents:
+            return min(exponents)
+        bits = [int(np.bitwise_or.reduce(np.abs(s.weight.astype(np.int64)).ravel())) for s in synapses.values()]
+        union = (1 << ReckonLIF.FORMAT.max_shift) | int(np.bitwise_or.reduce(bits))
+        return (union & -union).bit_length() - 1
+
+
+def find_shared_cells(graph: SNNGraph) -> dict[str, tuple[SharedCells, ...]]:
+    """Return by neuron layer the sources from which a cell holds more than one weight that is not 0.
+
+    A network with a loop without neurons, or with values in place of spikes, which no chip takes, has none.
+    """
+    try:
+        paths = find_spike_paths(graph)
+    except UnsupportedError:
+        return {}
+    by_pair: dict[tuple[str, str], list[SpikePath]] = {}
+    for path in paths:
+        by_pair.setdefault((path.target, path.source), []).append(path)
+    shared: dict[str, tuple[SharedCells, ...]] = {}
+    for (target, source), between in by_pair.items():
+        cells = _find_between(graph, source, target, between)
+        if cells is not None:
+            shared[target] = (*shared.get(target, ()), cells)
+    return shared
+
+
+def _find_between(graph: SNNGraph, source: str, target: str, paths: Sequence[SpikePath]) -> SharedCells | None:
+    """Return the ways between two layers, or None where every cell holds one weight."""
+    ways = tuple(tuple((replace_mean_by_sum(layer), graph.input_shape_of(layer.name)) for layer in p.layers) for p in paths)
+    shape, passed = graph.shape_of(source), [layer for way in ways for layer, _ in way]
+    may_repeat = len(ways) > 1 or any(isinstance(layer.synapse, SumPool) for layer in passed)
+    if not may_repeat or prod(shape) * prod(graph.shape_of(target)) > MAX_CELLS:
+        return None
+    marks = {layer.name: _mark_weights(layer.synapse) for layer in passed if isinstance(layer.synapse, WEIGHTED)}
+    count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
+    return SharedCells(source=source, shape=shape, ways=ways, count=count) if count > 1 else None
+
+
+def limit_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any], max_weight: int) -> list[tuple[float, float]]:
+    """Return (largest, largest stored) of the sums in cells, and of the single weights where very many lie in a cell.
+
+    Weights are rounded each by itself, which moves a sum by up to half of their number.
+    """
+    limits: list[tuple[float, float]] = []
+    for shared in cells:
+        largest = max(map(abs, shared.find_range(synapses)))
+        room = max_weight - shared.count / 2
+        if 2 * room >= max_weight:
+            limits.append((largest, room))
+        else:
+            single = max(float(np.abs(synapses[name].weight).max()) for name in shared.weighted)
+            limits.append((single * shared.count, max_weight / 2))
+    return limits
+
+
+def holds_shared_cells(
+    cells: Sequence[SharedCells], synapses: Mapping[str, Any], limits: tuple[int, int], shift: int = 0
+) -> bool:
+    """Return whether cells hold the sums of integer weights, which have a shift in common."""
+    ranges = [shared.find_range(synapses, shift) for shared in cells]
+    return all(limits[0] <= low and high <= limits[1] for low, high in ranges)
+
+
+def _mark_weights(synapse: Any) -> Any:
+    return replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None)
+
+
+def _sum_cells(shape: Shape, ways: Sequence[Sequence[tuple[Layer, Shape]]], synapses: Mapping[str, Any]) -> Iterator[Array]:
+    """Yield the sums of the weights from some neurons of a source at a time: (sources, targets)."""
+    size = prod(shape)
+    weighers = [[(make_weigher(_expand(synapses.get(layer.name, layer.synapse)), dtype=np.float64), before)
+                 for layer, before in way] for way in ways]  # fmt: skip
+    step = max(1, CHUNK // size)
+    for start in range(0, size, step):
+        rows = min(step, size - start)
+        total: Any = 0
+        for way in weighers:
+            value = np.zeros((rows, size))
+            np.fill_diagonal(value[:, start:], 1.0)
+            value = value.reshape(rows, *shape)
+            for weigh, before in way:
+                value = weigh(value.reshape(rows, *before))
+            total = total + value.reshape(rows, -1)
+        yield total
+
+
+def _expand(synapse: Any) -> Any:
+    """Return a synapse without bias, its exponent in its weights."""
+    if not isinstance(synapse, WEIGHTED):
+        return synapse
+    exponent = 0 if isinstance(synapse, Scale) else synapse.weight_exponent
+    return replace(synapse, weight=synapse.weight.astype(np.float64) * 2.0**exponent, bias=None, weight_exponent=0)

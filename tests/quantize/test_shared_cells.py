@@ -1,0 +1,241 @@
+"""Weights of several ways from one source, which chips with one weight from a neuron to another hold as their sum."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import IF, LI, LIF, Conv1d, CubaLIF, Dense, Flatten, Layer, ReckonLIF, Scale, SumPool
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.pipeline import api
+from spear_deploy.quantize import quantize
+from spear_deploy.quantize.rounding import LEARNT, read_rounding
+from spear_deploy.quantize.shared_cells import find_shared_cells
+from spear_deploy.simulator import simulate
+from tests.support.chip_reference import step_reckon
+
+RESETS = ("value", "subtract")
+
+
+def lif(rng):
+    return LIF(tau_s=float(rng.uniform(10, 40)) * 1e-3, reset=str(rng.choice(RESETS)))
+
+
+def wire(layers, *pairs, size, output=""):
+    edges = tuple(Edge(source=source, target=target, delay=delay[0] if delay else 0) for source, target, *delay in pairs)
+    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=size, output=output or layers[-1].name)
+
+
+def two_ways(neuron, end, share=0.9):
+    """Return two layers of weights that read the input and add up in neurons; the largest weights lie in one cell."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 7))
+    weight[0, 0] = 3 * np.abs(weight).max()
+    layers = [
+        Layer(name="a", synapse=Dense(weight=weight)),
+        Layer(name="b", synapse=Dense(weight=share * weight)),
+        Layer(name="c", neuron=neuron),
+        Layer(name="d", synapse=Dense(weight=rng.normal(size=(3, 6))), neuron=end),
+    ]
+    return wire(layers, ("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("c", "d"), size=(7,))
+
+
+def draw(seed):
+    """Return a random network for ReckOn in which ways from one source meet: dense layers, skips, loops, pools and maps."""
+    rng = np.random.default_rng(seed)
+    n, m, k = (int(v) for v in rng.integers(2, 7, 3))
+
+    def dense(name, out, into):
+        weight = rng.normal(size=(out, into)) * rng.choice([0.3, 1.0, 4.0])
+        return Layer(name=name, synapse=Dense(weight=weight * (rng.random((out, into)) < 0.8)))
+
+    layers = [dense("a", m, n), dense("b", m, n), Layer(name="c", neuron=lif(rng)), dense("d", k, m), dense("e", k, m)]
+    out = replace(dense("out", 3, k), neuron=LI(tau_s=0.02))
+    layers += [Layer(name="f", neuron=lif(rng)), dense("g", k, k), dense("h", k, k), out]
+    pairs = [("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("c", "d"), ("c", "e"), ("d", "f"), ("e", "f")]
+    pairs += [("f", "g", 1), ("f", "h", 1), ("g", "f"), ("h", "f"), ("f", "out")]
+    return wire(layers, *pairs, size=(n,), output="out")
+
+
+def draw_map(seed):
+    """Return a random convolution in front of a pool, behind a pool whose windows overlap, that a dense layer reads."""
+    rng = np.random.default_rng(seed)
+    length, kernel, window = int(rng.integers(6, 10)), int(rng.integers(2, 4)), int(rng.integers(2, 4))
+    layers = [
+        Layer(name="before", synapse=SumPool(kernel_size=(2,), stride=(1,))),
+        Layer(name="conv", synapse=Conv1d(weight=rng.normal(size=(2, 1, kernel)))),
+        Layer(name="behind", synapse=SumPool(kernel_size=(window,), stride=(1,))),
+        Layer(name="n", neuron=lif(rng)),
+        Layer(name="flat", synapse=Flatten()),
+    ]
+    size = 2 * (length - 1 - kernel + 1 - window + 1)
+    layers.append(Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, size))), neuron=LI(tau_s=0.02)))
+    return chain(layers, input_shape=(1, length))
+
+
+def fill_crossbar(integer):
+    """Return the sums of stored weights between neuron layers by (source, target), loop by loop, and the shift of the sums."""
+    cells, shifts = {}, {}
+    for layer in integer.layers:
+        if layer.neuron is not None:
+            for source, names in list_ways(integer, layer.name):
+                size = int(np.prod(integer.shape_of(source)))
+                matrix = np.eye(size, dtype=np.int64).reshape(size, *integer.shape_of(source))
+                for name in names:
+                    synapse = integer[name].synapse
+                    matrix = np.stack([pass_on(synapse, row) for row in matrix])
+                    if isinstance(synapse, (Dense, Conv1d)):
+                        shifts[layer.name] = synapse.weight_exponent
+                cells[source, layer.name] = cells.get((source, layer.name), 0) + matrix.reshape(size, -1)
+    return cells, shifts
+
+
+def list_ways(graph, name):
+    own = () if graph[name].synapse is None else (name,)
+    for edge in graph.edges_into(name):
+        if edge.source == INPUT or graph[edge.source].neuron is not None:
+            yield edge.source, own
+        else:
+            yield from ((source, (*names, *own)) for source, names in list_ways(graph, edge.source))
+
+
+def pass_on(synapse, x):
+    if isinstance(synapse, Dense):
+        return synapse.weight.astype(np.int64) @ x.reshape(-1)
+    if isinstance(synapse, Scale):
+        return synapse.weight.astype(np.int64) * x
+    if isinstance(synapse, Flatten):
+        return x.reshape(-1)
+    if isinstance(synapse, SumPool):
+        k, s = synapse.kernel_size[0], synapse.stride[0]
+        return np.stack([x[:, i : i + k].sum(axis=1) for i in range(0, x.shape[1] - k + 1, s)], axis=1)
+    k = synapse.weight.shape[2]
+    return np.stack([(synapse.weight * x[:, i : i + k]).sum(axis=(1, 2)) for i in range(x.shape[1] - k + 1)], axis=1)
+
+
+def run_crossbar(integer, cells, shifts, x):
+    """Run ReckOn's neurons on a crossbar of bytes; spikes that come back arrive in the next step."""
+    names = [layer.name for layer in integer.layers if layer.neuron is not None]
+    sizes = {name: int(np.prod(integer.shape_of(name))) for name in names}
+    state = {name: [{} for _ in range(size)] for name, size in sizes.items()}
+    last = {name: np.zeros(size, np.int64) for name, size in sizes.items()}
+    rows = []
+    for row in x:
+        sent = {INPUT: row.reshape(-1).astype(np.int64)}
+        for name in names:
+            arriving = np.zeros(sizes[name], np.int64)
+            for (source, target), weight in cells.items():
+                if target == name:
+                    arriving += (sent[source] if source in sent else last[source]) @ weight.astype(np.int64) << shifts[name]
+            pairs = enumerate(zip(state[name], arriving.tolist(), strict=True))
+            sent[name] = np.array([step_reckon(integer[name].neuron, cell, [total], j) for j, (cell, total) in pairs])
+        last = {name: sent[name] for name in names}
+        rows.append(sent)
+    return {name: np.stack([row[name] for row in rows]) for name in names}
+
+
+@pytest.mark.parametrize("make", [draw, draw_map])
+@pytest.mark.parametrize("on_data", [False, True])
+def test_drawn_networks_lie_in_cells_of_a_byte_that_send_the_spikes_of_the_integers(make, on_data):
+    filled = 0
+    for seed in range(25):
+        graph = make(seed)
+        x = np.random.default_rng(seed).random((20, 2, *graph.input_shape)) < 0.4
+        integer = quantize(graph, format="reckon", calibration=x if on_data else None)
+        cells, shifts = fill_crossbar(integer)
+        stored = {pair: total.astype(np.int8) for pair, total in cells.items()}
+        assert all(np.array_equal(stored[pair], total) for pair, total in cells.items()), (seed, cells)
+        filled += max(int(np.abs(total).max()) for total in cells.values()) > 64
+        run = simulate(integer, x, record=("spikes", "v"))
+        crossbar = run_crossbar(integer, stored, shifts, x[:, 0])
+        for name, sent in crossbar.items():
+            emitted = (run.spikes if integer[name].spikes else run.v)[name][:, 0]
+            assert np.array_equal(sent, emitted.reshape(len(x), -1)), (seed, name)
+    assert filled > 15, filled  # a byte is used, not only held
+
+
+@pytest.mark.parametrize("on_data", [False, True])
+def test_weights_of_two_ways_fit_a_cell_of_reckon_as_their_sum(on_data):
+    """Each layer filled 8 bits by itself: the sum of two was up to 254, and `check` said that the network fits."""
+    graph = two_ways(LIF(tau_s=0.02), LI(tau_s=0.02))
+    x = np.random.default_rng(1).random((40, 4, 7)) < 0.4
+    integer = quantize(graph, format="reckon", calibration=x if on_data else None)
+    total = integer["a"].synapse.weight + integer["b"].synapse.weight
+    assert 100 <= np.abs(total).max() <= 127
+    assert api.check(graph, "reckon").verdict == api.check(integer, "reckon").verdict == "fits"
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_learnt_scale_is_kept_on_reckon_where_a_cell_holds_the_sums_that_were_learnt(grows):
+    graph = two_ways(LIF(tau_s=0.02), LI(tau_s=0.02), share=0.1)
+    x = np.random.default_rng(1).random((40, 4, 7)) < 0.4
+    learnt = read_rounding(graph, quantize(graph, format="reckon", calibration=x)).graph
+    scale = learnt.metadata[LEARNT]["scale"]["c"]
+    grown = learnt["a" if grows else "b"].synapse
+    learnt = learnt.with_layers(lambda layer: replace(layer, synapse=grown) if layer.name == "b" else layer)
+    for calibration in (None, x):
+        integer = quantize(learnt, format="reckon", calibration=calibration)
+        total = integer["a"].synapse.weight + integer["b"].synapse.weight
+        assert (integer.metadata["quantization"]["scale"]["c"] != scale) == grows
+        assert np.abs(total).max() <= 127
+    assert api.check(learnt, "reckon").verdict == "fits"
+
+
+@pytest.mark.parametrize(
+    ("chip", "neuron", "end"),
+    [
+        ("reckon", LIF(tau_s=0.02), LI(tau_s=0.02)),
+        ("xylo_audio2", CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, reset="subtract"), None),
+    ],
+)
+def test_check_names_sums_that_a_cell_of_a_quantised_network_cannot_hold(chip, neuron, end):
+    """A file may come from elsewhere, or from a version that rounded each layer by itself."""
+    integer = api.quantize_for_chip(two_ways(neuron, end or neuron), chip)
+    assert api.check(integer, chip).verdict == "fits"
+    rest = 128 - integer["b"].synapse.weight[0, 0]
+    more = np.array(integer["a"].synapse.weight)
+    more[0, 0] = rest
+    bad = integer.with_layers(lambda n: replace(n, synapse=replace(n.synapse, weight=more)) if n.name == "a" else n)
+    report = check(bad, load_profile(chip))
+    assert [(found.layer, found.what, found.why) for found in report.unsupported] == [
+        (
+            "c",
+            "weights of 'a' and 'b' from the input that add up to 128",
+            f"{chip} has one weight of -128 to 127 from a neuron to another; quantise the floating-point network again, "
+            "or merge the layers",
+        )
+    ]
+    assert report.verdict == "does_not_fit" and "integers" in {row.resource for row in report.rows if row.status == "over"}
+
+
+def test_only_cells_with_several_weights_are_shared():
+    pooled = chain(
+        [
+            Layer(name="p", synapse=SumPool(kernel_size=(2,))),
+            Layer(name="c", synapse=Conv1d(weight=np.ones((1, 1, 1)))),
+            Layer(name="q", synapse=SumPool(kernel_size=(2,)), neuron=IF()),
+        ],
+        input_shape=(1, 8),
+    )
+    assert find_shared_cells(pooled) == {}  # windows that meet nowhere
+    split = two_ways(LIF(tau_s=0.02), LI(tau_s=0.02))
+    odd = np.arange(42).reshape(6, 7) % 2
+    masks = {"a": odd, "b": 1 - odd}
+    split = split.with_layers(
+        lambda n: replace(n, synapse=replace(n.synapse, weight=n.synapse.weight * masks[n.name])) if n.name in masks else n
+    )
+    assert find_shared_cells(split) == {}  # weights that never meet
+    (cells,) = find_shared_cells(two_ways(LIF(tau_s=0.02), LI(tau_s=0.02)))["c"]
+    assert (cells.source, cells.count, cells.weighted) == (INPUT, 2, ("a", "b"))
+
+
+def test_a_shift_that_only_weights_by_value_hold_is_read_from_them():
+    """A `Scale` has no exponent of its own: it holds the shifted numbers."""
+    layers = [Layer(name=n, synapse=Scale(weight=np.full(3, w))) for n, w in (("a", 97 << 3), ("b", 40 << 3))]
+    layers += [Layer(name="n", neuron=ReckonLIF(keep=32000, v_threshold=200))]
+    layers += [Layer(name="out", synapse=Dense(weight=np.ones((2, 3), int)), neuron=ReckonLIF(keep=100, v_threshold=None))]
+    graph = wire(layers, ("input", "a"), ("input", "b"), ("a", "n"), ("b", "n"), ("n", "out"), size=(3,))
+    (cells,) = find_shared_cells(graph)["n"]
+    assert cells.find_shift() == 3 and cells.find_range({}, 3) == (0, 137)
