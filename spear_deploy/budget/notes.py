@@ -17,7 +17,7 @@ from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.quantize.palette import AXONS
-from spear_deploy.quantize.weighted_inputs import V_MIN
+from spear_deploy.quantize.weighted_inputs import V_MIN, WEIGHTS_LOST, describe_lost_weights
 from spear_deploy.util.number_format import join_names, plural, unit_noun
 
 
@@ -57,6 +57,13 @@ def note_axon_types(integer: SNNGraph) -> Iterator[str]:
                 f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons, one for each type of their weights; "
                 f"{row['given']:,.0f} are placed, one for each source, so that the crossbars may be more"
             )
+
+
+def note_lost_weights(integer: SNNGraph) -> Iterator[str]:
+    """Yield a note on each layer of integers of which all weights round to 0."""
+    for row in integer.metadata.get("quantization", {}).get("findings", ()):
+        if row["what"] == WEIGHTS_LOST:
+            yield f"weights: {describe_lost_weights(row)}"
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:

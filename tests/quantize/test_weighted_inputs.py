@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.budget.check import check
+from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input, xylo
+from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.quantize.fold import replace_mean_by_sum
-from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs, limit_spikes
+from spear_deploy.quantize.weighted_inputs import (
+    WEIGHTS_LOST,
+    LoweringSettings,
+    NeuronInput,
+    collect_neuron_inputs,
+    limit_spikes,
+)
 from spear_deploy.simulator import simulate
 
 CHANNELS = np.array([0.5, 1.0, 2.0])
@@ -273,3 +282,66 @@ def test_the_zero_of_a_readout_is_the_mean_of_its_leaks(leaks, level):
     )
     (inputs,) = collect_neuron_inputs(chain([layer], input_shape=(3,)), "spikes", 1.0)
     assert np.unique(inputs.level).tolist() == [level]
+
+
+def biased(bias: float, neuron: Any, weight: float = 1.0) -> SNNGraph:
+    synapse = Dense(weight=np.full((2, 3), weight), bias=np.array([bias, 0.0]))
+    return chain([Layer(name="fc", synapse=synapse, neuron=neuron)], input_shape=(3,))
+
+
+LOST: list[tuple[Any, Any]] = [
+    ("loihi", IF()),
+    ("loihi", LIF(tau_s=0.02)),
+    ("loihi", CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)),
+    ("loihi", LI(tau_s=0.02)),
+    ("xylo", CubaLI(tau_mem_s=0.02, tau_syn_s=0.01)),
+]
+
+
+@pytest.mark.parametrize("on_data", [False, True])
+@pytest.mark.parametrize(("format", "neuron"), LOST)
+def test_weights_of_which_a_bias_leaves_nothing_are_a_finding_and_a_note(format: Any, neuron: Any, on_data: bool):
+    """All weights were 0, the neurons took no spike, and nothing said so."""
+    x = np.random.default_rng(0).random((8, 2, 3)) < 0.5
+    for bias in (1e6, 1e-3):
+        graph = biased(bias, neuron)
+        integer = quantize(graph, format=format, calibration=x if on_data else None)
+        lost = [finding for finding in integer.metadata["quantization"].get("findings", ()) if finding["what"] == WEIGHTS_LOST]
+        assert integer["fc"].synapse.weight.any() == (not lost) == (bias < 1), bias  # type: ignore[union-attr]
+        if lost:
+            assert lost == [{"layer": "fc", "what": WEIGHTS_LOST, "given": 1.0, "stored": 0.0, "bias": 1e6}]
+            text = (
+                "layer 'fc': all its weights, of up to 1, round to 0 at the scale of its bias of up to 1e+06, so that its "
+                "neurons take no spikes; lower the bias"
+            )
+            assert [found.text for found in find_changed_parameters(integer) if found.code == WEIGHTS_LOST] == [text]
+            assert f"weights: {text}" in check(integer, load_profile("loihi2" if format == "loihi" else "xylo_audio2")).notes
+            if format == "loihi":  # a network of one layer reads Xylo's input at its outputs, and is not quantised
+                assert f"weights: {text}" in check(graph, load_profile("loihi2")).notes
+
+
+def test_weights_far_below_those_beside_them_are_a_finding_too():
+    layers = [Layer(name=name, synapse=Dense(weight=np.full((2, 3), w))) for name, w in (("a", 1.0), ("b", 1e-6))]
+    edges = tuple(Edge(source=s, target=t) for s, t in (("input", "a"), ("input", "b"), ("a", "n"), ("b", "n")))
+    graph = SNNGraph(layers=(*layers, Layer(name="n", neuron=IF())), edges=edges, input_shape=(3,))
+    integer = quantize(graph, format="loihi")
+    (found,) = (found for found in find_changed_parameters(integer) if found.code == WEIGHTS_LOST)
+    assert found.text == (
+        "layer 'b': all its weights, of up to 1e-06, round to 0 at the scale of its neurons, so that its neurons take no spikes; "
+        "bring them to one size, or merge layers of weights whose sums add up"
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "neuron", "message"),
+    [
+        ("truenorth", IF(), "is outside what TrueNorth holds beside weights of 9 bits with a bias of up to 1e.06; raise it or "
+         "bound the weights and the bias"),
+        ("xylo", LIF(tau_s=0.02, reset="subtract"), "rounds to 0 where its weights take 8 bits with a bias of up to 1e.06, "
+         "Xylo holds 1..32767; raise it or bound the weights and the bias"),
+        ("speck", IF(reset="subtract"), "rounds to 0 beside weights and bias up to 1e.06 of 8 bits"),
+    ],
+)  # fmt: skip
+def test_a_threshold_that_a_bias_leaves_no_room_for_is_refused_with_the_bias(format: Any, neuron: Any, message: str):
+    with pytest.raises(QuantizationError, match=f"layer 'fc': v_threshold 1 {message}"):
+        quantize(biased(1e6, neuron), format=format)
