@@ -17,6 +17,7 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.nir.dialect_writer import write_dialect
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.nir.writer import write_nir
+from spear_deploy.interchange.onnx.model_file import run_onnx, write_onnx
 from spear_deploy.interchange.pynn.document import write_pynn
 from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Layer, find_max_spikes
@@ -96,6 +97,43 @@ def test_norse_counts_alike_with_and_without_a_gradient(seed: int, model: type, 
         np.testing.assert_array_equal(ours.counts.sent[name], theirs.counts.sent[name])
     np.testing.assert_array_equal(learnt.detach().numpy(), ours.output)
     learnt.sum().backward()
+
+
+@pytest.mark.parametrize("reset", ["subtract", "value", "none"])
+def test_millions_of_spikes_are_counted_and_subtracted_in_float32(reset: str, tmp_path: Path) -> None:
+    """float32 holds no product of the threshold 0.875 and a large count: the one rounding is the same in every run."""
+    weight = np.array([[3606835.5], [412087.5], [2e6], [-7.5]])
+    neuron = IF(v_threshold=0.875, reset=reset, max_spikes=None)
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(1,))
+    x = np.ones((8, 1, 1), bool)
+    ours, theirs = simulate(graph, x, record=("spikes", "v")), run_on_norse(graph, x, record=("spikes",))
+    v, sent, threshold = np.zeros(4, np.float32), [], np.float32(0.875)
+    for _ in range(8):
+        v = v + weight[:, 0].astype(np.float32)
+        nearest = np.minimum(np.maximum(np.rint(v / threshold), np.float32(1)), np.float32(2**24))
+        count = nearest - (v <= nearest * threshold).astype(np.float32)
+        sent.append(count)
+        lowered = v - count * threshold
+        v = {"subtract": lowered, "value": np.where(count > 0, np.float32(0), v), "none": v}[reset]
+        assert v.dtype == np.float32
+    np.testing.assert_array_equal(ours.spikes["a"][:, 0], sent)
+    np.testing.assert_array_equal(ours.v["a"][-1, 0], v)
+    np.testing.assert_array_equal(theirs.spikes["a"], ours.spikes["a"])
+    certificate = api.export(graph, tmp_path / "a.onnx", to="onnx", x=x)
+    assert certificate["mismatches"] == 0 and certificate["layers"][0]["largest_bound"] == 0
+
+
+@pytest.mark.parametrize("reset", ["subtract", "value", "none"])
+def test_onnx_sends_no_spike_where_a_runaway_potential_is_undefined(reset: str, tmp_path: Path) -> None:
+    weight = np.array([[3e38, -3e38]])
+    neuron = IF(v_threshold=0.875, reset=reset, max_spikes=None)
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(2,))
+    x = np.repeat([[2, 0], [0, 2], [2, 0]], 3, axis=0)[:, None].astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        run = simulate(graph, x, kind="current", record=("spikes", "v"))
+    assert np.isnan(run.v["a"]).any() and run.output.max() == 2**24
+    write_onnx(graph, tmp_path / "a.onnx")
+    np.testing.assert_array_equal(run_onnx(tmp_path / "a.onnx", x)["a.spikes"], run.spikes["a"])
 
 
 def test_the_gradient_is_that_of_one_spike_at_each_threshold() -> None:

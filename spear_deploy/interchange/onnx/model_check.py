@@ -25,8 +25,8 @@ IR_VERSION = 10
 META = "spear_deploy."
 FACTS = ("form", "integer", "input_shape", "states", "input_limit")
 OPERATORS = frozenset(
-    "Add And Cast Concat Constant Conv Div Equal Flatten Gather Greater Identity LessOrEqual MatMul Max Min Mod Mul Neg Not "
-    "Round Scan Slice Sub Unsqueeze Where".split()
+    "Add And Cast Concat Constant Conv Div Equal Flatten Gather Greater Identity IsNaN LessOrEqual MatMul Max Min Mod Mul Neg "
+    "Not Round Scan Slice Sub Unsqueeze Where".split()
 )
 """Operators that `write_onnx` writes beside the neurons, which are functions in the file. None but Conv adds to a size."""
 

@@ -178,12 +178,14 @@ def _count_spikes(body: FunctionBody, neuron: Any) -> str:
     rounded = put("rounded", "Round", put("ratio", "Div", "v_new", "threshold"))
     put("nearest", "Min", put("from_one", "Max", rounded, "one"), "most")
     reached = put("reached", "Greater", "v_new", put("level", "Mul", "nearest", "threshold"))
-    count = put("count", "Add", put("below", "Sub", "nearest", "one"), put("last", "Cast", reached, to=FLOAT))
+    counted = put("counted", "Add", put("below", "Sub", "nearest", "one"), put("last", "Cast", reached, to=FLOAT))
+    none = put("none", "Cast", body.whole("zero", 0), to=FLOAT)
+    count = put("count", "Where", put("undefined", "IsNaN", "v_new"), none, counted)  # no count of NaN is a whole number
     put("spikes", "Cast", count, to=INT64)
     if neuron.reset == "subtract":
         put("v_next", "Sub", "v_new", put("lowered", "Mul", count, "threshold"))
     elif neuron.reset == "value":
-        put("sent", "Greater", "spikes", body.whole("zero", 0))
+        put("sent", "Greater", "spikes", "zero")
         put("v_next", "Where", "sent", "v_reset", "v_new")
     else:
         put("v_next", "Identity", "v_new")

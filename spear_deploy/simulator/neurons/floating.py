@@ -115,10 +115,10 @@ def count_spikes(v: Array, v_threshold: Array, max_spikes: int | None) -> Array:
     >>> count_spikes(np.array([0.9, 2.5, 3.0]), np.array(1.0), None)
     array([0., 2., 2.])
     """
-    most = min(max_spikes or MAX_COUNT, MAX_COUNT)
+    most = v.dtype.type(min(max_spikes or MAX_COUNT, MAX_COUNT))  # of a plain int, numpy 1 makes float64 where it is large
     nearest = np.fmin(np.fmax(np.rint(v / v_threshold), 1), most)
     counted: Array = nearest - 1 + (v > nearest * v_threshold)
-    return np.where(np.isnan(v), 0, counted)
+    return np.where(np.isnan(v), v.dtype.type(0), counted)
 
 
 def start_unrounded(neuron: UnroundedLIF, batch: int, shape: Shape) -> NeuronState:
