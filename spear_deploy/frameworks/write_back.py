@@ -19,7 +19,7 @@ import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.frameworks.detect import find_framework
-from spear_deploy.frameworks.importer.axis_order import list_columns
+from spear_deploy.frameworks.importer.axis_order import list_columns, take_columns
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.interpreter import trace_layers
@@ -71,10 +71,10 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
             update = NeuronUpdate(neuron=heir.neuron, changed=frozenset(), dt_s=pruned.dt_s, shape=pruned.shape_of(heir.name))
             _store_neuron(framework, find_module(made, path), layer.neuron, update, path)
         part = heir.norm if layer.norm is not None else heir.synapse if isinstance(layer.synapse, WEIGHTED) else None
-        if isinstance(part, Dense) and layer.name in builder.column_orders:
+        if isinstance(part, (Dense, BatchNorm)) and layer.name in builder.column_orders:
             axes, order = builder.column_orders[layer.name]
-            channels = part.weight.shape[1] // math.prod(axes[1:])
-            part = replace(part, weight=part.weight[:, list_columns((channels, *axes[1:]), order)])
+            channels = part.weight.shape[-1] // math.prod(axes[1:])
+            part = take_columns(part, list_columns((channels, *axes[1:]), order))
         if part is not None:
             parts[path].append(part)
     for path, stored in parts.items():

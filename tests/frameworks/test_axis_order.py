@@ -49,6 +49,8 @@ TURNS = {
     "there and back": lambda s, z: s.fc(z.permute(0, 2, 3, 1).permute(0, 3, 1, 2).flatten(1)),
     "in two steps": lambda s, z: s.fc(s.drop(z.transpose(1, 2).transpose(2, 3)).flatten(1)),
     "some channels": lambda s, z: functional.linear(z[:, 1:3].permute(0, 2, 3, 1).flatten(1), s.fc.weight[:, :24], s.fc.bias),
+    "a norm": lambda s, z: s.fc(s.norm(z.permute(0, 2, 3, 1).flatten(1))),
+    "a norm of exchanged positions": lambda s, z: s.fc(s.norm(z.transpose(2, 3).flatten(1))),
     "linear on channels": lambda s, z: s.wide(s.mix(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(1)),
     "linear on channels, flat": lambda s, z: s.wide(s.mix(z.permute(0, 2, 3, 1)).flatten(1)),
 }  # fmt: skip
@@ -65,6 +67,9 @@ def make(turn, over_time=False):
     with torch.no_grad():
         for layer in (model.conv, model.mix, model.fc, model.wide):
             layer.weight.mul_(3)
+        for values in (model.norm.weight, model.norm.bias, model.norm.running_mean):
+            values.normal_()
+        model.norm.running_var.uniform_(0.5, 2)
     return model
 
 
@@ -108,7 +113,17 @@ def test_axes_of_all_steps_are_put_into_another_order_in_front_of_a_loop():
     np.testing.assert_array_equal(simulate(read_model(model, SHAPE), x, kind="current").output, theirs)
 
 
-@pytest.mark.parametrize("name", ["permute", "positions exchanged", "linear on channels", "linear on channels, flat"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "permute",
+        "positions exchanged",
+        "a norm",
+        "a norm of exchanged positions",
+        "linear on channels, flat",
+        "linear on channels",
+    ],
+)
 def test_pruned_weights_go_back_in_the_order_of_the_forward(name):
     model, x = make({**TURNS, "positions exchanged": lambda s, z: s.fc(z.transpose(2, 3).flatten(1))}[name]), make_spikes()
     pruned = prune_at_random(read_model(model, SHAPE), np.random.default_rng(1))
@@ -122,7 +137,7 @@ def test_pruned_weights_go_back_in_the_order_of_the_forward(name):
 REFUSED = {
     "lif": (lambda s, z: s.lif2(z.permute(0, 2, 3, 1))[0], "module 'lif2' gets the output of 'lif' with its axes in another"),
     "convolution": (lambda s, z: s.conv(z[:, :2].transpose(2, 3)), "module 'conv' gets .* keep channels in front of positions"),
-    "norm": (lambda s, z: s.fc(s.norm(z.permute(0, 2, 3, 1).flatten(1))), "module 'norm' gets .* flatten and Linear alone"),
+    "norm": (lambda s, z: s.norm(z.permute(0, 2, 3, 1)), "module 'norm' gets .* flatten, a batch norm behind it and"),
     "pool": (lambda s, z: functional.avg_pool2d(z.transpose(2, 3), 2), "the model gets the output of 'lif' with its axes in"),
     "sum": (lambda s, z: s.fc((z.permute(0, 2, 3, 1) + 1).flatten(1)), "the model gets the output of 'lif' with its axes in"),
     "squeeze": (lambda s, z: z.permute(0, 2, 3, 1).squeeze(1), "the model gets the output of 'lif' with its axes in"),

@@ -1,7 +1,8 @@
 """Axes of a signal in another order: positions in front of channels.
 
 A network keeps channels in front. What a forward flattens in another order is a permutation of the columns of the weights behind
-it. A linear layer on channels behind positions is a convolution with a kernel of one position.
+it, and of the values of a batch norm before them. A linear layer on channels behind positions is a convolution with a kernel of
+one position.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from spear_deploy.frameworks.importer.symbols import Reordered, Signal, describe
 from spear_deploy.network import Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Shape, Synapse, write_out
 from spear_deploy.util.number_format import format_shape
 
-KEEP_CHANNELS_IN_FRONT = "keep channels in front of positions; flatten and Linear alone take another order"
+KEEP_CHANNELS_IN_FRONT = (
+    "keep channels in front of positions; flatten, a batch norm behind it and Linear alone take another order"
+)
 
 
 def read_order(name: str, axes: tuple[Any, ...], count: int) -> tuple[int, ...] | None:
@@ -61,8 +64,15 @@ def list_columns(axes: Shape, order: tuple[int, ...]) -> Array:
     return places
 
 
+def take_columns(part: Dense | BatchNorm, places: Array) -> Dense | BatchNorm:
+    """Return the weights, or the norm of a flat signal, with these of their inputs in this order."""
+    if isinstance(part, Dense):
+        return replace(part, weight=part.weight[:, places])
+    return replace(part, **{name: getattr(part, name)[places] for name in ("weight", "bias", "mean", "var")})
+
+
 def add_reordered(builder: GraphBuilder, path: str, x: Reordered, part: Synapse | BatchNorm | None) -> Signal | Reordered:
-    """Add a layer behind a signal in another order of its axes: a flatten, or the weights of a linear layer.
+    """Add a layer behind a signal in another order of its axes: a flatten, a batch norm behind it, or a linear layer's weights.
 
     Args:
         builder: takes the layer.
@@ -77,11 +87,12 @@ def add_reordered(builder: GraphBuilder, path: str, x: Reordered, part: Synapse 
         return x
     if isinstance(part, Flatten) and not x.is_flat:
         return replace(x, signal=builder.add_layer(path, x.signal, synapse=part), is_flat=True)
-    if isinstance(part, Dense) and x.is_flat:
-        weight = part.weight[:, np.argsort(list_columns(x.axes, x.order))]
-        made = builder.add_layer(path, x.signal, synapse=replace(part, weight=weight))
+    if isinstance(part, (Dense, BatchNorm)) and x.is_flat:
+        own = take_columns(part, np.argsort(list_columns(x.axes, x.order)))
+        is_norm = isinstance(own, BatchNorm)
+        made = builder.add_layer(path, x.signal, norm=own) if is_norm else builder.add_layer(path, x.signal, synapse=own)
         builder.column_orders[made.name] = (x.axes, x.order)
-        return made
+        return replace(x, signal=made) if is_norm else made
     if isinstance(part, Dense):
         return _add_at_each_position(builder, path, x, part)
     raise make_refusal(x, path)

@@ -41,7 +41,7 @@ class GraphBuilder:
         shapes: shape of each layer in the network; a signal has the shape that the forward sees, which may lack an axis.
         zeros: number of signals of zeros made so far.
         input_view: the shape that the forward gives its input, None where it takes it as it is.
-        column_orders: by the name of a layer whose columns are in another order than its module's, the sizes and the order of
+        column_orders: by the name of a layer whose inputs are in another order than its module's, the sizes and the order of
             the axes of its source, as `axis_order.list_columns` takes them.
         missed: the source of weights that take another number of values than it gives, and that number.
         reads_sizes: whether a forward reads a size of its input.

@@ -35,7 +35,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, PLAIN, make_refusal, to_synapse
+from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, NORMS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
 from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, Synapse, write_out
 from spear_deploy.network.graph import INPUT
@@ -180,8 +180,10 @@ def _name_in_errors(place: str) -> Iterator[None]:
 def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels | Reordered) -> Symbol:
     """Add the layer of a module without state, or of the module that a function stands for."""
     place, framework = name_module(path), context.framework
-    if isinstance(x, Reordered) and not isinstance(module, (torch.nn.Linear, torch.nn.Flatten, *FOLDED, *framework.folded)):
-        raise make_order_refusal(x, path)
+    if isinstance(x, Reordered):
+        norms = NORMS if x.is_flat else ()
+        if not isinstance(module, (torch.nn.Linear, torch.nn.Flatten, *norms, *FOLDED, *framework.folded)):
+            raise make_order_refusal(x, path)
     if isinstance(module, MAX_POOLS):
         return _add_max_pool(context, module, path, join(context, x, path) if isinstance(x, (Channels, Reordered)) else x)
     if isinstance(module, framework.folded) and not isinstance(x, Channels):
