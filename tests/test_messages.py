@@ -70,7 +70,7 @@ def test_images_that_unpack_without_end(tmp_path, monkeypatch):
 
 
 def test_nir_files_of_two_inputs_or_too_large_ones():
-    with pytest.raises(UnsupportedError, match="2 Input nodes .'a', 'b'., one is supported; join them"):
+    with pytest.raises(UnsupportedError, match="2 Input nodes .'a', 'b'., one is supported; give the network one input"):
         find_ends({"a": {"type": "Input"}, "b": {"type": "Input"}}, [], [])
     with pytest.raises(UnsupportedError, match=r"node 'in': \d+ inputs, \d+ are supported; check its shape"):
         find_input_shape({"in": {"type": "Input", "shape": np.array([1 << 20, 1 << 20])}}, [], "in", [])

@@ -340,7 +340,8 @@ def _read_nir(graph: SNNGraph, source: Path, framework: str | None) -> tuple[SNN
     has_types = framework is None and can_type_check(graph)
     nir.read(source, type_check=has_types)
     how = "" if has_types or framework else ", without its type check, which takes kernels as square and groups as one"
-    return read_nir(source), f"nir {_version('nir')}{how}; nodes interpreted by spear-deploy {_version('spear-deploy')}"
+    read_back = read_nir(source, integers=False)  # the real numbers of the nodes, which are all that other readers see
+    return read_back, f"nir {_version('nir')}{how}; nodes interpreted by spear-deploy {_version('spear-deploy')}"
 
 
 def _read_netx(source: Path) -> tuple[SNNGraph, str]:

@@ -195,7 +195,7 @@ REFUSED = [
     (
         "spikingjelly",
         lambda: lif(reset="subtract", reset_delay=1),
-        "one step late, SpikingJelly's neurons in the step of the spike",
+        "one step late, SpikingJelly's neurons in the step of the spike; train with reset_delay=False",
     ),
     (
         "spikingjelly",
@@ -205,13 +205,27 @@ REFUSED = [
     ("sinabs", lambda: one(dense(neuron=CUBA)), "CubaLIF has no place in sinabs' importer"),
     ("sinabs", lambda: one(dense(neuron=LI(tau_s=np.asarray(5e-3)))), "its input does not count in full, as in sinabs' importer"),
     ("rockpool", lambda: lif(), "LIF has no place in Rockpool's importer, which reads LIFTorch alone"),
-    ("rockpool", lambda: one(dense(neuron=replace(CUBA, reset="value"))), "it is set to v_reset, Rockpool's neurons subtract"),
+    (
+        "rockpool",
+        lambda: one(dense(neuron=replace(CUBA, reset="value"))),
+        "subtract their threshold; train with reset='subtract'",
+    ),
     (
         "norse",
         lambda: one(dense(neuron=CubaLI(tau_mem_s=np.asarray(5e-3), tau_syn_s=np.asarray(5e-3)))),
         "Norse's importer has no",
     ),
-    ("norse", lambda: one(dense(neuron=IF(reset="subtract"))), "it subtracts its threshold, Norse's IAFCell is set to 0"),
+    ("norse", lambda: one(dense(neuron=IF(reset="subtract"))), "Norse's IAFCell is set to 0; train with reset='value'"),
+    (
+        "norse",
+        lambda: replace(one(dense(neuron=IF(reset="none"))), metadata={"source": "snntorch"}),
+        "it has no reset, Norse's neurons reset when they spike; train with reset_mechanism='zero'",
+    ),
+    (
+        "sinabs",
+        lambda: replace(one(dense(neuron=IF(reset="none"))), metadata={"source": "snntorch"}),
+        "train with reset_mechanism='zero' or reset_mechanism='subtract'",
+    ),
     ("norte", lambda: lif(), "for 'norte': expected one of snntorch, .*; did you mean 'norse'"),
     (
         "norse",

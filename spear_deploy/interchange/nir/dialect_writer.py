@@ -1,11 +1,8 @@
 """NIR files for the importer of one framework.
 
-A file holds what that importer reads and nothing else: no delays, no scales, weights with batch norm folded in, recurrent weights
-in the form that it takes. What differs after the import, or has to be set by hand, is returned.
-
-    average pool where there is none     a sum pool; the weights behind it, or the threshold, take the factor
-    bias of recurrent weights            goes to the weights from the layer before
-    sum of layers                        edges into the node behind it
+A file holds what that importer reads and nothing else: no delays, no scales, weights with batch norm folded in
+(`dialect_network`), neurons that step there as the network's (`dialect_neurons`), recurrent weights in the form that it takes,
+and a sum of layers as edges into the node behind it. What differs after the import, or has to be set by hand, is returned.
 """
 
 from __future__ import annotations
@@ -14,32 +11,27 @@ import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from typing import Any, NoReturn
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.dialects import (
-    DIALECT_KEY,
-    KIND_KEY,
-    LAYER_KEY,
-    Dialect,
-    ImportAdvice,
-    WrittenNeuron,
-    get_dialect,
-)
-from spear_deploy.interchange.nir.layer_to_nodes import fold_norm
+from spear_deploy.frameworks.reset_words import name_resets
+from spear_deploy.interchange.nir.dialect_network import find_recurrent_layers, prepare_network
+from spear_deploy.interchange.nir.dialect_neurons import WrittenNeuron
+from spear_deploy.interchange.nir.dialects import DIALECT_KEY, KIND_KEY, LAYER_KEY, Dialect, ImportAdvice, get_dialect
+from spear_deploy.interchange.nir.integers import convert_to_float, describe_integers
 from spear_deploy.interchange.nir.metadata import DT_KEY, FACTS_KEY, V_MIN_KEY, make_reset_metadata
-from spear_deploy.interchange.nir.writer import convert_to_float
+from spear_deploy.interchange.nir.reader import read_nir_graph
 from spear_deploy.network import (
     CONVS,
     IF,
     LI,
     LIF,
-    WEIGHTED,
     Array,
     AvgPool,
     Conv1d,
@@ -49,6 +41,7 @@ from spear_deploy.network import (
     Dense,
     Flatten,
     Layer,
+    Reset,
     Scale,
     Shape,
     SumPool,
@@ -88,12 +81,29 @@ def write_dialect(graph: SNNGraph, path: str | os.PathLike[str], *, framework: s
 def make_dialect_graph(graph: SNNGraph, framework: str) -> tuple[Any, ImportAdvice]:
     """Return the `nir.NIRGraph` for a framework's importer, and what to know of the import; raises as `write_dialect`."""
     dialect = get_dialect(framework)
-    draft = _DialectDraft(graph=_prepare(convert_to_float(graph), dialect), dialect=dialect)
+    draft = _DialectDraft(graph=prepare_network(convert_to_float(graph), dialect), dialect=dialect)
     draft.differences[FOLDED] += [layer.name for layer in graph.layers if layer.norm is not None]
     draft.add_all()
     built = draft.build(framework)
-    built.metadata |= _make_quantization_facts(graph, draft)
+    if graph.is_integer:
+        _state_integers(graph, built, draft)
+    else:
+        built.metadata |= _make_quantization_facts(graph, draft)
     return built, draft.advise()
+
+
+def _state_integers(graph: SNNGraph, built: Any, draft: _DialectDraft) -> None:
+    """Add the metadata from which integers are made again, or where that fails the difference that they are lost."""
+    facts = describe_integers(graph)
+    if quantization := graph.metadata.get("quantization"):
+        facts[FACTS_KEY] = json.dumps({"quantization": quantization})
+    built.metadata |= facts
+    if find_chip_format(read_nir_graph(built)) is None:
+        for name in facts:
+            del built.metadata[name]
+        draft.differences[f"its numbers are not those of {find_chip_format(graph)}, for which the network is quantised"] += [
+            layer.name for layer in graph.layers if layer.neuron is not None
+        ]
 
 
 def _make_quantization_facts(graph: SNNGraph, draft: _DialectDraft) -> dict[str, str]:
@@ -102,7 +112,7 @@ def _make_quantization_facts(graph: SNNGraph, draft: _DialectDraft) -> dict[str,
     Without them it would be read as a network that is not quantised, and be rounded again. That is right, and one of the
     differences, where the file has other weights than the network, or other units, and the chip (Akida) whole ones.
     """
-    if graph.is_integer or (held := find_chip_format(graph)) is None:
+    if (held := find_chip_format(graph)) is None:
         return {}
     changed = [layer.name for layer in graph.layers if draft.graph[layer.name].synapse is not layer.synapse]
     if held == AKIDA:
@@ -122,104 +132,6 @@ def _remove_field(file_in_memory: BytesIO, name: str) -> None:
         file.visit(lambda place: places.append(place) if place.rpartition("/")[2] == name else None)
         for place in places:
             del file[place]
-
-
-# ---------------------------------------------------------------------------------------------------- network rewritten
-
-
-def _prepare(graph: SNNGraph, dialect: Dialect) -> SNNGraph:
-    """Return the network without batch norms, average pools that the importer lacks, and biases of recurrent weights."""
-    graph = graph.with_layers(lambda layer: _fold_norm(layer, dialect))
-    if "AvgPool" not in dialect.synapses:
-        for layer in graph.layers:
-            if isinstance(layer.synapse, AvgPool):
-                graph = _sum_in_place_of_mean(graph, layer, dialect)
-    for neuron, recurrent in find_recurrent_layers(graph).items():
-        graph = _move_recurrent_bias(graph, neuron, recurrent, dialect)
-    return graph
-
-
-def _fold_norm(layer: Layer, dialect: Dialect) -> Layer:
-    if layer.norm is None:
-        return layer
-    if not isinstance(layer.synapse, (Dense, *CONVS)):
-        raise UnsupportedError(
-            f"layer '{layer.name}': a batch norm without weights in front has no place in {dialect.title}'s NIR"
-        )
-    folded = fold_norm(layer.synapse, layer.norm)
-    short = {name: getattr(folded, name).astype(np.float32) for name in ("weight", "bias")}
-    return replace(layer, synapse=replace(folded, **short), norm=None)
-
-
-def _sum_in_place_of_mean(graph: SNNGraph, layer: Layer, dialect: Dialect) -> SNNGraph:
-    """Return the network with a sum pool in place of an average pool; what takes its values gets the factor."""
-    pool = layer.synapse
-    assert isinstance(pool, AvgPool)
-    factor = 1 / float(np.prod(pool.kernel_size))
-    changed = replace(layer, synapse=SumPool(kernel_size=pool.kernel_size, stride=pool.stride, padding=pool.padding))
-    if isinstance(layer.neuron, (IF, LIF, CubaLIF)):
-        return graph.with_layers({layer.name: replace(changed, neuron=replace(layer.neuron, r=layer.neuron.r * factor))})
-    layers = {layer.name: changed}
-    waiting = [layer.name]
-    while waiting:
-        name = waiting.pop()
-        if name == graph.output or layer.neuron is not None:
-            _refuse_mean(layer, dialect)
-        for edge in graph.edges_from(name):
-            behind = graph[edge.target]
-            if len(graph.edges_into(behind.name)) > 1 or not isinstance(behind.synapse, (Dense, *CONVS, Flatten)):
-                _refuse_mean(layer, dialect)
-            if isinstance(behind.synapse, (Dense, *CONVS)):
-                weight = (behind.synapse.weight * factor).astype(behind.synapse.weight.dtype)
-                layers[behind.name] = replace(behind, synapse=replace(behind.synapse, weight=weight))
-            else:
-                waiting.append(behind.name)
-    return graph.with_layers(layers)
-
-
-def _refuse_mean(layer: Layer, dialect: Dialect) -> NoReturn:
-    raise UnsupportedError(
-        f"layer '{layer.name}': {dialect.title}'s importer has no average pool, and nothing behind it can take its factor; use a "
-        "SumPool"
-    )
-
-
-def find_recurrent_layers(graph: SNNGraph) -> dict[str, str]:
-    """Return the layer of recurrent weights of each neuron layer that has one: it gets its spikes one step late."""
-    loops = {}
-    for layer in graph.layers:
-        into, out = graph.edges_into(layer.name), graph.edges_from(layer.name)
-        is_plain = layer.neuron is None and layer.norm is None and isinstance(layer.synapse, WEIGHTED)
-        if (
-            is_plain
-            and len(into) == len(out) == 1
-            and into[0].delay == 1
-            and not out[0].delay
-            and into[0].source == out[0].target
-        ):
-            if graph[into[0].source].synapse is None and into[0].source not in loops:
-                loops[into[0].source] = layer.name
-    return loops
-
-
-def _move_recurrent_bias(graph: SNNGraph, neuron: str, recurrent: str, dialect: Dialect) -> SNNGraph:
-    """Return the network with the bias of recurrent weights at the weights before: an importer's first step has no feedback."""
-    synapse: Any = graph[recurrent].synapse
-    if synapse.bias is None:
-        return graph
-    for edge in graph.edges_into(neuron):
-        before = graph[edge.source] if edge.source not in (INPUT, recurrent) else None
-        if before is None or before.neuron is not None or len(graph.edges_from(before.name)) > 1:
-            continue
-        if isinstance(before.synapse, (Dense, *CONVS)) and before.name != graph.output:
-            bias = synapse.bias if before.synapse.bias is None else before.synapse.bias + synapse.bias
-            moved = replace(before, synapse=replace(before.synapse, bias=bias))
-            kept = replace(graph[recurrent], synapse=replace(synapse, bias=None))
-            return graph.with_layers({before.name: moved, recurrent: kept})
-    raise UnsupportedError(
-        f"layer '{recurrent}': a bias of recurrent weights has no place in {dialect.title}'s NIR, and no weights before "
-        f"'{neuron}' can take it; train without it"
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------ nodes
@@ -309,8 +221,9 @@ class _DialectDraft:
             if not graph.edges_from(layer.name) and layer.name != graph.output:
                 self._refuse(layer.name, "feeds nothing and is not the output; remove it")
 
-    def _refuse(self, name: str, why: str) -> NoReturn:
-        raise UnsupportedError(f"layer '{name}', for {self.dialect.title}: {why}")
+    def _refuse(self, name: str, why: str, resets: Sequence[Reset] = ()) -> NoReturn:
+        remedy = f"; train with {name_resets(self.graph, resets)}" if resets else ""
+        raise UnsupportedError(f"layer '{name}', for {self.dialect.title}: {why}{remedy}")
 
     def _check_name(self, name: str) -> str:
         clean = name.replace(".", "_")
@@ -389,7 +302,7 @@ class _DialectDraft:
         if not isinstance(layer.neuron, (IF, LIF, CubaLIF, LI, CubaLI)):
             self._refuse(layer.name, f"{type(layer.neuron).__name__} has no counterpart in NIR; export another neuron")
         dt_s, shape = float(self.graph.dt_s), self.graph.shape_of(layer.name)
-        written = self.dialect.write_neuron(layer.neuron, dt_s, lambda why: self._refuse(layer.name, why))
+        written = self.dialect.write_neuron(layer.neuron, dt_s, partial(self._refuse, layer.name))
         for statement in written.settings:
             self.settings[statement].append(layer.name)
         for text in written.differences:

@@ -17,6 +17,12 @@ from spear_deploy.util.hdf5.tree import Tree, decode_integers, decode_text
 SHAPE_KEYS = {"Input": ("shape", "input_type", "input_shape"), "Output": ("shape", "output_type", "output_shape")}
 """Fields in which versions of NIR keep the shape of an input or output: an array, or a group with one array in it."""
 
+JOINING = {
+    "Input": "give the network one input that holds the values of all, such as further channels",
+    "Output": "export the network with one of its heads, or with a layer behind all of them",
+}
+"""What to do about several inputs or outputs."""
+
 MAX_INPUTS = 2**31
 MAX_EDGES = 20_000
 
@@ -93,7 +99,7 @@ def find_ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> 
         names = [name for name, node in nodes.items() if read_kind(node) == kind]
         if len(names) > 1:
             listed = ", ".join(f"'{name}'" for name in sorted(names))
-            raise UnsupportedError(f"{len(names)} {kind} nodes ({listed}), one is supported; join them")
+            raise UnsupportedError(f"{len(names)} {kind} nodes ({listed}), one is supported; {JOINING[kind]}")
         if not names:
             joined = {getattr(arrow, inside) for arrow in arrows}
             free = [name for name in nodes if name not in joined]

@@ -34,6 +34,7 @@ from spear_deploy.interchange.nir.frameworks import (
     get_conventions,
     list_doubts,
 )
+from spear_deploy.interchange.nir.integers import INTEGERS_KEY, restore_integers
 from spear_deploy.interchange.nir.layout import (
     find_ends,
     find_input_shape,
@@ -64,6 +65,7 @@ from spear_deploy.interchange.nir.neurons import (
 )
 from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
 from spear_deploy.network import Reset, array_parameters
+from spear_deploy.network.chip_format import FORMAT_OF_NEURONS
 from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
 from spear_deploy.util.hdf5.tree import Tree, decode_text, read_tree
@@ -77,13 +79,15 @@ MAX_NODES = 2000
 class _Options:
     """The options of a reader: time step in s, reset, framework; None where the file or a default decides.
 
-    `dialect` is the framework for whose importer spear-deploy wrote the file, if any.
+    `dialect` is the framework for whose importer spear-deploy wrote the file, if any; `integers` whether integers are made of
+    real numbers that were written for them.
     """
 
     dt_s: float | None = None
     reset: Reset | None = None
     source: str | None = None
     dialect: str | None = None
+    integers: bool = True
 
     @property
     def conventions(self) -> Conventions:
@@ -91,7 +95,12 @@ class _Options:
 
 
 def read_nir(
-    path: str | os.PathLike[str], *, dt_s: float | None = None, reset: Reset | None = None, source: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    dt_s: float | None = None,
+    reset: Reset | None = None,
+    source: str | None = None,
+    integers: bool = True,
 ) -> SNNGraph:
     """Read a NIR file of any framework and version.
 
@@ -102,6 +111,7 @@ def read_nir(
             source, else "value".
         source: the framework that wrote the file, one of `frameworks.FRAMEWORKS`, or "nir" for NIR's own equations; None takes
             the framework whose traces the file bears (`fingerprints`), else NIR's own equations.
+        integers: whether a network that was written from a chip's integers is read as these; the nodes hold real numbers.
 
     Returns:
         The network; a weighted node and the neuron behind it are one layer, named after the neuron.
@@ -111,7 +121,7 @@ def read_nir(
         GraphError: nodes or edges that contradict each other, NaN.
         UnsupportedError: a node that the simulator cannot represent, by name; an unknown source.
     """
-    options = _check_options(dt_s, reset, source)
+    options = replace(_check_options(dt_s, reset, source), integers=integers)
     tree = read_tree(path, "NIR file")
     try:
         return _make_network(tree, options)
@@ -177,7 +187,8 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     graph = _add_neurons(graph, nodes, neurons, options, notes, ours=is_ours)
     facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
-    return merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
+    merged = merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
+    return _restore_integers(merged, metadata) if options.integers else merged
 
 
 def _add_framework_steps(
@@ -318,6 +329,23 @@ def _add_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     return [replace(a, delay=a.delay + stated.get((a.source, a.target), 0)) for a in arrows]
 
 
+def _restore_integers(graph: SNNGraph, metadata: Tree) -> SNNGraph:
+    """Return the integers that the network was written from, or, where it does not hold them, say that it is not quantised."""
+    stated = decode_text(metadata.get(INTEGERS_KEY))
+    quantization = graph.metadata.get("quantization", {})
+    if stated is None and quantization.get("format") not in FORMAT_OF_NEURONS.values():
+        return graph
+    changed = None
+    if stated is not None:
+        graph, changed = restore_integers(graph, stated)
+        if changed is None:
+            return graph
+    where = "the file does not state its integers" if changed is None else f"layer '{changed}' holds other numbers now"
+    note = f"the network was quantised for {quantization.get('format', 'loihi')}, {where}: it is read as not quantised"
+    facts = {key: value for key, value in graph.metadata.items() if key != "quantization"}
+    return replace(graph, metadata={**facts, "assumptions": [*facts["assumptions"], note]})
+
+
 def _read_facts(metadata: Tree) -> dict[str, Any]:
     """Return the metadata of the network, which files of spear-deploy hold as JSON."""
     try:
@@ -328,4 +356,6 @@ def _read_facts(metadata: Tree) -> dict[str, Any]:
         raise GraphError(f"metadata '{FACTS_KEY}' is no dictionary; export the network again")
     if not all(isinstance(text, str) for text in facts.get("assumptions", [])):
         raise GraphError(f"metadata '{FACTS_KEY}' holds assumptions that are no sentences; export the network again")
+    if not isinstance(facts.get("quantization", {}), dict):
+        raise GraphError(f"metadata '{FACTS_KEY}' holds a quantization that is no dictionary; export the network again")
     return facts

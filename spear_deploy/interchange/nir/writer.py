@@ -6,7 +6,7 @@ which other readers ignore: the time step, the kind of reset, the step that clos
     a layer "fc" with weights and a neuron     nodes "fc.synapse" → "fc"
     batch norm                                 folded into the weights in float64, then rounded to float32
     an edge with delay                         a Delay node; in a cycle one step less, since closing it takes one
-    integer neurons                            only where floating point computes exactly the same: no decay, or full decay
+    integer neurons                            `integers`: only where floating point computes exactly the same
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.interchange.nir.integers import convert_to_float, describe_integers
 from spear_deploy.interchange.nir.layer_to_nodes import make_nodes
 from spear_deploy.interchange.nir.metadata import EDGES_KEY, make_graph_metadata, make_layer_metadata
-from spear_deploy.network import CONVS, IF, LI, LIF, LOIHI_UNIT, POOLS, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.network import CONVS, POOLS, Conv1d, Conv2d, Dense, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.files import replace_from_memory
 
@@ -50,7 +51,7 @@ def write_nir(graph: SNNGraph, path: str | os.PathLike[str], *, placement: Place
 
     notes: list[str] = []
     draft = _make_draft(convert_to_float(graph), notes)
-    draft.metadata |= make_graph_metadata(graph, placement)
+    draft.metadata |= {**make_graph_metadata(graph, placement), **describe_integers(graph)}
     for layer in graph.layers:
         draft.nodes[layer.name].metadata.update(make_layer_metadata(graph, layer, placement))
     # nir infers shapes with square kernels and one group; elsewhere it would refuse a correct graph
@@ -155,62 +156,3 @@ def _connect(
         draft.edges.append((after, target))
     draft.edges.append((source, after))
     return [source, after, 1] if closing else None
-
-
-# ------------------------------------------------------------------------------------------------- integers as floats
-
-REMEDY = "export the floating-point network"
-
-
-def convert_to_float(graph: SNNGraph) -> SNNGraph:
-    """Return an integer network in floating point, with exactly the same spikes and readouts.
-
-    States of spiking neurons are in units of 64, as thresholds are; a readout's are the stored integers, which it hands out.
-
-    Truncated decays have no counterpart in NIR's equations: only neurons that keep all of v or nothing can be converted.
-
-    Raises:
-        UnsupportedError: a layer that truncates, wraps or counts in another way.
-    """
-    if not graph.is_integer:
-        return graph
-    return graph.with_layers(lambda layer: _convert_layer(layer, graph.dt_s))
-
-
-def _convert_layer(layer: Layer, dt_s: float) -> Layer:
-    neuron, synapse = layer.neuron, layer.synapse
-    if isinstance(synapse, Scale):
-        raise UnsupportedError(f"layer '{layer.name}': rounds its input, NIR cannot; {REMEDY}")
-    if isinstance(synapse, (Dense, *CONVS)):
-        synapse = _apply_exponent(layer.name, synapse)
-    if neuron is None:
-        return replace(layer, synapse=synapse)
-    if not isinstance(neuron, LoihiLIF):
-        raise UnsupportedError(f"layer '{layer.name}': {type(neuron).__name__} has no counterpart in NIR; {REMEDY}")
-    full, none = bool((neuron.decay_v == 4096).all()), bool((neuron.decay_v == 0).all())
-    starts = neuron.v_reset if none else 0
-    plain = (neuron.decay_u == 4096).all() and (neuron.v_init == starts).all() and not neuron.refractory_steps
-    if not plain or not (full or (none and neuron.v_threshold is not None)):
-        raise UnsupportedError(f"layer '{layer.name}': integer decays truncate, NIR's equations do not; {REMEDY}")
-    if neuron.bias.any():
-        if not isinstance(synapse, (Dense, *CONVS)) or neuron.bias.size not in (1, synapse.weight.shape[0]):
-            raise UnsupportedError(f"layer '{layer.name}': a bias without weights has no place in NIR; {REMEDY}")
-        bias = 0 if synapse.bias is None else synapse.bias
-        shift = np.broadcast_to(neuron.bias.reshape(-1) / LOIHI_UNIT, synapse.weight.shape[:1])
-        synapse = replace(synapse, bias=bias + shift)
-    if neuron.v_threshold is None:
-        return replace(layer, synapse=synapse, neuron=LI(tau_s=np.asarray(dt_s), r=np.asarray(float(LOIHI_UNIT))))
-    levels: dict[str, Any] = {
-        "v_threshold": neuron.v_threshold.astype(np.float64),
-        "v_reset": neuron.v_reset / LOIHI_UNIT,
-        "reset": neuron.reset,
-    }
-    return replace(layer, synapse=synapse, neuron=LIF(tau_s=np.asarray(dt_s), **levels) if full else IF(**levels))
-
-
-def _apply_exponent(name: str, synapse: Any) -> Any:
-    """Return the weights with their common exponent in them."""
-    weight = synapse.weight * 2.0**synapse.weight_exponent
-    if (weight != np.rint(weight)).any():
-        raise UnsupportedError(f"layer '{name}': its sum is shifted down and truncated, NIR cannot; {REMEDY}")
-    return replace(synapse, weight=weight, weight_exponent=0)
