@@ -19,8 +19,8 @@ SIMULATORS: dict[str, str] = {"xylo": "xylosim", "speck": "sinabs", "pynn": "bri
 """By format, the package that runs its files: of the chip's maker, or the software back end of PyNN."""
 
 NOT_HERE = {
-    "pynn": f"PyNN and Brian2 are not installed here; {pynn.PYTHON}, the Python of an environment with pynn and brian2, has the "
-    "script run by them"
+    "pynn": "the script was not run, PyNN and Brian2 are not installed here; set the environment variable "
+    f"{pynn.PYTHON} to a Python that has both"
 }
 """By format, what to do where its package is not installed, if that is more than installing it."""
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, find_start, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
@@ -97,7 +98,7 @@ def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[
     """
     neurons = [layer for layer in graph.layers if layer.neuron is not None]
     for layer in neurons:
-        _check_neuron(layer)
+        _check_neuron(layer, graph)
     if graph[graph.output].neuron is None:
         raise UnsupportedError(f"layer '{graph.output}': the output has no neurons; end the network with neurons, e.g. LI")
     graph = _fold(graph)
@@ -197,7 +198,7 @@ def _describe_population(layer: Layer, built: _Population, offset: int) -> dict[
 # ------------------------------------------------------------------------------------------------------------ neurons
 
 
-def _check_neuron(layer: Layer) -> None:
+def _check_neuron(layer: Layer, graph: SNNGraph) -> None:
     neuron = layer.neuron
     if not isinstance(neuron, MODELS):
         raise UnsupportedError(
@@ -207,7 +208,8 @@ def _check_neuron(layer: Layer) -> None:
     if not isinstance(neuron, READOUTS) and (neuron.reset != "value" or neuron.reset_delay):
         how = f"reset '{neuron.reset}'" + (" a step late" if neuron.reset_delay else "")
         raise UnsupportedError(
-            f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with reset='value'"
+            f"layer '{layer.name}': {how}, sPyNNaker's neurons are set to v_reset at once; train with "
+            f"{name_resets(graph, ['value'])}"
         )
     if sends_several(neuron):
         raise UnsupportedError(
