@@ -34,7 +34,7 @@ from spear_deploy.pipeline.prune import PRUNED, prune
 from spear_deploy.training.fit import fit
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.files import write_json
-from tests.benchmarks.search_tasks import Net
+from tests.benchmarks.search_tasks import Net, norm
 
 BATCH = 64
 MIN_TRAINED = 0.5
@@ -55,12 +55,12 @@ class Case:
 
 
 def convolutions(seed: int, widths: tuple[int, int], neuron: Neuron, stride: int) -> SNNGraph:
-    """Two convolutions and a dense output of the same neurons."""
+    """Two convolutions with batch norm and a dense output, of the same neurons."""
     net, side = Net(seed, (1, 8, 8)), 8
     after, channels = INPUT, 1
     for name, width in zip(("conv1", "conv2"), widths, strict=True):
         synapse = Conv2d(weight=2 * net.uniform(width, channels, 3, 3), padding=(1, 1), stride=(stride, stride))
-        after = net.add(name, after, synapse=synapse, neuron=neuron)
+        after = net.add(name, after, synapse=synapse, norm=norm(width), neuron=neuron)
         channels, side = width, -(-side // stride)
     out = net.add("out", after, synapse=Dense(weight=2 * net.uniform(10, channels * side * side)), neuron=neuron)
     return SNNGraph(layers=tuple(net.layers), edges=tuple(net.edges), input_shape=(1, 8, 8), output=out)
