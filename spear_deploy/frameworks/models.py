@@ -31,7 +31,7 @@ import torch
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean, summarize_error
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.forward_code import copy_model, takes_state
-from spear_deploy.frameworks.importer.interpreter import import_model
+from spear_deploy.frameworks.importer.import_model import import_model
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import detect_form

@@ -22,7 +22,7 @@ from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.axis_order import list_columns, take_columns
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.forward_code import copy_model
-from spear_deploy.frameworks.importer.interpreter import trace_layers
+from spear_deploy.frameworks.importer.import_model import trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Shape, SparseMatrix, SumPool, write_out

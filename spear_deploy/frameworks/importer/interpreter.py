@@ -5,18 +5,16 @@ The calls are read in the order of their steps; each becomes layers, changes not
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
-from spear_deploy.errors import UnsupportedError, summarize_error
-from spear_deploy.frameworks.importer.builder import GraphBuilder, OnlyZerosError
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
-from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments, takes_state
+from spear_deploy.frameworks.importer.forward_code import takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize
@@ -40,7 +38,7 @@ from spear_deploy.frameworks.importer.symbols import (
     require_signal,
     shifted_by,
 )
-from spear_deploy.frameworks.importer.trace import detect_form, trace
+from spear_deploy.frameworks.importer.trace import trace
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
@@ -50,119 +48,8 @@ from spear_deploy.frameworks.importer.traced_model import (
     list_nodes,
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
-from spear_deploy.frameworks.importer.unrolling import LateDifferenceError, UnrolledSteps
-from spear_deploy.network import Shape
-from spear_deploy.network.delayed_reset import delay_resets
-from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
+from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.util.number_format import format_shape
-
-
-def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:
-    """Return the network of a model.
-
-    Args:
-        model: of one step or over time; it is copied and read in evaluation mode.
-        input_shape: without time and batch.
-        framework: the conventions of its modules.
-        dt_s: checked against the time step of the cells, in s.
-
-    Raises:
-        UnsupportedError: a module, function or use of a state without an exact counterpart, with its place.
-        GraphError: shapes that do not meet.
-    """
-    return merge_parts(trace_layers(model, input_shape, framework=framework, dt_s=dt_s)[0])
-
-
-def trace_layers(
-    model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None
-) -> tuple[SNNGraph, GraphBuilder]:
-    """Return the network of a model with a layer for each of its modules, and the builder, which knows the module of each layer.
-
-    Arguments and errors are those of `import_model`, which merges the layers.
-    """
-    form = detect_form(_copy(model), input_shape, framework)
-    build = partial(_build, input_shape=input_shape, form=form, framework=framework, dt_s=dt_s)
-    counts = COUNTS
-    try:
-        graph, builder = build(_copy(model), counts=counts)
-    except (LateDifferenceError, OnlyZerosError) as error:  # such as a longer delay, which begins in a later step
-        counts, graph, builder = _build_from_more_steps(model, build, error, form)
-    if builder.reads_sizes:  # numbers of the forward may come from it, in more ways than a trace shows
-        other, _ = build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))
-        _check_independence(graph, other)
-    return graph, builder
-
-
-FURTHER_STEPS = (8, 40)
-"""Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
-
-
-def _build_from_more_steps(
-    model: torch.nn.Module, build: Callable[..., tuple[SNNGraph, GraphBuilder]], refusal: UnsupportedError, form: Form
-) -> tuple[Counts, SNNGraph, GraphBuilder]:
-    """Return the first network that a trace of more steps gives, with the counts of the trace; else raise the first refusal."""
-    for further in FURTHER_STEPS if form in LOOPS else ():
-        counts = replace(COUNTS, further_steps=further)
-        try:
-            return counts, *build(_copy(model), counts=counts)
-        except UnsupportedError:
-            continue
-    raise refusal
-
-
-def _copy(model: torch.nn.Module) -> torch.nn.Module:
-    try:
-        return copy_model(model).eval()
-    except (RuntimeError, AttributeError, TypeError) as error:  # a tensor within a gradient, or a module that does not copy
-        message = summarize_error(error)
-        raise UnsupportedError(f"the model cannot be copied: {message}; build it anew and load its weights") from error
-
-
-def _build(
-    model: torch.nn.Module, *, input_shape: Shape, form: Form, framework: Framework, dt_s: float | None, counts: Counts
-) -> tuple[SNNGraph, GraphBuilder]:
-    """Return the network of a model, read on an input of these counts."""
-    builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
-    if form == "repeat":
-        builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
-    builder.notes += [
-        f"the forward never uses its argument '{name}': the network has one input" for name in list_unused_arguments(model)
-    ]
-    x = Signal(INPUT, input_shape)
-    output = interpret(model, x, path="", form=form, builder=builder, framework=framework, counts=counts).output
-    if output.name == INPUT:
-        raise UnsupportedError("the model hands its input back; expected at least one layer")
-    step_s = builder.check_time_step(dt_s)
-    graph = SNNGraph(
-        layers=tuple(builder.list_layers(step_s)),
-        edges=tuple(builder.list_edges()),
-        input_shape=builder.input_view or input_shape,
-        dt_s=step_s,
-        output=output.name,
-        metadata={
-            "source": framework.name,
-            **({"assumptions": notes} if (notes := builder.list_notes()) else {}),
-            **({"forward_input_shape": list(input_shape)} if builder.input_view else {}),
-        },
-    )
-    return delay_resets(graph, builder.late_resets), builder
-
-
-def _check_independence(graph: SNNGraph, other: SNNGraph) -> None:
-    """Refuse a network that another number of samples or steps changes.
-
-    Raises:
-        UnsupportedError: a layer or an edge differs.
-    """
-    pairs = zip(graph.layers, other.layers, strict=False)
-    differs = next((mine.name for mine, theirs in pairs if mine != theirs), None)
-    if differs is None and (len(graph.layers) != len(other.layers) or graph.edges != other.edges):
-        differs = graph.layers[-1].name
-    if differs is not None:
-        raise UnsupportedError(
-            f"the forward calculates in '{differs}' with the number of steps or samples of its input, which differs between "
-            "data; calculate with a constant, or behind the network"
-        )
 
 
 def interpret(
