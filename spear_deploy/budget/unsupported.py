@@ -30,7 +30,7 @@ from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.even_neurons import find_uneven
-from spear_deploy.quantize.shared_cells import ONE_CELL, find_shared_cells
+from spear_deploy.quantize.shared_cells import CELL_LIMITS, ONE_CELL, find_shared_cells
 from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import join_names, plural, write_steps
 
@@ -194,12 +194,13 @@ def _check_weights(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, s
 
 
 def _check_shared_cells(graph: SNNGraph, profile: HardwareProfile) -> dict[str, list[Unsupported]]:
-    """Return by neuron layer the sums of integer weights that the chip's one weight from a neuron to another cannot hold."""
+    """Return by neuron layer the sums of integer weights that a weight of the chip from a neuron to another cannot hold."""
     family, findings = profile.meta.family, dict[str, list[Unsupported]]()
-    if family not in ONE_CELL or find_chip_format(graph) != family:
+    if not graph.is_integer or family not in CELL_LIMITS or find_chip_format(graph) != family:
         return findings
-    low, high = ONE_CELL[family]
-    for name, cells in find_shared_cells(graph).items():
+    each_way = "" if family in ONE_CELL else " on each way"
+    low, high = CELL_LIMITS[family]
+    for name, cells in find_shared_cells(graph, family).items():
         for shared in cells:
             least, most = shared.find_range({}, shared.find_shift())
             if low <= least and most <= high:
@@ -211,7 +212,7 @@ def _check_shared_cells(graph: SNNGraph, profile: HardwareProfile) -> dict[str, 
                 Unsupported(
                     layer=name,
                     what=what,
-                    reason=f"{profile.name} has one weight of {low} to {high} from a neuron to another",
+                    reason=f"{profile.name} has one weight of {low} to {high} from a neuron to another{each_way}",
                     remedy="quantise the floating-point network again, or merge the layers",
                     resource="integers",
                 )

@@ -31,7 +31,6 @@ from spear_deploy.quantize.chip_scales import FamilyRule, choose_scales, find_fi
 from spear_deploy.quantize.integrate_and_fire import propose_catalyst, propose_odin, propose_truenorth
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
 from spear_deploy.quantize.leaky_integrators import propose_reckon, propose_spinnaker
-from spear_deploy.quantize.shared_cells import ONE_CELL
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, assemble_network, collect_neuron_inputs
 from spear_deploy.util.number_format import plural
 
@@ -56,7 +55,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
         facts["input_events_max"] = rule.input_max
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
-    layers = collect_neuron_inputs(graph, settings.kind, settings.input_scale, one_cell=family in ONE_CELL)
+    layers = collect_neuron_inputs(graph, settings.kind, settings.input_scale, family=family)
     for layer in layers:
         _check_layer(graph, layer, rule)
         if rule.neuron.FORMAT.drive == "events":

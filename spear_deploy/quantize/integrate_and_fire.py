@@ -22,6 +22,7 @@ from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, TrueNorthLI
 from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons
+from spear_deploy.quantize.shared_cells import limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, build_neuron, round_to_int
 
 CATALYST_ROOM = 16
@@ -93,8 +94,9 @@ def propose_catalyst(layer: NeuronInput, settings: LoweringSettings, float_run: 
     floor = layer.factors.get("v_min")
     stops = floor is not None and (floor == layer.level).all()
     highest = limits.thresholds[1] if stops else limits.thresholds[1] // CATALYST_ROOM
-    pairs = [(largest, limits.weights[1]), (float(layer.threshold.max()), highest - 1)]
+    pairs: list[tuple[float, float]] = [(largest, limits.weights[1]), (float(layer.threshold.max()), highest - 1)]
     pairs.append((float(np.abs(bias).max()), limits.weights[1]))
+    pairs += limit_shared_cells(layer.shared, synapses, limits.weights[1])
     scale = min([stored / value for value, stored in pairs if value], default=1.0) * settings.headroom.get(layer.name, 1.0)
     if (np.rint(scale * layer.threshold) < 1).any():
         return

@@ -24,7 +24,8 @@ from spear_deploy.network import IF, LIF, WEIGHTED, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
-from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs, require_neurons
+from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs, require_neurons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
     largest = max_weight(family, settings.weight_bits)
     layers: dict[str, Layer] = {}
     scales: dict[str, float] = {}
-    for layer in collect_neuron_inputs(graph, settings.kind, 1.0):
+    for layer in collect_neuron_inputs(graph, settings.kind, 1.0, family=family):
         if type(layer.neuron) not in rule.models:
             names = ", ".join(model.__name__ for model in rule.models)
             raise UnsupportedError(
@@ -75,20 +76,28 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
                     layer=layer.name, what=type(layer.neuron).__name__, why=f"{rule.chip} has {names}", remedy="use one of them"
                 )
             )
-        values = np.unique(np.concatenate([np.unique(s.weight.astype(np.float64)) for s in layer.stored.values()]))
-        extreme = float(np.abs(values).max())
-        scale = 1.0
-        if layer.name in settings.learnt_scales:
-            scale, _ = settings.learnt_scales[layer.name]
-        elif extreme:
-            factors = np.arange(largest, largest // 2, -1) / largest
-            scale = float(rank_scales([Grid(values=values, step=1.0)], largest / extreme, factors, count=1)[0])
-        scales[layer.name] = scale
+        scales[layer.name] = scale = _choose_scale(layer, largest, settings)
         for name, synapse in layer.stored.items():
             layers[name] = replace(graph[name], synapse=replace(synapse, weight=np.rint(synapse.weight * scale) / scale))
     require_neurons(graph, layers)
     facts = {"format": family, "weight_bits": settings.weight_bits, "scale": scales, "states": rule.states, "input_events_max": 1}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
+
+
+def _choose_scale(layer: NeuronInput, largest: int, settings: LoweringSettings) -> float:
+    """Return the scale that a layer learnt with, where its cells hold the sums at it, or that with the smallest error."""
+    values = np.unique(np.concatenate([np.unique(s.weight.astype(np.float64)) for s in layer.stored.values()]))
+    pairs = [(float(np.abs(values).max()), largest), *limit_shared_cells(layer.shared, layer.stored, largest)]
+    if layer.name in settings.learnt_scales:
+        scale, _ = settings.learnt_scales[layer.name]
+        whole = {name: replace(s, weight=np.rint(s.weight * scale), bias=None) for name, s in layer.stored.items()}
+        if holds_shared_cells(layer.shared, whole, (-largest, largest)):
+            return scale
+    limits = [stored / value for value, stored in pairs if value]
+    if not limits:
+        return 1.0
+    factors = np.arange(largest, largest // 2, -1) / largest
+    return float(rank_scales([Grid(values=values, step=1.0)], min(limits), factors, count=1)[0])
 
 
 def max_weight(family: str, weight_bits: int) -> int:

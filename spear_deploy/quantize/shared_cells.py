@@ -1,8 +1,9 @@
 """Weights that lie together in one cell of a crossbar.
 
-Some chips hold one weight from a neuron to another. Where several ways lead from one source to a neuron layer (a skip beside the
-main way, two layers of weights of one source), or where one way passes a weight more than once (pools whose windows overlap, a
-convolution in front of a pool), the cell holds the sum of all these weights, which may need more bits than each of them.
+Where one way from a neuron to another passes several weights (pools whose windows overlap, a convolution in front of a pool), the
+cell holds their sum, which may need more bits than each of them. Some chips hold one weight from a neuron to another: where
+several ways lead from one source to a neuron layer (a skip beside the main way, two layers of weights of one source), the cell
+holds the sum of all. On the others each way has rows, or entries of a list, of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import WEIGHTED, Array, ReckonLIF, Scale, Shape, SumPool
+from spear_deploy.network import WEIGHTED, Array, CatalystLIF, ReckonLIF, Scale, Shape, SumPool
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
@@ -23,8 +24,9 @@ from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.simulator.synapse_math import make_weigher
 
 ONE_CELL = {"xylo": (-128, 127), "reckon": ReckonLIF.FORMAT.weights}
-"""By family of chips with one weight from a neuron to another, what it may be. Others have lists of synapses, in which each way
-has its own, or crossbars on which a source may have several rows."""
+"""By family of chips with one weight from a neuron to another, what it may be."""
+CELL_LIMITS = {**ONE_CELL, "catalyst": CatalystLIF.FORMAT.weights, "brainscales": (-63, 63)}
+"""The same, with chips on which each way between two neurons has a weight: Catalyst N1's entries, BrainScaleS-2's rows."""
 MAX_CELLS = 1 << 24
 """Cells between two layers up to which their sums are formed; a chip that has one for each pair of neurons has fewer by far."""
 CHUNK = 1 << 20
@@ -73,20 +75,22 @@ class SharedCells:
         return (union & -union).bit_length() - 1
 
 
-def find_shared_cells(graph: SNNGraph) -> dict[str, tuple[SharedCells, ...]]:
-    """Return by neuron layer the sources from which a cell holds more than one weight that is not 0.
+def find_shared_cells(graph: SNNGraph, family: str) -> dict[str, tuple[SharedCells, ...]]:
+    """Return by neuron layer the ways on which a cell of a chip of a family holds more than one weight that is not 0.
 
     A network with a loop without neurons, or with values in place of spikes, which no chip takes, has none.
     """
+    if family not in CELL_LIMITS:
+        return {}
     try:
         paths = find_spike_paths(graph)
     except UnsupportedError:
         return {}
-    by_pair: dict[tuple[str, str], list[SpikePath]] = {}
-    for path in paths:
-        by_pair.setdefault((path.target, path.source), []).append(path)
+    by_cell: dict[tuple[str, str, int], list[SpikePath]] = {}
+    for number, path in enumerate(paths):
+        by_cell.setdefault((path.target, path.source, 0 if family in ONE_CELL else number), []).append(path)
     shared: dict[str, tuple[SharedCells, ...]] = {}
-    for (target, source), between in by_pair.items():
+    for (target, source, _), between in by_cell.items():
         cells = _find_between(graph, source, target, between)
         if cells is not None:
             shared[target] = (*shared.get(target, ()), cells)

@@ -93,7 +93,7 @@ class NeuronInput:
         delays: by layer, the steps that the longest way between its weights and the neurons takes.
         analogue: the layers that take an analogue input.
         ways: by layer, the pools and reshapes on each way from its weights to the neurons, in this order.
-        shared: the sources of which a cell of a crossbar holds several weights, of chips that have one cell for each pair.
+        shared: the ways on which a cell of the chip holds several weights.
     """
 
     name: str
@@ -269,21 +269,21 @@ def _pass_on(way: Sequence[Synapse], values: Array) -> Array:
     return values
 
 
-def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float, *, one_cell: bool = False) -> list[NeuronInput]:
+def collect_neuron_inputs(graph: SNNGraph, kind: InputKind, input_scale: float, *, family: str = "") -> list[NeuronInput]:
     """Return every neuron layer of a network with exactly one weighted layer on each way into it (`fold.add_missing_weights`).
 
     Args:
         graph: a floating-point network without batch norm.
         kind: of the network's input.
         input_scale: factor on an analogue input before it is sent; the weights that take it are divided by it.
-        one_cell: whether the chip has one weight from a neuron to another, so that those of several ways add up in it.
+        family: of a chip in whose cells several weights may add up.
 
     Raises:
         UnsupportedError: weights behind weights, a readout that feeds a layer, spikes added to means of spikes.
         QuantizationError: a time constant below the time step, or below 0.
     """
     inputs = [_collect_neuron_input(graph, layer, kind, input_scale) for layer in graph.layers if layer.neuron is not None]
-    shared = find_shared_cells(graph) if one_cell else {}
+    shared = find_shared_cells(graph, family)
     return [replace(each, shared=shared[each.name]) if each.name in shared else each for each in inputs]
 
 

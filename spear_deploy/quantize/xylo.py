@@ -63,7 +63,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
     facts |= {"scale": {}, "offset": {}, "findings": [], "input_events_max": settings.input_events}
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
-    inputs = collect_neuron_inputs(graph, settings.kind, settings.input_scale, one_cell=True)
+    inputs = collect_neuron_inputs(graph, settings.kind, settings.input_scale, family="xylo")
     layers = [_prepare_layer(layer, graph, settings.max_spikes) for layer in inputs]
     hidden = [unscaled for unscaled in layers if unscaled.layer.name != graph.output]
     outputs = [unscaled for unscaled in layers if unscaled.layer.name == graph.output]

@@ -7,7 +7,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LI, LIF, Conv1d, CubaLIF, Dense, Flatten, Layer, ReckonLIF, Scale, SumPool
+from spear_deploy.network import IF, LI, LIF, CatalystLIF, Conv1d, CubaLIF, Dense, Flatten, Layer, ReckonLIF, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
@@ -219,15 +219,15 @@ def test_only_cells_with_several_weights_are_shared():
         ],
         input_shape=(1, 8),
     )
-    assert find_shared_cells(pooled) == {}  # windows that meet nowhere
+    assert find_shared_cells(pooled, "reckon") == {}  # windows that meet nowhere
     split = two_ways(LIF(tau_s=0.02), LI(tau_s=0.02))
     odd = np.arange(42).reshape(6, 7) % 2
     masks = {"a": odd, "b": 1 - odd}
     split = split.with_layers(
         lambda n: replace(n, synapse=replace(n.synapse, weight=n.synapse.weight * masks[n.name])) if n.name in masks else n
     )
-    assert find_shared_cells(split) == {}  # weights that never meet
-    (cells,) = find_shared_cells(two_ways(LIF(tau_s=0.02), LI(tau_s=0.02)))["c"]
+    assert find_shared_cells(split, "reckon") == {}  # weights that never meet
+    (cells,) = find_shared_cells(two_ways(LIF(tau_s=0.02), LI(tau_s=0.02)), "reckon")["c"]
     assert (cells.source, cells.count, cells.weighted) == (INPUT, 2, ("a", "b"))
 
 
@@ -237,5 +237,56 @@ def test_a_shift_that_only_weights_by_value_hold_is_read_from_them():
     layers += [Layer(name="n", neuron=ReckonLIF(keep=32000, v_threshold=200))]
     layers += [Layer(name="out", synapse=Dense(weight=np.ones((2, 3), int)), neuron=ReckonLIF(keep=100, v_threshold=None))]
     graph = wire(layers, ("input", "a"), ("input", "b"), ("a", "n"), ("b", "n"), ("n", "out"), size=(3,))
-    (cells,) = find_shared_cells(graph)["n"]
+    (cells,) = find_shared_cells(graph, "reckon")["n"]
     assert cells.find_shift() == 3 and cells.find_range({}, 3) == (0, 137)
+
+
+@pytest.mark.parametrize("family", ["catalyst", "brainscales"])
+def test_sums_of_a_convolution_in_front_of_a_pool_fit_an_entry_or_a_row(family):
+    """An entry of Catalyst N1 has 16 bits, a row of BrainScaleS-2 6: four weights of its largest were 130,000, and 252."""
+    neuron = IF() if family == "catalyst" else CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)
+    weight = np.full((1, 1, 4), 1.0)
+    layers = [
+        Layer(name="conv", synapse=Conv1d(weight=weight)),
+        Layer(name="pool", synapse=SumPool(kernel_size=(4,), stride=(1,))),
+        Layer(name="n", neuron=neuron),
+    ]
+    graph = chain(layers, input_shape=(1, 12))
+    assert find_shared_cells(two_ways(neuron, neuron), family) == {}  # each way has its own
+    (cells,) = find_shared_cells(graph, family)["n"]
+    assert cells.count == 4
+    rounded = quantize(graph, format=family)
+    unit = 1.0 if family == "catalyst" else rounded.metadata["quantization"]["scale"]["n"]
+    whole = unit * np.asarray(rounded["conv"].synapse.weight, np.float64)
+    assert np.allclose(whole, np.rint(whole))
+    most = 4 * float(whole.max())
+    assert (most <= 32767 and whole.max() > 400) if family == "catalyst" else 52 <= most <= 63
+
+
+def test_check_names_an_entry_of_catalyst_that_cannot_hold_a_sum():
+    layers = [
+        Layer(name="conv", synapse=Conv1d(weight=np.full((1, 1, 4), 9000))),
+        Layer(name="pool", synapse=SumPool(kernel_size=(4,), stride=(1,))),
+        Layer(name="n", neuron=CatalystLIF(v_threshold=10000, resting=20000)),
+    ]
+    (found,) = api.check(chain(layers, input_shape=(1, 12)), "catalyst_n1").unsupported
+    assert (found.layer, found.what) == ("n", "weights of 'conv' from the input that add up to 36000")
+    assert found.reason == "catalyst_n1 has one weight of -32768 to 32767 from a neuron to another on each way"
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_learnt_scale_of_brainscales_is_kept_where_a_row_holds_the_sums(grows):
+    layers = [
+        Layer(name="conv", synapse=Conv1d(weight=np.array([[[1.0, 0.2, 0.2, 0.2]]]))),
+        Layer(name="pool", synapse=SumPool(kernel_size=(4,), stride=(1,))),
+        Layer(name="n", neuron=CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)),
+    ]
+    graph = chain(layers, input_shape=(1, 12))
+    learnt = read_rounding(graph, quantize(graph, format="brainscales")).graph
+    if grows:
+        grown = Conv1d(weight=np.full((1, 1, 4), learnt["conv"].synapse.weight.max()))
+        learnt = learnt.with_layers(lambda layer: replace(layer, synapse=grown) if layer.name == "conv" else layer)
+    rounded = quantize(learnt, format="brainscales")
+    scale = rounded.metadata["quantization"]["scale"]["n"]
+    assert (scale != learnt.metadata[LEARNT]["scale"]["n"]) == grows
+    assert np.rint(scale * rounded["conv"].synapse.weight).sum() <= 63
