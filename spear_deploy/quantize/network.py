@@ -25,8 +25,9 @@ from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.rounding import find_learnt_scales, stands_for
-from spear_deploy.quantize.weighted_inputs import LoweringSettings
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
 from spear_deploy.simulator import InputKind, check_input, simulate
+from spear_deploy.util.number_format import plural
 
 __all__ = ["FORMATS", "Format", "quantize", "quantize_input"]
 
@@ -284,13 +285,24 @@ def _lower_without_overflow(graph: SNNGraph, settings: LoweringSettings, *, floa
         for name in overflows:
             max_scales[name] = integer.metadata["quantization"]["scale"][name] / 2
             if max_scales[name] < first_scales[name] * MIN_SCALE_SHARE:
-                raise QuantizationError(
-                    Refusal(
-                        layer=name, what="its 24-bit state overflows at every scale tried", remedy="check its weights and bias"
-                    )
-                )
+                raise QuantizationError(_refuse_overflow(graph, name, settings, scale=2 * max_scales[name], steps=len(sent)))
         integer = loihi.lower(graph, settings, max_scales=max_scales, float_run=float_run)
     return integer
+
+
+def _refuse_overflow(graph: SNNGraph, name: str, settings: LoweringSettings, *, scale: float, steps: int) -> Refusal:
+    """Return why a layer's state overflows down to a scale, and what to do."""
+    layers = collect_neuron_inputs(graph, settings.kind, settings.input_scale)
+    driving = [synapse for layer in layers if layer.name == name for synapse in layer.stored.values()]
+    weight = max(float(np.abs(synapse.weight).max()) for synapse in driving)
+    bias = max((float(np.abs(synapse.bias).max()) for synapse in driving if synapse.bias is not None), default=0.0)
+    biased = f" and a bias of up to {bias:g}" if bias else ""
+    return Refusal(
+        layer=name,
+        what=f"its 24-bit state overflows at every scale tried, down to {scale:.3g}",
+        why=f"weights of up to {weight:g}{biased} add up over {plural(steps, 'step')}",
+        remedy="lower them, let its neurons leak faster, or run fewer steps",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- input

@@ -261,8 +261,16 @@ def test_currents_shared_by_two_neuron_layers_are_refused():
 
 def test_a_state_that_overflows_at_every_scale_is_an_error():
     graph = chain([dense(np.ones((1, 1)), IF())], input_shape=(1,))
-    with pytest.raises(QuantizationError, match="layer 'fc': its 24-bit state overflows at every scale tried"):
+    message = (
+        "layer 'fc': its 24-bit state overflows at every scale tried, down to 5.99, weights of up to 1 add up over 2 steps; "
+        "lower them, let its neurons leak faster, or run fewer steps"
+    )
+    with pytest.raises(QuantizationError, match=message):
         quantize(graph, calibration=np.full((2, 1, 1), 200_000))
+    biased = chain([dense(np.ones((1, 1)), IF(), bias=np.array([-100.0]))], input_shape=(1,))
+    message = "weights of up to 1 and a bias of up to 100 add up over 1,000 steps; lower them, let its neurons leak"
+    with pytest.raises(QuantizationError, match=message):
+        quantize(biased, calibration=np.ones((1000, 1, 1)))
 
 
 def test_more_than_exact_sums_hold_names_the_layer():
