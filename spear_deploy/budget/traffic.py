@@ -14,7 +14,8 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SparseMatrix, SumPool
-from spear_deploy.network.graph import INPUT, SNNGraph, carries_spikes
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.projections import Projection, identity_axis
 from spear_deploy.placement.synapse_memory import Box

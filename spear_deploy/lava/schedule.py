@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network.graph import SNNGraph, find_spike_sources, reads_input
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.spike_paths import find_spike_sources, reads_input
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.layer import Layer
+from spear_deploy.network.synapses import WEIGHTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +83,96 @@ def _walk_back(graph: SNNGraph, name: str, passed: tuple[str, ...]) -> Iterator[
         else:
             for path in _walk_back(graph, edge.source, (*passed, name)):
                 yield replace(path, target=name, delay=path.delay + edge.delay, layers=(*path.layers, *own))
+
+
+# ------------------------------------------------------------------------------------------- sources of spikes and delays
+
+
+def carries_spikes(graph: SNNGraph, name: str) -> bool:
+    """Return whether a layer emits spikes, possibly summed, pooled or reshaped on the way.
+
+    The network's input counts as spikes; averaging does not change what is delivered, only its weight. A sum of spikes and
+    values is values, also where the values arrive over a delay.
+    """
+    seen = {INPUT}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        layer = graph[current]
+        if layer.neuron is not None:
+            if not layer.spikes:
+                return False
+        elif isinstance(layer.synapse, WEIGHTED) or layer.norm is not None:
+            return False
+        else:
+            waiting += [edge.source for edge in graph.edges_into(current)]
+    return True
+
+
+def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
+    """Return the paths with delay from `INPUT` and from neurons, through layers that only pool, add or reshape.
+
+    A path is returned as an edge from the layer that makes the spikes to the layer at which they arrive, with the delay of
+    the whole path; paths without delay are left out. A loop that has no neuron is followed once.
+    """
+    if not any(edge.delay for edge in graph.edges):
+        return []
+    looping = find_loops_without_neurons(graph)
+    reached: set[tuple[Edge, frozenset[str]]] = set()
+    for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
+        paths = [(edge, frozenset[str]()) for edge in graph.edges_from(source)]
+        while paths:
+            path, passed = paths.pop()
+            end = path.target
+            if (path, passed) in reached:  # many ways lead through a chain of diamonds
+                continue
+            reached.add((path, passed))
+            if graph[end].neuron is None and carries_spikes(graph, end) and end not in passed:
+                passed |= {end} & looping
+                paths += [(replace(edge, source=source, delay=path.delay + edge.delay), passed) for edge in graph.edges_from(end)]
+    return sorted({path for path, _ in reached if path.delay})
+
+
+def find_loops_without_neurons(graph: SNNGraph) -> set[str]:
+    """Return the layers without neuron that reach themselves through layers without neurons."""
+    plain = {layer.name for layer in graph.layers if layer.neuron is None}
+    following = {name: {edge.target for edge in graph.edges_from(name)} & plain for name in plain}
+    while ends := {name for name, targets in following.items() if not targets}:
+        following = {name: targets - ends for name, targets in following.items() if name not in ends}
+    return set(following)
+
+
+def find_spike_sources(graph: SNNGraph, name: str) -> list[tuple[str, int]]:
+    """Return (neuron layer, steps of delay) of all spikes that reach a layer, directly or through layers without neurons."""
+    sources: dict[tuple[str, int], None] = {}
+    seen: set[tuple[str, int]] = set()
+
+    def follow(target: str, delay: int, path: tuple[str, ...]) -> None:
+        for edge in graph.edges_into(target):
+            origin = (edge.source, delay + edge.delay)
+            if edge.source == INPUT or origin in seen:
+                continue
+            seen.add(origin)  # each layer once for each delay: many ways lead through a chain of diamonds
+            if graph[edge.source].neuron is not None:
+                sources[origin] = None
+            elif edge.source not in path:
+                follow(*origin, (*path, edge.source))
+
+    follow(name, 0, (name,))
+    return list(sources)
+
+
+def reads_input(graph: SNNGraph, name: str) -> bool:
+    """Say whether the network's input reaches a layer, directly or through layers without neurons."""
+    waiting, seen = [name], {name}
+    while waiting:
+        for edge in graph.edges_into(waiting.pop()):
+            if edge.source == INPUT:
+                return True
+            if graph[edge.source].neuron is None and edge.source not in seen:
+                seen.add(edge.source)
+                waiting.append(edge.source)
+    return False

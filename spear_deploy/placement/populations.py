@@ -20,7 +20,8 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Synapse, Weights
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
-from spear_deploy.network.graph import INPUT, SNNGraph, find_loops_without_neurons
+from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.spike_paths import find_loops_without_neurons
 from spear_deploy.placement.projections import Projection, ProjectionBuilder, SpikeSource, merge_delay_splits
 
 SIGMA_DELTA = "SigmaDelta"

@@ -15,8 +15,9 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
 from spear_deploy.network.classes import count_per_class
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_delayed_paths
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import read_host_readout
+from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.simulator import neurons
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare

@@ -26,8 +26,9 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Layer, Scale, SumPool
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, carries_spikes
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import list_host_layers
+from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.simulator import synapse_math
 from spear_deploy.simulator.run import SpikeCounts
 

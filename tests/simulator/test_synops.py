@@ -8,7 +8,8 @@ import pytest
 from spear_deploy.errors import DataError
 from spear_deploy.network import IF, AvgPool, Conv2d, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.graph import Edge, SNNGraph, chain, find_delayed_paths
+from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import SpikeCounts, simulate

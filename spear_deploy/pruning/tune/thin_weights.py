@@ -25,7 +25,8 @@ from spear_deploy.data import Split
 from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Dense, Layer
-from spear_deploy.network.graph import SNNGraph, carries_spikes
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.pruning.levers import rewards_zeros
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_arrivals, count_synops

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import Array, ChipNeuron, Layer, LoihiLIF, SpeckIF, UnroundedLIF, XyloLIF, resets_late
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_spike_sources, reads_input
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.spike_paths import find_spike_sources, reads_input
 from spear_deploy.simulator import InputKind, neurons, simulate
 
 UNREACHED = 1e30
