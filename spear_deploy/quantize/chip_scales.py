@@ -132,7 +132,7 @@ def _propose_held(
     """Return the candidates of each layer whose weights fit the cells in which several of them add up."""
 
     def holds(layer: NeuronInput, choice: ScaleChoice) -> bool:
-        return holds_shared_cells(layer.shared, choice.integers.synapses, rule.neuron.FORMAT.weights, choice.shift or 0)
+        return holds_shared_cells(layer.shared, choice.integers.synapses, choice.shift or 0)
 
     return {layer.name: [c for c in rule.propose(layer, settings, float_run) if holds(layer, c)] for layer in layers}
 
@@ -217,7 +217,7 @@ def list_scales(
     max_weight, max_threshold = max_stored_weight(neuron, settings.weight_bits), neuron.FORMAT.thresholds[1]
     extreme = max(float(np.abs(s.weight).max()) for s in synapses.values())
     threshold = 0.0 if layer.readout else float(layer.threshold.max())
-    shared = limit_shared_cells(layer.shared, synapses, neuron.FORMAT.weights[1])
+    shared = limit_shared_cells(layer.shared, synapses)
     pairs = [(extreme / 2**shift, max_weight), (threshold, max_threshold - 1), *limits]
     pairs += [(value / 2**shift, stored) for value, stored in shared]
     largest = min([stored / value for value, stored in pairs if value], default=1.0)

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.errors import Refusal, UnsupportedError
-from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, TrueNorthLIF
+from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, SparseMatrix, TrueNorthLIF, write_out
 from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
 from spear_deploy.quantize.layer_error import FloatRun
-from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons
+from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons, find_axon_types
 from spear_deploy.quantize.shared_cells import limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, build_neuron, round_to_int
 
@@ -50,11 +51,7 @@ def propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run:
         n for n, s in synapses.items() if isinstance(s, Scale) and (layer.count_summed(n) == 1 or not s.weight.ndim)
     }  # a value
     synapses = {n: s if n in own else replace(s, weight=cluster_rows(s.weight, count)) for n, s in synapses.items()}
-    findings = [
-        {"layer": name, "what": AXONS, "given": float(int(np.prod(s.weight.shape[1:]))), "stored": float(count_axons(s.weight))}
-        for name, s in synapses.items()
-        if name not in own and count_axons(s.weight) > int(np.prod(s.weight.shape[1:]))
-    ]
+    findings = [finding for name, s in synapses.items() for finding in _report_axons(layer, name, s, is_own=name in own)]
     bias = _sum_biases(layer, synapses)
     limits = [(float(np.abs(bias).max()), 255.0)]
     for scale in list_scales(layer, synapses, TrueNorthLIF, settings, limits, on_data=float_run is not None):
@@ -72,6 +69,19 @@ def propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run:
             neuron = build_neuron(layer.name, lambda values=values: TrueNorthLIF(**values))  # type: ignore[misc]
             integers = IntegerLayer(synapses=rounded, neuron=neuron)
             yield ScaleChoice(scale=scale, integers=integers, findings=tuple(findings))
+
+
+def _report_axons(layer: NeuronInput, name: str, synapse: Any, *, is_own: bool) -> list[dict[str, Any]]:
+    """Return a finding where sources take more axons than one: for weights of several types, or several weights of one neuron."""
+    shared = [cells for cells in layer.shared if name in cells.weighted]
+    sources, axons = int(np.prod(synapse.weight.shape[1:])), 0
+    if shared:
+        weight = write_out(synapse.weight) if isinstance(synapse.weight, SparseMatrix) else synapse.weight
+        types = np.where(weight != 0, 0, -1) if is_own else find_axon_types(weight)
+        sources, axons = (sum(n) for n in zip(*((prod(c.shape), c.count_axons({name: types})) for c in shared), strict=True))
+    elif not is_own:
+        axons = count_axons(synapse.weight)
+    return [{"layer": name, "what": AXONS, "given": float(sources), "stored": float(axons)}] if axons > sources else []
 
 
 def propose_odin(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
@@ -96,7 +106,7 @@ def propose_catalyst(layer: NeuronInput, settings: LoweringSettings, float_run: 
     highest = limits.thresholds[1] if stops else limits.thresholds[1] // CATALYST_ROOM
     pairs: list[tuple[float, float]] = [(largest, limits.weights[1]), (float(layer.threshold.max()), highest - 1)]
     pairs.append((float(np.abs(bias).max()), limits.weights[1]))
-    pairs += limit_shared_cells(layer.shared, synapses, limits.weights[1])
+    pairs += limit_shared_cells(layer.shared, synapses)
     scale = min([stored / value for value, stored in pairs if value], default=1.0) * settings.headroom.get(layer.name, 1.0)
     if (np.rint(scale * layer.threshold) < 1).any():
         return

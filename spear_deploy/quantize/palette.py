@@ -67,9 +67,15 @@ def count_axons(weight: Weights) -> int:
     if isinstance(weight, SparseMatrix):
         kinds = [np.unique(weight.data[start:stop], return_inverse=True)[1] for start, stop in pairwise(weight.indptr)]
         return len(np.unique(weight.indices.astype(np.int64) * weight.shape[1] + np.concatenate(kinds)))
+    types = find_axon_types(weight)
+    rows = types.reshape(len(types), -1)
+    return sum(len(np.setdiff1d(rows[:, source], -1)) for source in range(rows.shape[1]))
+
+
+def find_axon_types(weight: Array) -> Array:
+    """Return the type of the axon of each weight: its number among the values of its neuron in ascending order, -1 for 0."""
     rows = weight.reshape(len(weight), -1)
     types = np.empty(rows.shape, np.int64)
     for row, values in enumerate(rows):
-        palette = np.setdiff1d(values, 0)
-        types[row] = np.where(values == 0, -1, np.searchsorted(palette, values))
-    return sum(len(np.setdiff1d(types[:, source], -1)) for source in range(rows.shape[1]))
+        types[row] = np.where(values == 0, -1, np.searchsorted(np.setdiff1d(values, 0), values))
+    return types.reshape(weight.shape)

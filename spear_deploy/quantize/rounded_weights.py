@@ -87,11 +87,11 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
 def _choose_scale(layer: NeuronInput, largest: int, settings: LoweringSettings) -> float:
     """Return the scale that a layer learnt with, where its cells hold the sums at it, or that with the smallest error."""
     values = np.unique(np.concatenate([np.unique(s.weight.astype(np.float64)) for s in layer.stored.values()]))
-    pairs = [(float(np.abs(values).max()), largest), *limit_shared_cells(layer.shared, layer.stored, largest)]
+    pairs = [(float(np.abs(values).max()), largest), *limit_shared_cells(layer.shared, layer.stored)]
     if layer.name in settings.learnt_scales:
         scale, _ = settings.learnt_scales[layer.name]
         whole = {name: replace(s, weight=np.rint(s.weight * scale), bias=None) for name, s in layer.stored.items()}
-        if holds_shared_cells(layer.shared, whole, (-largest, largest)):
+        if holds_shared_cells(layer.shared, whole):
             return scale
     limits = [stored / value for value, stored in pairs if value]
     if not limits:

@@ -27,6 +27,8 @@ ONE_CELL = {"xylo": (-128, 127), "reckon": ReckonLIF.FORMAT.weights}
 """By family of chips with one weight from a neuron to another, what it may be."""
 CELL_LIMITS = {**ONE_CELL, "catalyst": CatalystLIF.FORMAT.weights, "brainscales": (-63, 63)}
 """The same, with chips on which each way between two neurons has a weight: Catalyst N1's entries, BrainScaleS-2's rows."""
+AXON_PER_WEIGHT = "truenorth"
+"""Family on which a source takes a further axon for each further weight."""
 MAX_CELLS = 1 << 24
 """Cells between two layers up to which their sums are formed; a chip that has one for each pair of neurons has fewer by far."""
 CHUNK = 1 << 20
@@ -42,12 +44,14 @@ class SharedCells:
         shape: of the source.
         ways: layers with synapses on each way, in order, with the shape of their input; means over a window are sums.
         count: weights in a cell at most.
+        limits: what a cell may hold; None where each weight has a cell of its own, on an axon of its own.
     """
 
     source: str
     shape: Shape
     ways: tuple[tuple[tuple[Layer, Shape], ...], ...]
     count: int
+    limits: tuple[int, int] | None
 
     @property
     def weighted(self) -> tuple[str, ...]:
@@ -63,6 +67,22 @@ class SharedCells:
         """
         totals = [(float(total.min()), float(total.max())) for total in _sum_cells(self.shape, self.ways, synapses)]
         return min(low for low, _ in totals) / 2**shift, max(high for _, high in totals) / 2**shift
+
+    def count_axons(self, types: Mapping[str, Array]) -> int:
+        """Return how many axons the source takes where each has a type, and a weight of a type an axon of its own.
+
+        Args:
+            types: by layer the type of each weight, -1 for those of 0.
+        """
+        axons = 0
+        for kind in range(1 + max(int(each.max()) for each in types.values())):
+            passed = {layer.name: layer.synapse for way in self.ways for layer, _ in way if layer.name in types}
+            marks: dict[str, Any] = {
+                name: replace(synapse, weight=(types[name] == kind).astype(np.float64), bias=None)  # type: ignore[type-var]
+                for name, synapse in passed.items()
+            }
+            axons += sum(int(total.max(axis=1).sum()) for total in _sum_cells(self.shape, self.ways, marks))
+        return axons
 
     def find_shift(self) -> int:
         """Return the shift to the left that integer weights have in common; a `Scale` holds the shifted numbers."""
@@ -80,7 +100,7 @@ def find_shared_cells(graph: SNNGraph, family: str) -> dict[str, tuple[SharedCel
 
     A network with a loop without neurons, or with values in place of spikes, which no chip takes, has none.
     """
-    if family not in CELL_LIMITS:
+    if family not in CELL_LIMITS and family != AXON_PER_WEIGHT:
         return {}
     try:
         paths = find_spike_paths(graph)
@@ -91,13 +111,15 @@ def find_shared_cells(graph: SNNGraph, family: str) -> dict[str, tuple[SharedCel
         by_cell.setdefault((path.target, path.source, 0 if family in ONE_CELL else number), []).append(path)
     shared: dict[str, tuple[SharedCells, ...]] = {}
     for (target, source, _), between in by_cell.items():
-        cells = _find_between(graph, source, target, between)
+        cells = _find_between(graph, source, target, between, CELL_LIMITS.get(family))
         if cells is not None:
             shared[target] = (*shared.get(target, ()), cells)
     return shared
 
 
-def _find_between(graph: SNNGraph, source: str, target: str, paths: Sequence[SpikePath]) -> SharedCells | None:
+def _find_between(
+    graph: SNNGraph, source: str, target: str, paths: Sequence[SpikePath], limits: tuple[int, int] | None
+) -> SharedCells | None:
     """Return the ways between two layers, or None where every cell holds one weight."""
     ways = tuple(tuple((replace_mean_by_sum(layer), graph.input_shape_of(layer.name)) for layer in p.layers) for p in paths)
     shape, passed = graph.shape_of(source), [layer for way in ways for layer, _ in way]
@@ -106,16 +128,19 @@ def _find_between(graph: SNNGraph, source: str, target: str, paths: Sequence[Spi
         return None
     marks = {layer.name: _mark_weights(layer.synapse) for layer in passed if isinstance(layer.synapse, WEIGHTED)}
     count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
-    return SharedCells(source=source, shape=shape, ways=ways, count=count) if count > 1 else None
+    return SharedCells(source=source, shape=shape, ways=ways, count=count, limits=limits) if count > 1 else None
 
 
-def limit_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any], max_weight: int) -> list[tuple[float, float]]:
+def limit_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Return (largest, largest stored) of the sums in cells, and of the single weights where very many lie in a cell.
 
     Weights are rounded each by itself, which moves a sum by up to half of their number.
     """
     limits: list[tuple[float, float]] = []
     for shared in cells:
+        if shared.limits is None:
+            continue
+        max_weight = shared.limits[1]
         largest = max(map(abs, shared.find_range(synapses)))
         room = max_weight - shared.count / 2
         if 2 * room >= max_weight:
@@ -126,12 +151,14 @@ def limit_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any]
     return limits
 
 
-def holds_shared_cells(
-    cells: Sequence[SharedCells], synapses: Mapping[str, Any], limits: tuple[int, int], shift: int = 0
-) -> bool:
+def holds_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any], shift: int = 0) -> bool:
     """Return whether cells hold the sums of integer weights, which have a shift in common."""
-    ranges = [shared.find_range(synapses, shift) for shared in cells]
-    return all(limits[0] <= low and high <= limits[1] for low, high in ranges)
+    for shared in cells:
+        if shared.limits is not None:
+            low, high = shared.find_range(synapses, shift)
+            if low < shared.limits[0] or high > shared.limits[1]:
+                return False
+    return True
 
 
 def _mark_weights(synapse: Any) -> Any:

@@ -195,7 +195,7 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
     largest = max(float(np.abs(weight).max()) for weight in weights)
     potential = _max_potential(unscaled) if readout and not on_data else np.zeros(1)
     limits = [MAX_STATE / float(v.max()) for v in (np.abs(thresholds), np.abs(unscaled.bias), potential) if v.max() > 0]
-    shared = limit_shared_cells(unscaled.layer.shared, unscaled.synapses, MAX_WEIGHT)
+    shared = limit_shared_cells(unscaled.layer.shared, unscaled.synapses)
     limits += [2.0**shift * stored / value for value, stored in shared if value]
     max_scale = min([*limits, max_weight * 2.0**shift / largest if largest else np.inf])
     max_scale = max_scale if np.isfinite(max_scale) else 1.0
@@ -209,8 +209,7 @@ def _scales_to_try(unscaled: UnscaledLayer, max_weight: int, shift: int, *, on_d
 
 def _holds_shared_cells(unscaled: UnscaledLayer, candidate: XyloCandidate) -> bool:
     """Return whether the weights that the chip adds up to one fit it; each may have grown while it was learnt."""
-    limits = (-MAX_WEIGHT - 1, MAX_WEIGHT)
-    return holds_shared_cells(unscaled.layer.shared, candidate.integers.synapses, limits, candidate.shift)
+    return holds_shared_cells(unscaled.layer.shared, candidate.integers.synapses, candidate.shift)
 
 
 def _max_potential(unscaled: UnscaledLayer) -> Array:

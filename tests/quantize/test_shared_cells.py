@@ -7,10 +7,25 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LI, LIF, CatalystLIF, Conv1d, CubaLIF, Dense, Flatten, Layer, ReckonLIF, Scale, SumPool
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    CatalystLIF,
+    Conv1d,
+    CubaLIF,
+    Dense,
+    Flatten,
+    Layer,
+    ReckonLIF,
+    Scale,
+    SumPool,
+    make_sparse,
+)
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
+from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.rounding import LEARNT, read_rounding
 from spear_deploy.quantize.shared_cells import find_shared_cells
 from spear_deploy.simulator import simulate
@@ -290,3 +305,80 @@ def test_a_learnt_scale_of_brainscales_is_kept_where_a_row_holds_the_sums(grows)
     scale = rounded.metadata["quantization"]["scale"]["n"]
     assert (scale != learnt.metadata[LEARNT]["scale"]["n"]) == grows
     assert np.rint(scale * rounded["conv"].synapse.weight).sum() <= 63
+
+
+def build_axons(weight, ways):
+    """Return by axon its source, its type and the neurons with a synapse; `ways` lists the weights by (source, neuron)."""
+    palette = sorted(set(weight.reshape(-1).tolist()) - {0})
+    axons = []
+    for source in sorted({source for source, _ in ways}):
+        for kind, value in enumerate(palette):
+            number = 0
+            while neurons := {n for (s, n), values in ways.items() if s == source and values.count(value) > number}:
+                axons.append((source, kind, neurons))
+                number += 1
+    return palette, axons
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_truenorth_source_takes_an_axon_for_each_weight_that_a_pool_adds_up(seed):
+    """Each cell is a bit, so a neuron that reads a source through several weights needs as many axons of it."""
+    rng = np.random.default_rng(seed)
+    length, kernel, window = 9, int(rng.integers(2, 4)), int(rng.integers(2, 4))
+    weight = rng.choice([-2.0, 1.0, 3.0, 0.0][: 4 - seed % 2], (1, 1, kernel))
+    weight[0, 0, 0] = 3.0
+    layers = [
+        Layer(name="conv", synapse=Conv1d(weight=weight)),
+        Layer(name="pool", synapse=SumPool(kernel_size=(window,), stride=(1,))),
+        Layer(name="n", neuron=IF()),
+    ]
+    integer = quantize(chain(layers, input_shape=(1, length)), format="truenorth")
+    stored = integer["conv"].synapse.weight
+    ways = {}
+    for n in range(length - kernel + 1 - window + 1):
+        for position in range(n, n + window):
+            for tap in range(kernel):
+                ways.setdefault((position + tap, n), []).append(int(stored[0, 0, tap]))
+    palette, axons = build_axons(stored, ways)
+    cells = {
+        pair: sum(palette[kind] for source, kind, neurons in axons if source == pair[0] and pair[1] in neurons) for pair in ways
+    }
+    assert cells == {pair: sum(values) for pair, values in ways.items()}  # the crossbar holds the sums
+    found = [row for row in integer.metadata["quantization"]["findings"] if row["what"] == AXONS]
+    expected = [{"layer": "conv", "what": AXONS, "given": float(length), "stored": float(len(axons))}]
+    assert found == (expected if len(axons) > length else [])
+    assert len(axons) > length or seed % 2 == 0
+
+
+def test_axons_of_a_sparse_matrix_behind_pools_that_overlap_and_of_single_weights_are_counted():
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=(2,), stride=(1,)))
+    flat = Layer(name="flat", synapse=Flatten())
+    full = np.array([[1.0, 1.0, 0.0, 2.0], [0.0, 2.0, 2.0, 0.0]])
+    counts = []
+    for weight in (full, make_sparse(full)):
+        layers = [pool, flat, Layer(name="fc", synapse=Dense(weight=weight), neuron=IF())]
+        integer = quantize(chain(layers, input_shape=(1, 5)), format="truenorth")
+        counts += [(row["given"], row["stored"]) for row in integer.metadata["quantization"]["findings"]]
+    assert counts == [(5.0, counts[0][1])] * 2 and counts[0][1] == sum(count_by_hand(full, 5))
+    single = [
+        pool,
+        Layer(name="n", synapse=Scale(weight=np.full((1, 4), 2.0))),
+        Layer(name="q", synapse=pool.synapse, neuron=IF()),
+    ]
+    integer = quantize(chain(single, input_shape=(1, 5)), format="truenorth")
+    found = [(row["given"], row["stored"]) for row in integer.metadata["quantization"]["findings"] if row["what"] == AXONS]
+    assert found == [(5.0, 8.0)]  # the three in the middle lie in two windows of windows
+
+
+def count_by_hand(weight, size):
+    """Yield the axons of each source in front of a pool of two."""
+    for source in range(size):
+        total = 0
+        for kind in range(2):
+            most = 0
+            for row in weight:
+                palette = sorted(set(row.tolist()) - {0})
+                read = [row[window] for window in (source - 1, source) if 0 <= window < size - 1]
+                most = max(most, sum(kind < len(palette) and value == palette[kind] for value in read))
+            total += most
+        yield total
