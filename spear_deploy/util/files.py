@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -35,6 +36,12 @@ def rename_in_errors(hidden: str | os.PathLike[str], shown: str | os.PathLike[st
         raise
 
 
+def advise_place(error: OSError) -> str:
+    """Return what helps where something cannot be written."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free some space, and run the command again" if is_full else "choose a writable place"
+
+
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds; links stay links.
@@ -58,7 +65,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{ASIDE}{target.name}.", suffix=target.suffix)
         os.close(handle)
     except OSError as error:
-        raise FileError(f"file '{target}': cannot be written ({error.strerror}); choose a writable place") from error
+        raise FileError(f"file '{target}': cannot be written ({error.strerror}); {advise_place(error)}") from error
     temporary = Path(name)
     try:
         with rename_in_errors(temporary, target):
@@ -67,7 +74,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush_to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); choose a writable place") from error
+        raise FileError(f"file '{target}': cannot be written ({error.strerror or error}); {advise_place(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
         for folder in new_folders:

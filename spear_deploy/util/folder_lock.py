@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spear_deploy.errors import FileError
-from spear_deploy.util.files import ASIDE, require_name
+from spear_deploy.util.files import ASIDE, advise_place, require_name
 from spear_deploy.util.printable import escape_hidden
 from spear_deploy.util.temporary_folder import remove_leftovers
 
@@ -44,7 +44,7 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         place.mkdir(parents=True, exist_ok=True)
         handle = _lock(place)
     except OSError as error:
-        raise FileError(f"folder '{place}': cannot be written ({error.strerror}); choose a writable place") from error
+        raise FileError(f"folder '{place}': cannot be written ({error.strerror}); {advise_place(error)}") from error
     try:
         sweep(place)
         with suppress(OSError):  # no folder for temporary files

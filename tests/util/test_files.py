@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 import stat
 from zipfile import ZipFile
@@ -99,6 +100,19 @@ def test_the_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
         write_json(tmp_path / "link", value)
         assert (tmp_path / "link").is_symlink() and (tmp_path / "place/a.json").read_text() == f"{value}\n"
     assert sorted(os.listdir(tmp_path)) == ["link", "place"]
+
+
+@pytest.mark.parametrize("number, advice", [
+    (errno.ENOSPC, "free some space, and run the command again"), (errno.EDQUOT, "free some space"), (errno.EROFS, "choose"),
+])  # fmt: skip
+def test_a_full_disk_is_told_from_a_place_that_is_not_writable(tmp_path, number, advice):
+    for name in ("a.json", "new/a.json"):
+        with (
+            pytest.raises(FileError, match=rf"a.json': cannot be written \({os.strerror(number)}\); {advice}"),
+            replace_file(tmp_path / name),
+        ):
+            raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_removes_the_folders_made_for_it(tmp_path):
