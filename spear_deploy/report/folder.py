@@ -28,6 +28,8 @@ RASTER = "raster.npz"
 ADAPTATION = "adapt.json"
 OTHERS = {ADAPTATION: "adapt", "prune.json": "prune", "front.json": "prune", "sweep.json": "sweep"}
 """Results of other commands, by their files; a deployment that adapts writes the first of them too."""
+UNFINISHED = {"checkpoint*.json": "prune", "*/cell.json": "sweep", "*/checkpoint*.json": "sweep"}
+"""Files that `prune` and `sweep` leave when they are stopped."""
 ORIGIN = ("made", "command", "tool_version")
 """Keys that say how results of `adapt`, `prune` and `sweep` were made."""
 ADAPTATION_KEYS = ("chip", "replaced", "accuracy", "waterfall")
@@ -71,6 +73,11 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
         if made is not None and not (place / STAGES).exists():
             raise FileError(
                 f"folder '{place}': holds results of `{made}`, no deployment; give the output folder of `deploy` or `demo`"
+            )
+        stopped = next((command for pattern, command in UNFINISHED.items() if any(place.glob(pattern))), None)
+        if stopped is not None and not (place / STAGES).exists():
+            raise FileError(
+                f"folder '{place}': holds an unfinished `{stopped}`; run the same command again, which goes on where it stopped"
             )
         raise FileError(
             f"folder '{place}': holds no finished deployment (no deployment.json); "

@@ -237,6 +237,11 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
             FileError, match=f"holds results of `{command}`, no deployment; give the output folder of `deploy` or"
         ):
             read_folder(tmp_path / command)
+    for stopped, command in (("a/checkpoint.json", "prune"), ("b/checkpoint-steps.json", "prune"), ("c/x/cell.json", "sweep")):
+        (tmp_path / stopped).parent.mkdir(parents=True)
+        (tmp_path / stopped).write_text("{}")
+        with pytest.raises(FileError, match=f"holds an unfinished `{command}`; run the same command again, which goes on where"):
+            write_report(tmp_path / stopped[0])
     (tmp_path / "adapt" / "stages.json").write_text("{}")
     with pytest.raises(FileError, match="holds no finished deployment"):  # one that was stopped after its adaptation
         read_folder(tmp_path / "adapt")
