@@ -1,5 +1,9 @@
 """From a trained spiking network to the proven file of a chip.
 
+The functions are the commands of `spear-deploy`, with the same names. An error that a caller can act on is a
+`spear_deploy.errors.SpearError`, one sentence: `FileError`, `DataError`, `UnsupportedError`, `ChipError`, `BudgetError`, ...
+Arrays have time first, (T, B, *input); samples of data have it second, (N, T, *input).
+
 >>> import spear_deploy as sd
 >>> sorted(sd.__all__)[:3]
 ['SNNGraph', 'adapt', 'check']

@@ -40,7 +40,8 @@ def adapt(
     """Replace what a chip lacks, learn it, and write `adapted.snn`, `integers.snn`, `adapt.json` and the page `adapt.html`.
 
     Args:
-        net, chip: see `pipeline.inputs`.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
+        chip: name or file of a profile, or a `HardwareProfile`.
         data: a built-in name, a file, or a `Dataset`; without it only what needs no learning is replaced.
         out: folder for the files.
         settings: epochs, seed, the place of the readout, and whether layers may become narrower.

@@ -33,7 +33,15 @@ def demo(
 ) -> Deployment:
     """Train a small convolutional network on scikit-learn's digits and deploy it.
 
-    Arguments are those of `deploy`.
+    Args:
+        chip, out, settings, progress, options: those of `deploy`.
+
+    Returns:
+        What `deploy` returns.
+
+    Raises:
+        SpearError: the first stage that cannot go on; files of finished stages stay.
+        TypeError: there is no such option.
     """
     settings = merge_options(settings or DeploySettings(), options, "demo")
     with own_folder(out):

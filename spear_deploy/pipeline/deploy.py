@@ -64,7 +64,8 @@ def deploy(
     """Prune a network to a SynOps budget, quantise it for a chip, prove it on Lava, check it and export it.
 
     Args:
-        net, chip: see `pipeline.inputs`.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
+        chip: name or file of a profile, or a `HardwareProfile`.
         data: a built-in name, a file, or a `Dataset`.
         out: folder for the files; made if missing. Stages of an earlier run with the same inputs are taken from it, other
             files of an earlier run are replaced.
@@ -73,6 +74,10 @@ def deploy(
         options: fields of `DeploySettings` by name, in place of or on top of `settings`: `synops="50%"`, `method="evolution"`,
             `levers="channels,weights"`, `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`,
             `fresh=True`, `command`. How the network is read: those of `load`.
+
+    Returns:
+        `accuracy` and `synops` at each stage, `lava` (spikes that differ), `report` of `check`, `files` by kind, `failures` and
+        `notes`.
 
     Raises:
         SpearError: the first stage that cannot go on; files of finished stages stay.

@@ -49,14 +49,18 @@ def load(
     """Load a network; `metadata["assumptions"]` lists assumptions that the file left open.
 
     Args:
-        net: see the module.
+        net: a file, a name, a torch model, `package.module:function`, a `nir.NIRGraph` or an `SNNGraph`.
         input_shape: without time and batch, of a model that does not state it, or of a netx file whose input is flat.
         like: data or an input file whose samples give the input shape, where nothing else does.
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset), "subtract" or "none".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
 
+    Returns:
+        The network; `print` lists its layers with their shapes.
+
     Raises:
+        FileError: a file is missing, damaged or of another kind.
         DataError: an object of no known kind, or an option of something that states its own.
         UnsupportedError: a model that neither states its input shape nor determines it.
     """

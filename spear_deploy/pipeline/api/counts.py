@@ -94,7 +94,7 @@ def count(
     """Count the SynOps of a network on an input (T, B, *input), or on all samples of a dataset.
 
     Args:
-        net: see `pipeline.inputs`.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
         x: (T, B, *input), or data by name, file, folder or function.
         kind: "spikes" or "current"; data have their own.
         rules: also count by the rules of other tools.
@@ -105,7 +105,12 @@ def count(
         progress: is called after each batch.
         options: of `load`; and `steps` and `encoding` of data that are named (`load_data`).
 
+    Returns:
+        `synops_total`, `synops_per_layer`, `macs_first_layer` and `rates` (spikes per neuron and step), per inference, mean over
+        samples; `to_json()` is plain data, and a notebook shows a table.
+
     Raises:
+        DataError: the input does not fit the network.
         TypeError: there is no such option.
     """
     check_options(options, (*NETWORK_OPTIONS, *DATA_OPTIONS), "count")

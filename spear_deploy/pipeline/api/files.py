@@ -104,7 +104,8 @@ def export(
     """Write a network for other tools, read it back with an independent reader, run both, and return the certificate.
 
     Args:
-        net: see `pipeline.inputs`. netx, Xylo and Speck hold integers only: a floating-point network is quantised for `chip`
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
+            netx, Xylo and Speck hold integers only: a floating-point network is quantised for `chip`
             first. PyNN takes floating-point networks alone.
         path: the file; `certificate.json` is written beside it, and for PyNN the `.npz` that the script reads.
         to: "nir", "netx", "onnx", "xylo", "speck" or "pynn".
@@ -117,6 +118,10 @@ def export(
             and out; for NIR `framework`, for whose own importer the file is written ("snntorch", "spikingjelly", "sinabs",
             "rockpool", "norse"; the certificate's `after_import` is what to run there); for Xylo, Speck and PyNN `force`: write a
             network that does not fit, with what breaks in the certificate; and those of `load`.
+
+    Returns:
+        The certificate: `mismatches`, `first_difference` (None where all is equal), `reader`, `file`, `approximations`, ...
+        (`interchange.certificate.certify`).
 
     Raises:
         UnsupportedError: the format or the framework has no form for a part of the network, by layer; `scan` for another format

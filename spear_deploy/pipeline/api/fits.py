@@ -45,7 +45,8 @@ def check(
     """Check whether a network fits a chip, resource by resource, with a remedy for each overrun.
 
     Args:
-        net, chip: see `pipeline.inputs`; the budget file may name the chip.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
+        chip: name or file of a profile, or a `HardwareProfile`; the budget file may name it.
         chips: how many chips there are; by default those of the board, or 1.
         activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads;
             without it, resources that depend on activity are not checked.
@@ -54,6 +55,10 @@ def check(
         name: the network and its options as on a command line, for the commands that remedies name.
         options: limits: `cores`; and per inference `synops`, `energy_j` (J) and `latency_s` (s). How the network is read: those
             of `load`.
+
+    Returns:
+        The report: `verdict` ("fits", "does_not_fit" or "unchecked"), `rows` with used, limit and unit of each resource,
+        `unsupported`, `cores_used`, `energy` and `latency` of an inference; `to_json()` is plain data, a notebook shows a table.
 
     Raises:
         DataError: no chip is named.
@@ -176,13 +181,16 @@ def rank(
     """Check a network against many chips, and return the reports, the best first.
 
     Args:
-        net: see `pipeline.inputs`.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
         chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
         sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
         workers: where chips are checked at the same time; None: one after the other in this process.
         options: of `load`.
+
+    Returns:
+        For each chip its name `profile`, `verdict`, the `report` of `check`, and what is `missing`, in words.
 
     Raises:
         TypeError: there is no such option.

@@ -39,7 +39,8 @@ def simulate(
     """Run a network, as it is stored or as integers of a chip, on our simulator, as Lava processes, or by Norse.
 
     Args:
-        net: see `pipeline.inputs`; a `BackendChoice` holds backend and chip already.
+        net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`);
+            a `BackendChoice` holds backend and chip already.
         x: (T, B, *input).
         kind: "spikes" or "current".
         backend, chip: see `BackendChoice`.
@@ -48,7 +49,12 @@ def simulate(
         progress: is called with the steps of our simulator, or with the name of another backend.
         options: of `load`.
 
+    Returns:
+        `output` (T, B, *output), recordings `spikes`, `v` and `u` by layer (T, B, *shape), `counts` of spikes, and `overflows`.
+
     Raises:
+        DataError: the input does not fit the network, or a `BackendChoice` beside what it states.
+        BackendError: Lava or Norse fails, or takes longer than `timeout_s`.
         TypeError: there is no such option.
     """
     if isinstance(net, BackendChoice):
@@ -132,13 +138,16 @@ def compare(
     Potentials of an integer network and a floating-point one are compared in the units of the latter.
 
     Args:
-        a, b: see `pipeline.inputs`, or a `BackendChoice` with the backend.
+        a, b: files, names, torch models or `SNNGraph`s (`pipeline.inputs`), or a `BackendChoice` with the backend.
         x: (T, B, *input), as the networks take it; for an integer network a current is rounded to graded spikes.
         kind: of `x`.
         states: "v", "u": also compare these, by value.
         timeout_s: time limit of each Lava run in s.
         progress: is called with the progress of each run.
         options: of `load`; each goes to the network that takes it.
+
+    Returns:
+        For each layer `mismatches`, `compared` and `first` {step, sample, neuron}, None where none differs.
 
     Raises:
         DataError: the networks do not have the same spiking layers, or no such states that can be compared.
