@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.network import WEIGHTED, Array, CatalystLIF, ReckonLIF, Scale, Shape, SumPool
+from spear_deploy.network import CONVS, WEIGHTED, Array, CatalystLIF, Dense, ReckonLIF, Scale, Shape, SumPool
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
@@ -29,8 +29,8 @@ CELL_LIMITS = {**ONE_CELL, "catalyst": CatalystLIF.FORMAT.weights, "brainscales"
 """The same, with chips on which each way between two neurons has a weight: Catalyst N1's entries, BrainScaleS-2's rows."""
 AXON_PER_WEIGHT = "truenorth"
 """Family on which a source takes a further axon for each further weight."""
-MAX_CELLS = 1 << 24
-"""Cells between two layers up to which their sums are formed; a chip that has one for each pair of neurons has fewer by far."""
+MAX_CELLS = 1 << 21
+"""Cells between two layers up to which their sums are formed; of more a bound is taken."""
 CHUNK = 1 << 20
 """Cells whose sums are formed at a time."""
 
@@ -45,6 +45,7 @@ class SharedCells:
         ways: layers with synapses on each way, in order, with the shape of their input; means over a window are sums.
         count: weights in a cell at most.
         limits: what a cell may hold; None where each weight has a cell of its own, on an axon of its own.
+        bounds: of very many cells, whose sums are not formed, by way the weights in a cell at most; else None.
     """
 
     source: str
@@ -52,6 +53,7 @@ class SharedCells:
     ways: tuple[tuple[tuple[Layer, Shape], ...], ...]
     count: int
     limits: tuple[int, int] | None
+    bounds: tuple[int, ...] | None = None
 
     @property
     def weighted(self) -> tuple[str, ...]:
@@ -59,12 +61,16 @@ class SharedCells:
         return tuple(dict.fromkeys(layer.name for way in self.ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)))
 
     def find_range(self, synapses: Mapping[str, Any], shift: int = 0) -> tuple[float, float]:
-        """Return the lowest and the highest sum of a cell.
+        """Return the lowest and the highest sum of a cell; of very many cells what no sum goes beyond.
 
         Args:
             synapses: by layer of weights.
             shift: to the left, of the sums; they are returned without it.
         """
+        if self.bounds is not None:
+            largest = [max(_find_largest(synapses.get(layer.name, layer.synapse)) for layer, _ in way) for way in self.ways]
+            most = sum(n * bound for n, bound in zip(largest, self.bounds, strict=True)) / 2**shift
+            return -most, most
         totals = [(float(total.min()), float(total.max())) for total in _sum_cells(self.shape, self.ways, synapses)]
         return min(low for low, _ in totals) / 2**shift, max(high for _, high in totals) / 2**shift
 
@@ -74,8 +80,10 @@ class SharedCells:
         Args:
             types: by layer the type of each weight, -1 for those of 0.
         """
-        axons = 0
-        for kind in range(1 + max(int(each.max()) for each in types.values())):
+        axons, kinds = 0, 1 + max(int(each.max()) for each in types.values())
+        if self.bounds is not None:
+            return prod(self.shape) * self.count * kinds
+        for kind in range(kinds):
             passed = {layer.name: layer.synapse for way in self.ways for layer, _ in way if layer.name in types}
             marks: dict[str, Any] = {
                 name: replace(synapse, weight=(types[name] == kind).astype(np.float64), bias=None)  # type: ignore[type-var]
@@ -122,13 +130,16 @@ def _find_between(
 ) -> SharedCells | None:
     """Return the ways between two layers, or None where every cell holds one weight."""
     ways = tuple(tuple((replace_mean_by_sum(layer), graph.input_shape_of(layer.name)) for layer in p.layers) for p in paths)
-    shape, passed = graph.shape_of(source), [layer for way in ways for layer, _ in way]
-    may_repeat = len(ways) > 1 or any(isinstance(layer.synapse, SumPool) for layer in passed)
-    if not may_repeat or prod(shape) * prod(graph.shape_of(target)) > MAX_CELLS:
+    shape, bounds = graph.shape_of(source), tuple(_bound_count([layer.synapse for layer, _ in way]) for way in ways)
+    count = sum(bounds)
+    is_bounded = prod(shape) * prod(graph.shape_of(target)) > MAX_CELLS
+    if count > 1 and not is_bounded:
+        passed = [layer for way in ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)]
+        marks = {layer.name: _mark_weights(layer.synapse) for layer in passed}
+        count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
+    if count <= 1:
         return None
-    marks = {layer.name: _mark_weights(layer.synapse) for layer in passed if isinstance(layer.synapse, WEIGHTED)}
-    count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
-    return SharedCells(source=source, shape=shape, ways=ways, count=count, limits=limits) if count > 1 else None
+    return SharedCells(source=source, shape=shape, ways=ways, count=count, limits=limits, bounds=bounds if is_bounded else None)
 
 
 def limit_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -159,6 +170,33 @@ def holds_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any]
             if low < shared.limits[0] or high > shared.limits[1]:
                 return False
     return True
+
+
+def _bound_count(synapses: Sequence[Any]) -> int:
+    """Return how many weights lead from a neuron to another at most, along the synapses of a way.
+
+    One of them connects a neuron that the first ones reach with one that the last ones read, by one weight.
+    """
+    reached, read = [], []
+    for synapse in synapses:
+        kernel = (
+            synapse.kernel_size
+            if isinstance(synapse, SumPool)
+            else synapse.weight.shape[2:]
+            if isinstance(synapse, CONVS)
+            else ()
+        )
+        stride = (synapse.stride or kernel) if kernel else ()
+        dilation = getattr(synapse, "dilation", None) or (1,) * len(kernel)
+        reached.append(prod(k if d > 1 else -(-k // s) for k, s, d in zip(kernel, stride, dilation, strict=True)))
+        read.append(prod(kernel))
+    splits = [i for i, synapse in enumerate(synapses) if isinstance(synapse, Dense)] or range(max(len(synapses), 1))
+    return min(prod(reached[:i]) * prod(read[i + 1 :]) for i in splits)
+
+
+def _find_largest(synapse: Any) -> float:
+    """Return the largest weight of a synapse, its exponent in it; 0 of a pool."""
+    return float(np.abs(_expand(synapse).weight).max()) if isinstance(synapse, WEIGHTED) else 0.0
 
 
 def _mark_weights(synapse: Any) -> Any:

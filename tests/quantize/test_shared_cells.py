@@ -13,6 +13,7 @@ from spear_deploy.network import (
     LIF,
     CatalystLIF,
     Conv1d,
+    Conv2d,
     CubaLIF,
     Dense,
     Flatten,
@@ -24,7 +25,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import quantize, shared_cells
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.rounding import LEARNT, read_rounding
 from spear_deploy.quantize.shared_cells import find_shared_cells
@@ -382,3 +383,43 @@ def count_by_hand(weight, size):
                 most = max(most, sum(kind < len(palette) and value == palette[kind] for value in read))
             total += most
         yield total
+
+
+@pytest.mark.parametrize("make", [draw, draw_map])
+def test_of_very_many_cells_a_bound_holds_that_is_no_lower_than_their_sums(make, monkeypatch):
+    for seed in range(20):
+        graph = make(seed)
+        exact = {name: {c.source: c for c in cells} for name, cells in find_shared_cells(graph, "reckon").items()}
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_cells, "MAX_CELLS", 0)
+            bounded = {name: {c.source: c for c in cells} for name, cells in find_shared_cells(graph, "reckon").items()}
+            integer = quantize(graph, format="reckon")
+            types = {
+                layer.name: np.zeros(layer.synapse.weight.shape, int)
+                for layer in graph.layers
+                if hasattr(layer.synapse, "weight")
+            }
+        for name, cells in exact.items():
+            for source, shared in cells.items():
+                bound = bounded[name][source]
+                assert bound.count >= shared.count
+                low, high = shared.find_range({})
+                assert bound.find_range({})[0] <= low <= high <= bound.find_range({})[1]
+                assert bound.count_axons(types) >= shared.count_axons(types)
+        cells, _ = fill_crossbar(integer)
+        assert all(np.abs(total).max() <= 128 for total in cells.values())
+
+
+def test_the_bound_of_a_convolution_in_front_of_a_pool_is_met():
+    """Strides, dilation and a dense layer behind pools; none of the windows overlaps in the last."""
+
+    def bound(*synapses):
+        return shared_cells._bound_count(synapses)
+
+    wide, pool = Conv2d(weight=np.ones((2, 1, 3, 3))), SumPool(kernel_size=(2, 2))
+    assert bound(wide, pool) == 4 and bound(pool, wide) == 1
+    assert bound(Conv2d(weight=np.ones((2, 1, 3, 3)), stride=(2, 2)), SumPool(kernel_size=(3, 3))) == 4
+    assert bound(Conv2d(weight=np.ones((2, 1, 3, 3)), stride=(2, 2), dilation=(2, 2)), SumPool(kernel_size=(5, 5))) == 9
+    overlap = SumPool(kernel_size=(3, 3), stride=(1, 1))
+    assert bound(overlap, Flatten(), Dense(weight=np.ones((1, 4)))) == 9
+    assert bound(pool, Flatten(), Dense(weight=np.ones((1, 4)))) == 1
