@@ -106,6 +106,7 @@ class SharedCells:
 def find_shared_cells(graph: SNNGraph, family: str) -> dict[str, tuple[SharedCells, ...]]:
     """Return by neuron layer the ways on which a cell of a chip of a family holds more than one weight that is not 0.
 
+    Where each weight takes an axon those of convolutions too: the source of one meets its weights at many neurons.
     A network with a loop without neurons, or with values in place of spikes, which no chip takes, has none.
     """
     if family not in CELL_LIMITS and family != AXON_PER_WEIGHT:
@@ -137,7 +138,8 @@ def _find_between(
         passed = [layer for way in ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)]
         marks = {layer.name: _mark_weights(layer.synapse) for layer in passed}
         count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
-    if count <= 1:
+    takes_axons = limits is None and any(isinstance(layer.synapse, CONVS) for way in ways for layer, _ in way)
+    if count <= 1 and not takes_axons:
         return None
     return SharedCells(source=source, shape=shape, ways=ways, count=count, limits=limits, bounds=bounds if is_bounded else None)
 

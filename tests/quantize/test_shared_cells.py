@@ -423,3 +423,16 @@ def test_the_bound_of_a_convolution_in_front_of_a_pool_is_met():
     overlap = SumPool(kernel_size=(3, 3), stride=(1, 1))
     assert bound(overlap, Flatten(), Dense(weight=np.ones((1, 4)))) == 9
     assert bound(pool, Flatten(), Dense(weight=np.ones((1, 4)))) == 1
+
+
+def test_sources_of_a_convolution_take_their_axons_at_each_position():
+    """They were those of one kernel: 2 sources with 4 axons, where 2 channels of 6 positions take 4 at each."""
+    weight = np.array([[[3.0, -1.0], [1.0, -2.0]]])
+    integer = quantize(
+        chain([Layer(name="c", synapse=Conv1d(weight=weight), neuron=IF())], input_shape=(2, 6)), format="truenorth"
+    )
+    stored = integer["c"].synapse.weight
+    ways = {((c, n + tap), n): [int(stored[0, c, tap])] for c in range(2) for n in range(5) for tap in range(2)}
+    _, axons = build_axons(stored, ways)
+    (found,) = [row for row in integer.metadata["quantization"]["findings"] if row["what"] == AXONS]
+    assert (found["given"], found["stored"]) == (12.0, float(len(axons))) and len(axons) == 4 * 4 + 4
