@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.interchange import export
 from spear_deploy.interchange.nir.dialect_writer import write_dialect
 from spear_deploy.interchange.nir.integers import INTEGERS_KEY
-from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.nir.reader import _check_options, _make_network, read_nir
 from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.network import IF, LIF, Conv2d, Dense, Flatten, Layer, LoihiLIF, Scale, SumPool, make_sparse
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
+from spear_deploy.util.hdf5.tree import decode_text, read_tree
 from tests.support.reference import random_spikes
 
 RNG = np.random.default_rng(0)
@@ -194,7 +197,7 @@ def test_a_file_that_states_no_integers_says_what_is_lost(tmp_path):
         ('{"a": {"neuron": {"decay_u": 9999, "decay_v": 0, "v_threshold": 1}}}', "the format holds 0..4096"),
         ('{"a": {"neuron": {"decay_u": [4096, 4096, 4096], "decay_v": 0, "v_threshold": 5}}}', "does not broadcast"),
         ('{"a": {"weights": {"exponent": 0, "type": "O", "bias": null}}}', "numbers of type 'O'"),
-        ('{"a": {"weights": {"exponent": 1e999, "type": "int8", "bias": null}}}', "cannot convert float infinity"),
+        ('{"a": {"weights": {"exponent": 1e999, "type": "int8", "bias": null}}}', "inf where a whole number belongs"),
         ('{"a": {"weights": {"exponent": -5000, "type": "int8", "bias": null}}}', "an exponent of -5000"),
         ('{"a": {"weights": {"exponent": 0, "type": "int8", "bias": {"type": "int8", "values": [1, 2, 3]}}}}', "bias"),
     ],
@@ -205,6 +208,39 @@ def test_damaged_metadata_of_integers_is_refused(text, what, tmp_path):
     change(tmp_path / "a.nir", f"node/metadata/{INTEGERS_KEY}", text)
     with pytest.raises(GraphError, match=f"metadata 'spear_integers' is damaged .*{what}.*; export the network again"):
         read_nir(tmp_path / "a.nir")
+
+
+def places(value, path=()):
+    """Yield the path of every entry of plain data."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::DeprecationWarning:spear_deploy")
+def test_every_entry_of_the_metadata_replaced_is_read_or_refused(tmp_path):
+    graph = quantize(images(), format="loihi")
+    write_nir(graph, tmp_path / "a.nir")
+    tree = read_tree(tmp_path / "a.nir", "NIR file")
+    text = decode_text(tree["node"]["metadata"][INTEGERS_KEY])
+    read, refused = 0, 0
+    for path in places(json.loads(text)):
+        for value in (None, True, -1, 2**70, 1e308, "int8", [], [[1], [2, 3]], {}, [0.5]):
+            rows = parent = json.loads(text)
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = value
+            stated = {**tree["node"]["metadata"], INTEGERS_KEY: json.dumps(rows)}
+            try:
+                again = _make_network({"node": {**tree["node"], "metadata": stated}}, _check_options(None, None, None))
+            except GraphError as error:
+                assert "metadata 'spear_integers' is damaged" in str(error) and "\n" not in str(error)
+                refused += 1
+                continue
+            assert (find_chip_format(again) == "loihi") != any("not quantised" in note for note in again.metadata["assumptions"])
+            read += 1
+    assert read > 20 and refused > 100
 
 
 def test_a_quantization_that_is_no_dictionary_is_refused(tmp_path):

@@ -136,7 +136,7 @@ def restore_integers(graph: SNNGraph, stated: str) -> tuple[SNNGraph, str | None
 def _restore_layer(layer: Layer, row: Mapping[str, Any]) -> Layer:
     synapse, neuron = layer.synapse, layer.neuron
     if (weights := row.get("weights")) is not None and isinstance(synapse, (Dense, *CONVS)):
-        exponent, bias = int(weights["exponent"]), weights["bias"]
+        exponent, bias = _read_parameter(weights["exponent"], "int"), weights["bias"]
         if abs(exponent) > MAX_EXPONENT:
             raise ValueError(f"an exponent of {exponent}")
         with np.errstate(invalid="ignore"):  # numbers beyond the type are no longer the network's, and are found out below
@@ -144,9 +144,16 @@ def _restore_layer(layer: Layer, row: Mapping[str, Any]) -> Layer:
         held = None if bias is None else np.array(bias["values"], _read_type(bias["type"]))
         synapse = replace(synapse, weight=whole, bias=held, weight_exponent=exponent)
     if (values := row.get("neuron")) is not None:
-        parameters: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in values.items()}
+        kinds = {field.name: field.type for field in fields(LoihiLIF)}
+        parameters: dict[str, Any] = {key: _read_parameter(value, kinds[key]) for key, value in values.items()}
         neuron = LoihiLIF(**parameters)
     return replace(layer, synapse=synapse, neuron=neuron)
+
+
+def _read_parameter(value: Any, kind: Any) -> Any:
+    if kind == "int" and type(value) is not int:
+        raise TypeError(f"{value!r} where a whole number belongs")
+    return np.array(value) if "Array" in kind and isinstance(value, list) else value
 
 
 def _read_type(name: str) -> np.dtype[Any]:
