@@ -284,6 +284,21 @@ def test_metadata_that_lies_about_delays(tmp_path):
         read(tree)
 
 
+def test_a_threshold_has_no_r_from_which_spikingjellys_step_follows():
+    tree = crowd(1, [("input", "n0"), ("n0", "t"), ("t", "output")])
+    tree["node"]["nodes"]["t"] = {"type": "Threshold", "threshold": np.ones(2)}
+    assert read(tree, source="spikingjelly").dt_s == 1e-4
+    tree["node"]["nodes"]["n0"] = {"type": "IF", "v_threshold": np.ones(2), "v_reset": np.zeros(2), "r": np.full(2, 500.0)}
+    assert read(tree, source="spikingjelly").dt_s == 2e-3
+
+
+def test_an_r_of_another_size_implies_no_step_of_rockpool():
+    tree = crowd(1, [("input", "n0"), ("n0", "output")])
+    tree["node"]["nodes"]["n0"] = {**spiking(2), "r": np.array([5.0, 6.0, 7.0])}
+    with pytest.raises(GraphError, match=r"node 'n0': r of shape \(3,\) for neurons of shape \(2,\); export it again"):
+        read(tree)
+
+
 def test_every_cycle_is_closed_once():
     import networkx
 

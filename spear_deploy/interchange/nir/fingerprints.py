@@ -139,7 +139,10 @@ def _find_rockpool(nodes: Mapping[str, Tree], neurons: Mapping[str, Fields], kin
         return None
     taus = [fields.get("tau", fields.get("tau_mem")) for fields in neurons.values()]
     implied = [infer_rockpool_steps(fields) for fields in neurons.values()]
-    steps = np.concatenate([values for values in implied if values is not None])
+    known = [values for values in implied if values is not None]
+    if not known:
+        return None
+    steps = np.concatenate(known)
     pairs = zip(taus, neurons.values(), strict=True)
     is_snntorch = all(tau is not None and _is_ratio(tau, fields["r"], EXPORT_DT_S) for tau, fields in pairs)
     if is_snntorch or np.ptp(steps) > 1e-3 * abs(steps.mean()):

@@ -144,7 +144,8 @@ def _infer_rockpool_dt(neurons: Iterable[tuple[str, Fields]]) -> float | None:
 
 def _infer_spikingjelly_dt(neurons: Iterable[tuple[str, Fields]]) -> float:
     """Return 1 / r of the first IF neuron, else the step that SpikingJelly's exporter takes unless told otherwise."""
-    rates = [fields["r"].reshape(-1)[0] for _, fields in neurons if not any(name.startswith("tau") for name in fields)]
+    without_tau = (fields for _, fields in neurons if not any(name.startswith("tau") for name in fields))
+    rates = [fields["r"].reshape(-1)[0] for fields in without_tau if "r" in fields]  # a Threshold has none
     return float(f"{1 / rates[0]:.6g}") if rates and rates[0] > 1 else 1e-4
 
 
