@@ -16,7 +16,7 @@ from spear_deploy.cli.options import (
     data_options_with_range,
     device,
     fresh,
-    levers,
+    levers_of_deploy,
     method,
     network_options,
     overrides,
@@ -39,7 +39,7 @@ from spear_deploy.cli.output import display, leave_deployment
     "--synops", default="50%", show_default=True, metavar="X|X%", help="SynOps budget per inference, or a share of the network's."
 )
 @method
-@levers
+@levers_of_deploy
 @bits
 @readout
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava.  [default: all]")

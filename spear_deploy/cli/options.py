@@ -139,12 +139,12 @@ device = click.option(
 )
 
 
-def _levers_option(steps: str, callback: Callable[..., str | None] | None = None) -> Callable[[F], F]:
-    """Return the option --levers, with what its help says of the time steps."""
+def _levers_option(steps: str, bits: str, callback: Callable[..., str | None] | None = None) -> Callable[[F], F]:
+    """Return the option --levers, with what its help says of the time steps, and of bits as the only lever."""
     return click.option(
         "--levers", metavar="NAMES", callback=callback,
         help=f"What pruning changes, comma-separated: channels; weights, with --method recipe or rl; {steps}"
-        "bits, also alone: learning with the chip's rounding where its integers lose accuracy, and fewer bits for single layers "
+        f"bits{bits}: learning with the chip's rounding where its integers lose accuracy, and fewer bits for single layers "
         "where memory or cores are exceeded.  [default: what saves something on the chip]",
     )  # fmt: skip
 
@@ -158,8 +158,10 @@ def _refuse_steps(_: click.Context, __: click.Parameter, value: str | None) -> s
     return value
 
 
-levers = _levers_option("steps, with a range of --steps; ")
-levers_without_steps = _levers_option("", _refuse_steps)
+STEPS = "steps, with a range of --steps; "
+levers = _levers_option(STEPS, ", also alone")
+levers_of_deploy = _levers_option(STEPS, "")
+levers_without_steps = _levers_option("", "", _refuse_steps)
 bits = click.option(
     "--bits", metavar="LAYER=N,...|N",
     help="Bits of a weight by layer, or one number for all, on chips whose layers may differ.  [default: those of the network]",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.data.time_steps import StepsRange, parse_steps
+from spear_deploy.errors import BudgetError
 from spear_deploy.pruning.budgets import parse_amount
-from spear_deploy.pruning.levers import check_bits_alone, check_steps
+from spear_deploy.pruning.levers import are_bits_alone, check_steps
 from spear_deploy.pruning.settings import choose_method
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers
@@ -38,8 +39,8 @@ class DeploySettings:
         command: the command line that made the call; it is shown in the report and in the advice after an error.
 
     Raises:
-        BudgetError: the budget is neither a number nor a share above 0, or there is no such method; a range of steps without the
-            lever, or the lever without a range.
+        BudgetError: the budget is neither a number nor a share above 0, or there is no such method; bits as the only lever; a
+            range of steps without the lever, or the lever without a range.
         DataError: the steps are neither a number nor a range.
     """
 
@@ -60,7 +61,11 @@ class DeploySettings:
     def __post_init__(self) -> None:
         parse_amount(self.synops, "synops")
         choose_method(self.method, self.levers)
-        check_bits_alone(self.levers, ("synops",), self.method)
+        if are_bits_alone(self.levers):
+            raise BudgetError(
+                "levers: bits alone leaves all channels, and a deployment prunes to a budget of SynOps; name channels or "
+                "weights too (`--levers channels,bits`), or use `spear-deploy prune --levers bits`"
+            )
         check_steps(self.levers, self.steps)
 
     @property

@@ -61,12 +61,14 @@ def test_help_of_every_command_has_an_example(run):
         assert f"Example: spear-deploy {name}" in run(name, "--help").output
 
 
-def test_help_states_the_defaults_of_the_search_and_of_lava(run):
+def test_help_states_the_defaults_of_the_search_and_of_lava_and_where_bits_may_be_alone(run):
     text = " ".join(run("prune", "--help").output.split())
     episodes = {method: default_settings(method).episodes for method in METHODS}
     assert episodes == {**dict.fromkeys(METHODS, 60), "evolution": 24, "recipe": 1, "rl": 8}
     assert "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60] [x>=1]" in text
     assert f"Epochs of the first fine-tuning. [default: {PruneSettings().epochs}] [x>=1]" in text
+    alone = [name for name in ("prune", "deploy", "demo") if "bits, also alone:" in " ".join(run(name, "--help").output.split())]
+    assert alone == ["prune"]  # a deployment has a budget of SynOps, which bits do not change
     limit = f"[default: {TIMEOUT_FACTOR:g} times what is expected, at least {MIN_TIMEOUT_S:g}] [x>0]"
     assert all(limit in " ".join(run(name, "--help").output.split()) for name in ("simulate", "compare"))
 

@@ -429,6 +429,8 @@ def test_levers_that_there_are_not_or_that_the_method_lacks_are_refused():
         "weights too, or give --memory or --cores",
     ):
         PruneSettings(synops="50%", levers="bits")
+    with pytest.raises(BudgetError, match="bits alone leaves all channels, and a deployment prunes to a budget of SynOps"):
+        DeploySettings(levers="bits")
     assert PruneSettings(synops="50%", levers="weights,bits").chosen_method == "recipe"
     assert DeploySettings(levers="channels,weights").chosen_method == "recipe" and DeploySettings().chosen_method == "evolution"
     with pytest.raises(BudgetError, match="levers: steps alone reaches no budget"):
