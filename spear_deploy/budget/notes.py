@@ -139,9 +139,9 @@ def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
     late = [f"'{entry.layer}'" for entry in replaced if entry.what == LATE_RESET]
     several = [entry for entry in replaced if entry.what == SEVERAL_SPIKES]
     if late:
-        names = ", ".join(late)
+        names = f"{', '.join(late)} {'subtracts' if len(late) == 1 else 'subtract'}"
         yield (
-            f"reset: {names} subtract the threshold one step after the spike, {chip} in the same step, which changes spikes; "
+            f"reset: {names} the threshold one step after the spike, {chip} in the same step, which changes spikes; "
             f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
             "reset_delay=False) avoids it"
         )

@@ -398,7 +398,7 @@ def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spike
         Replaced(layer="e", what="another part", by="nothing"),
     ]
     late, one, many = note_replaced(replaced, "loihi2")
-    assert late.startswith("reset: 'a' subtract the threshold one step after the spike, loihi2 in the same step")
+    assert late.startswith("reset: 'a' subtracts the threshold one step after the spike, loihi2 in the same step")
     assert one.startswith("spikes per step: 'b' and 'd' may send several spikes in a step, loihi2 sends one spike,")
     assert many.startswith("spikes per step: 'c' may send several spikes in a step, loihi2 sends up to 31 spikes,")
     assert list(note_replaced(replaced[4:], "loihi2")) == []
