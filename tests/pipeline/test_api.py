@@ -137,6 +137,14 @@ def test_a_linear_layer_takes_images_as_one_axis_and_a_convolution_needs_a_shape
         api.load("shape_model:conv")
 
 
+def test_one_chip_to_rank_and_one_recording_need_no_list():
+    graph = random_graph(0)
+    for chip in ("loihi2", load_profile("loihi2")):
+        assert [row.profile for row in api.rank(graph, chip)] == ["loihi2"]
+    run = api.simulate(graph, random_spikes(graph, 0), record="v")
+    assert run.v and not run.spikes
+
+
 def test_each_option_goes_to_the_network_that_takes_it(tmp_path):
     graph = random_graph(0)
     write_snn(graph, tmp_path / "net.snn")

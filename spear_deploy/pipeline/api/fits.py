@@ -170,7 +170,7 @@ def _state_limits(report: BudgetReport) -> str:
 
 def rank(
     net: Net,
-    chips: Iterable[Chip] | None = None,
+    chips: Chip | Iterable[Chip] | None = None,
     *,
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -182,7 +182,7 @@ def rank(
 
     Args:
         net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
-        chips: profiles by name, file, or chip:board; all that come with the toolkit unless given.
+        chips: one or several profiles, by name, file, or chip:board; all that come with the toolkit unless given.
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
         sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
@@ -197,11 +197,13 @@ def rank(
     """
     from spear_deploy.adaptation.reach import add_reach
     from spear_deploy.budget.chip_ranking import rank as rank_graph
-    from spear_deploy.hardware.profile import list_profiles
+    from spear_deploy.hardware.profile import HardwareProfile, list_profiles
     from spear_deploy.quantize.fold import fold_chained_weights
 
     check_options(options, NETWORK_OPTIONS, "rank")
     graph = fold_chained_weights(load(net, **options))
+    if isinstance(chips, (str, os.PathLike, HardwareProfile)):  # one: a text and a profile are iterable, too
+        chips = [chips]
     targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
     ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
     return add_reach(ranking, graph, targets)

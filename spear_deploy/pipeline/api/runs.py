@@ -31,7 +31,7 @@ def simulate(
     kind: InputKind = "spikes",
     backend: Backend = "fast",
     chip: Chip | None = None,
-    record: Iterable[Record] = ("spikes",),
+    record: Record | Iterable[Record] = ("spikes",),
     timeout_s: float | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -63,7 +63,8 @@ def simulate(
         choice = net
     else:
         choice = BackendChoice(net=net, graph=load_for(net, x, **options), backend=backend, chip=chip)
-    simulator.check_record(record := tuple(record))
+    record = (record,) if isinstance(record, str) else tuple(record)
+    simulator.check_record(record)
     graph, x = choice.lower(x, kind)
     return choice.run(graph, x, kind, record, timeout_s, progress)
 
