@@ -27,6 +27,7 @@ from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import LOGIT_SCALE, evaluate
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
+from spear_deploy.util.workers import Workers, map_jobs
 
 STAGES: tuple[tuple[Topic, ...], ...] = (
     ("input", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "constants", "reset", "readout"),
@@ -134,7 +135,13 @@ def calibrate_plan(plan: Plan, before: SNNGraph, dataset: Dataset) -> SNNGraph:
 
 
 def choose_plan(
-    plans: Sequence[Plan], before: SNNGraph, dataset: Dataset, settings: LearnSettings, progress: Progress | None = None
+    plans: Sequence[Plan],
+    before: SNNGraph,
+    dataset: Dataset,
+    settings: LearnSettings,
+    *,
+    workers: Workers | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Return the number of the plan that is best on validation after a short training; of equal ones that with least to learn.
 
@@ -143,20 +150,47 @@ def choose_plan(
         before: the trained network.
         dataset: learns from `train`, chooses by `val`.
         settings: of learning; a trial takes `TRIAL_STEPS` batches.
-        progress: is called after each epoch of a trial.
+        workers: where trials learn at the same time; None: one after the other in this process.
+        progress: is called after each trial, and after each epoch of one in this process.
     """
     if len(plans) == 1:
         return 0
-    results = []
-    for number, plan in enumerate(plans):
-        note = prefix_stage(progress, f"alternative {number + 1} of {len(plans)}")
-        start, steps = calibrate_plan(plan, before, dataset), TRIAL_STEPS * (MORE_EPOCHS if loses_excess(plan.graph) else 1)
-        recipe = settings.recipe(list_one_sign(plan.steps), steps=steps)
-        trial = fit(start, sum_inputs(dataset, start), recipe, progress=note)
-        assert trial.last is not None
-        results.append(trial.last.accuracy)
+    trials = _Trials(
+        plans=tuple(plans), before=before, dataset=dataset, settings=settings, progress=progress if workers is None else None
+    )
+    names = [trials.name(number) for number in range(len(plans))]
+    results = map_jobs(
+        _try_plan, range(len(plans)), shared=trials, workers=workers, names=names, stage="alternatives", progress=progress
+    )
     equal = [number for number, accuracy in enumerate(results) if accuracy >= max(results) - TRIAL_MARGIN]
     return min(equal, key=lambda number: (len(plans[number].learnt), -results[number]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trials:
+    """What all trials of a choice read: the arguments of `choose_plan`."""
+
+    plans: tuple[Plan, ...]
+    before: SNNGraph
+    dataset: Dataset
+    settings: LearnSettings
+    progress: Progress | None
+
+    def name(self, number: int) -> str:
+        """Return the name of a trial in progress and logs."""
+        return f"alternative {number + 1} of {len(self.plans)}"
+
+
+def _try_plan(trials: _Trials, number: int) -> float:
+    """Return the accuracy of a plan on validation after a short training."""
+    plan = trials.plans[number]
+    steps = TRIAL_STEPS * (MORE_EPOCHS if loses_excess(plan.graph) else 1)
+    start = calibrate_plan(plan, trials.before, trials.dataset)
+    recipe = trials.settings.recipe(list_one_sign(plan.steps), steps=steps)
+    note = prefix_stage(trials.progress, trials.name(number))
+    trial = fit(start, sum_inputs(trials.dataset, start), recipe, progress=note)
+    assert trial.last is not None
+    return trial.last.accuracy
 
 
 def list_stages(plan: Plan) -> list[tuple[str, ...]]:

@@ -11,7 +11,18 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, command_line, refuse_unused
 from spear_deploy.cli.inputs import load_net
-from spear_deploy.cli.options import as_json, chip, data_options, network_options, overrides, quiet, readout, seed
+from spear_deploy.cli.options import (
+    as_json,
+    chip,
+    data_options,
+    device,
+    network_options,
+    overrides,
+    quiet,
+    readout,
+    seed,
+    workers,
+)
 from spear_deploy.cli.output import display, emit, leave, suggest
 from spear_deploy.util.printable import write_note
 
@@ -28,6 +39,8 @@ from spear_deploy.util.printable import write_note
 @readout
 @click.option("--out", required=True, metavar="DIR", help="Folder for adapted.snn, integers.snn, adapt.json and adapt.html.")
 @overrides
+@workers
+@device
 @seed
 @network_options
 @data_options
@@ -35,7 +48,8 @@ from spear_deploy.util.printable import write_note
 @as_json
 def adapt(
     net: str, chip: str, data: str | None, epochs: int | None, keep_widths: bool, readout: str, out: str,
-    overrides: dict[str, str], seed: int, steps: int | None, encoding: str | None, quiet: bool, as_json: bool, **source: Any,
+    overrides: dict[str, str], workers: Any, device: str | None, seed: int, steps: int | None, encoding: str | None, quiet: bool,
+    as_json: bool, **source: Any,
 ) -> None:  # fmt: skip
     """Replace what the chip lacks: neuron models, resets, readouts, pools, convolutions, signs.
 
@@ -50,7 +64,7 @@ def adapt(
     from spear_deploy.util.folder_lock import require_kept
 
     if data is None:
-        refuse_unused("goes with --data, to learn from", "epochs", "keep_widths", "steps", "encoding")
+        refuse_unused("goes with --data, to learn from", "epochs", "keep_widths", "workers", "device", "steps", "encoding")
         steps = encoding = None  # of the project file
     require_kept(out, RESULTS, net, data)
     graph = load_net(net, data, **source)
@@ -58,7 +72,8 @@ def adapt(
         with display(as_json, quiet) as progress:
             facts = run_adapt(
                 graph, chip, data, out=out, epochs=epochs, narrows=not keep_widths, readout=readout, seed=seed,
-                overrides=overrides, steps=steps, encoding=encoding, command=command_line(), progress=progress,
+                overrides=overrides, workers=workers, device=device, steps=steps, encoding=encoding,
+                command=command_line(), progress=progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         sooner = "" if data is None else "; a smaller --epochs ends sooner"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, command_line
 from spear_deploy.cli.inputs import override_chip
-from spear_deploy.cli.options import as_json, fresh, levers_without_steps, method, overrides, quiet, seed
+from spear_deploy.cli.options import as_json, device, fresh, levers_without_steps, method, overrides, quiet, seed, workers
 from spear_deploy.cli.output import display, leave_deployment
 
 
@@ -26,6 +28,8 @@ from spear_deploy.cli.output import display, leave_deployment
 @levers_without_steps
 @seed
 @overrides
+@workers
+@device
 @fresh
 @quiet
 @as_json
@@ -37,6 +41,8 @@ def demo(
     levers: str | None,
     seed: int,
     overrides: dict[str, str],
+    workers: Any,
+    device: str | None,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -55,6 +61,8 @@ def demo(
             synops=synops,
             method=method,
             levers=levers,
+            workers=workers,
+            device=device,
             fresh=fresh,
             command=command_line(),
             progress=progress,

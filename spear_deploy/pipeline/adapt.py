@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -19,10 +21,12 @@ from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
+from spear_deploy.training.device import choose_device
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import give_logs
 
 
 def adapt(
@@ -44,7 +48,7 @@ def adapt(
         chip: name or file of a profile, or a `HardwareProfile`.
         data: a built-in name, a file, or a `Dataset`; without it only what needs no learning is replaced.
         out: folder for the files.
-        settings: epochs, seed, the place of the readout, and whether layers may become narrower.
+        settings: epochs, seed, device, workers, the place of the readout, and whether layers may become narrower.
         overrides: facts of the profile to replace, by dotted key.
         progress: is called while it learns.
         command: the command line, for the page.
@@ -58,7 +62,7 @@ def adapt(
         as an `.npz`.
 
     Raises:
-        DataError: data that do not go with the network, or options of data without any.
+        DataError: data that do not go with the network, options of data without any, or a device that is not there.
         UnsupportedError: a quantised network, or a readout that a host cannot integrate.
         TypeError: there is no such option.
     """
@@ -67,6 +71,7 @@ def adapt(
     reading, options = split_options(options, NETWORK_OPTIONS)
     coding, options = split_options(options, DATA_OPTIONS)
     settings = merge_options(settings or AdaptSettings(), options, "adapt")
+    settings = replace(settings, device=choose_device(settings.device), workers=give_logs(settings.workers, Path(out)))
     profile, chips = api.resolve_chip(chip, overrides)
     network = fold_chained_weights(api.load(net, **reading) if data is None else load_for(net, data, **reading))
     dataset = None

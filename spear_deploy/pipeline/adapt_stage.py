@@ -31,6 +31,7 @@ from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.report.tables import count_kinds
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
+from spear_deploy.util.workers import give_logs
 
 
 def adapt_for_deployment(
@@ -63,7 +64,11 @@ def adapt_for_deployment(
     dataset.check(network.input_shape, count_classes(network))
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset,
-        settings=AdaptSettings(seed=settings.seed, readout=settings.readout), progress=cache.progress,
+        settings=AdaptSettings(
+            seed=settings.seed, readout=settings.readout, device=settings.device,
+            workers=give_logs(settings.workers, cache.folder),
+        ),
+        progress=cache.progress,
     )  # fmt: skip
 
     def run() -> StageOutput:
@@ -77,6 +82,7 @@ def adapt_for_deployment(
         "data": hash_dataset(dataset),
         "seed": settings.seed,
         **({"readout": HOST} if is_on_host else {}),
+        **({} if settings.device == "cpu" else {"device": settings.device}),
     }
     facts = cache.run("adapt", inputs, run).value
     if facts["missing"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.inputs import merge_options
 from spear_deploy.pipeline.preflight import check_inputs, check_proofs, require_deployment
 from spear_deploy.pipeline.stage_cache import StageOutput
+from spear_deploy.training.device import choose_device
 from spear_deploy.training.fit import train
+from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.progress import Progress
+
+EPOCHS = 25
 
 
 def demo(
@@ -44,6 +49,7 @@ def demo(
         TypeError: there is no such option.
     """
     settings = merge_options(settings or DeploySettings(), options, "demo")
+    settings = replace(settings, device=choose_device(settings.device))
     with own_folder(out):
         return _train_and_deploy(chip, out, settings, progress)
 
@@ -57,12 +63,14 @@ def _train_and_deploy(
     dataset = load_data("digits", seed=seed)
 
     def train_network() -> StageOutput:
-        write_snn(train(untrained, dataset, seed=seed, progress=progress), cache.folder / stages.DENSE)
+        recipe = Recipe(epochs=EPOCHS, seed=seed, device=settings.device)
+        write_snn(train(untrained, dataset, recipe=recipe, progress=progress), cache.folder / stages.DENSE)
         return StageOutput(files=(stages.DENSE,))
 
     inputs = check_inputs(untrained, chip, dataset, seed=seed, overrides=settings.overrides)  # before anything is trained
     check_proofs(untrained, inputs.profile)
-    cache.run("train", {"data": hash_dataset(dataset), "seed": seed}, train_network)
+    device = {} if settings.device == "cpu" else {"device": settings.device}
+    cache.run("train", {"data": hash_dataset(dataset), "seed": seed, **device}, train_network)
     return run_stages(cache, cache.folder / stages.DENSE, chip, "digits", settings)
 
 

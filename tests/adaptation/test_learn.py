@@ -7,14 +7,28 @@ import pytest
 
 from spear_deploy.adaptation import learn as learn_module
 from spear_deploy.adaptation.few_values import FewValues, find_few_values
-from spear_deploy.adaptation.learn import LOSS, LOSS_ON_FEW, MORE_ROUNDS, LearnSettings, Reached, find_loss, learn, make_hints
-from spear_deploy.data import Dataset, Split
+from spear_deploy.adaptation.learn import (
+    LOSS,
+    LOSS_ON_FEW,
+    MORE_ROUNDS,
+    LearnSettings,
+    Reached,
+    choose_plan,
+    find_loss,
+    learn,
+    make_hints,
+)
+from spear_deploy.adaptation.plan import make_plans
+from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, Dense, Layer
 from spear_deploy.network.graph import chain
+from spear_deploy.pipeline.adaptation.task import AdaptSettings
 from spear_deploy.pipeline.learn_integers import note_distance
+from spear_deploy.pipeline.shipped import shipped_network
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.util.workers import Workers
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 2, (96, 4, 3)).astype(np.uint8)
@@ -94,6 +108,30 @@ def test_a_stage_before_the_last_has_one_round_and_few_values_two(rounds):
     learnt, _ = learn(counting(), DATA, LearnSettings(epochs=3), aim=2.0, few=FewValues(levels=1, per_neuron=True))
     assert ["rounding" in more for _, more in rounds[1:]] == [False] * 3 + [True] * 2
     assert all(len(np.unique(np.abs(row))) <= 2 for row in learnt["out"].synapse.weight)
+
+
+AKIDA_PLANS = make_plans(shipped_network("digits"), load_profile("akd1000"))[:2]
+
+
+def choose_for_akida(**options):
+    data = load_data("digits")
+    few = replace(data, train=data.train.head(128), val=data.val.head(64))
+    return choose_plan(AKIDA_PLANS, shipped_network("digits"), few, LearnSettings(epochs=2), **options)
+
+
+def test_a_plan_is_chosen_by_the_same_trials_on_workers(monkeypatch):
+    here, there = [], []
+    number = choose_for_akida(progress=lambda facts: here.append(facts))
+    assert number == choose_for_akida(workers=Workers(count=2), progress=lambda facts: there.append(facts))
+    assert {row["stage"] for row in here} == {"alternative 1 of 2: learn", "alternative 2 of 2: learn", "alternatives"}
+    assert {row["stage"] for row in there} == {"alternatives"} and [row["done"] for row in there] == [1, 2]
+
+
+def test_trials_and_rounds_learn_on_the_device(rounds):
+    settings = LearnSettings(epochs=1, device="cpu:0")
+    learn(counting(), DATA, settings, aim=1.0)
+    assert {recipe.device for recipe, _ in rounds} == {"cpu:0"} == {settings.recipe().device}
+    assert AdaptSettings(device="cuda:1").learning.device == "cuda:1"
 
 
 def test_the_hints_of_each_round_are_those_of_the_teacher(rounds):

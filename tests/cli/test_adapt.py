@@ -72,6 +72,12 @@ def test_an_adaptation_that_is_stopped_says_that_nothing_is_kept(tmp_path, monke
     assert not list((tmp_path / "out").glob("*.snn"))
 
 
+def test_options_of_learning_without_data_are_a_usage_error(tmp_path):
+    for option in (("--epochs", "2"), ("--device", "cpu"), ("--workers", "2")):
+        result = run("digits", "--chip", "speck2f", *option, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and f"{option[0]} goes with --data, to learn from" in result.stderr
+
+
 def test_epochs_below_one_are_a_usage_error(tmp_path):
     result = run("digits", "--chip", "speck2f", "--data", "digits", "--epochs", "0", "--out", tmp_path)
     assert result.exit_code == 2 and "epochs" in result.stderr

@@ -48,6 +48,11 @@ def test_every_verb_takes_the_same_options(verb):
     assert ({"--steps", "--encoding"} <= options) == (verb in DATA_VERBS)
 
 
+@pytest.mark.parametrize("verb", ["prune", "deploy", "sweep", "adapt", "demo"])
+def test_every_verb_that_learns_takes_workers_and_a_device(verb):
+    assert {"--workers", "--device"} <= {option for parameter in main.commands[verb].params for option in parameter.opts}
+
+
 @pytest.mark.parametrize(
     "command",
     [

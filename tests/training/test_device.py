@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 
+import spear_deploy as sd
 from spear_deploy.cli import main
 from spear_deploy.errors import DataError
 from spear_deploy.network import WEIGHTED
@@ -43,28 +44,35 @@ def test_names_that_are_no_devices_are_refused(name):
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "mps", *([] if HAS_CUDA else ["cuda"])])
-def test_a_device_that_is_not_there_is_a_sentence_and_nothing_is_written(name, tmp_path):
+def test_a_device_that_is_not_there_is_a_sentence(name):
     if name == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has an Apple GPU")
     with pytest.raises(DataError, match=f"device '{name}': torch .+ sees .+ device.* on this machine; take 'cpu', or 'auto'"):
         choose_device(name)
+
+
+NAMED = ("digits", "--chip", "loihi2", "--data", "digits")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("prune", *NAMED, "--synops", "50%"), ("deploy", *NAMED), ("adapt", *NAMED), ("demo",)],
+    ids=lambda words: words[0],
+)
+def test_every_verb_that_learns_refuses_a_device_that_is_not_there_before_it_writes(command, tmp_path):
     out = tmp_path / "out"
-    arguments = [
-        "prune",
-        "digits",
-        "--chip",
-        "loihi2",
-        "--data",
-        "digits",
-        "--synops",
-        "50%",
-        "--device",
-        name,
-        "--out",
-        str(out),
-    ]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 1 and f"error: device '{name}': torch" in result.output and not out.exists()
+    result = CliRunner().invoke(main, [*command, "--device", "cuda:99", "--workers", "2", "--out", str(out)])
+    assert result.exit_code == 1 and "error: device 'cuda:99': torch" in result.output and not out.exists()
+
+
+def test_the_network_of_the_demo_learns_on_the_device_too(tmp_path, monkeypatch):
+    def note(*_, recipe, progress):
+        raise DataError(f"trains on {recipe.device}")
+
+    monkeypatch.setattr("spear_deploy.pipeline.demo.choose_device", lambda name: f"{name}:0")
+    monkeypatch.setattr("spear_deploy.pipeline.demo.train", note)
+    with pytest.raises(DataError, match="trains on cuda:0"):
+        sd.demo(out=tmp_path / "out", device="cuda")
 
 
 def test_sums_in_bfloat16_learn_and_leave_float32_weights():

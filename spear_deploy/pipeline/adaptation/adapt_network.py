@@ -42,7 +42,10 @@ def adapt_network(task: AdaptTask) -> Adapted:
     for trial in trials:
         if trial.plan.learnt or trial.widths or find_few_values(profile):
             trial.plan.graph.require_learning_room()
-    number = choose_plan([trial.plan for trial in trials], network, dataset, task.settings.learning, task.progress)
+    number = choose_plan(
+        [trial.plan for trial in trials], network, dataset, task.settings.learning,
+        workers=task.settings.workers, progress=task.progress,
+    )  # fmt: skip
     return learn_plan(task, dataset, trials[number], notes)
 
 

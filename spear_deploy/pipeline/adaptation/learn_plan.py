@@ -28,6 +28,7 @@ from spear_deploy.pipeline.learn_integers import learn_integers, note_distance
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.readout_fit import fit_readout
 from spear_deploy.quantize.rounding import INTEGERS_COUNT, ROUNDED, Rounding, read_rounding
+from spear_deploy.training.device import note_device
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.number_format import plural
 
@@ -85,7 +86,7 @@ def learn_plan(task: AdaptTask, dataset: Dataset, trial: TrialPlan, notes: Seque
         missing=missing,
         report=final.report,
         widths=trial.widths,
-        notes=(*notes, *unlearnt, *trial.plan.failed, *final.failed),
+        notes=(*notes, *unlearnt, *trial.plan.failed, *final.failed, *_note_device(task, waterfall)),
     )
 
 
@@ -109,7 +110,7 @@ def _learn_stages(
                 few=teacher.few, one_sign=list_one_sign(steps), progress=task.progress,
             )  # fmt: skip
             if batches:
-                waterfall.add(f"learning, {batches} batches", graph)
+                waterfall.add_learning("learning", batches, graph)
     return graph, steps
 
 
@@ -122,7 +123,7 @@ def _learn_rounded(
         inputs, task.settings.learning, aim=teacher.accuracy - teacher.allowed, hints=teacher.hints, progress=task.progress
     )
     if result.graph is not graph:
-        waterfall.add(f"learning with the rounding of {task.profile.name}, {result.batches} batches", result.graph)
+        waterfall.add_learning(f"learning with the rounding of {task.profile.name}", result.batches, result.graph)
     graph, fitted = _fit_host(replace(inputs, network=result.graph), waterfall)
     return graph, note_distance(result.accuracy if fitted is None else fitted, teacher.accuracy, teacher.allowed)
 
@@ -154,7 +155,7 @@ def _learn_anew(task: AdaptTask, dataset: Dataset, plan: Plan, notes: Sequence[s
         return read_rounding(network, api.quantize_for_chip(network, task.profile))
 
     graph, batches = learn_anew(plan.graph, task.network, dataset, task.settings.learning, round_network, progress=task.progress)
-    waterfall.add(f"learning, {batches} batches", graph)
+    waterfall.add_learning("learning", batches, graph)
     graph = state_facts(graph, task.profile, adapted_to=task.profile.name)
     inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))
     graph, _ = _fit_host(inputs, waterfall)
@@ -166,8 +167,13 @@ def _learn_anew(task: AdaptTask, dataset: Dataset, plan: Plan, notes: Sequence[s
         missing=tuple(list_needs(report, graph, task.profile)),
         report=report,
         # the network learnt with spike after spike of the integers, which floating point does not have
-        notes=(*notes, *([INTEGERS_COUNT] if has_integers else []), *plan.failed),
+        notes=(*notes, *([INTEGERS_COUNT] if has_integers else []), *plan.failed, *_note_device(task, waterfall)),
     )
+
+
+def _note_device(task: AdaptTask, waterfall: Waterfall) -> list[str]:
+    """Return a note on the device where something was learnt on another one than the processor."""
+    return note_device(task.settings.device) if waterfall.batches else []
 
 
 def _list_rows(trial: TrialPlan, steps: Sequence[Step], few: FewValues | None) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.progress import Progress
+from spear_deploy.util.workers import Workers
 
 CHIP, HOST = PLACES = ("chip", "host")
 """Where a readout may be."""
@@ -27,6 +28,8 @@ class AdaptSettings:
         narrows: whether layers become narrower where the chip is too small for the adapted network.
         readout: where it is computed, on the "chip", or by the "host", which integrates the spikes that leave the chip.
         seed: of the splits and of the order of samples.
+        device: that the network learns on, see `training.device`.
+        workers: where alternatives learn at the same time before one is chosen; None: one after the other in this process.
 
     Raises:
         UnsupportedError: there is no such place for a readout.
@@ -36,6 +39,8 @@ class AdaptSettings:
     narrows: bool = True
     readout: str = CHIP
     seed: int = 0
+    device: str = "cpu"
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         if self.readout not in PLACES:
@@ -44,7 +49,7 @@ class AdaptSettings:
     @property
     def learning(self) -> LearnSettings:
         """How it learns."""
-        return LearnSettings(epochs=self.epochs, seed=self.seed)
+        return LearnSettings(epochs=self.epochs, seed=self.seed, device=self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
