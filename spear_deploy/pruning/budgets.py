@@ -12,7 +12,7 @@ Users write energy in µJ (`energy_uj`), latency in ms (`latency_ms`) and memory
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -27,6 +27,7 @@ TIMED = ("energy_j", "latency_s", "step_load")
 """Of these, those that are measured on a chip."""
 OF_CHIP = ("energy_j", "latency_s", "step_load", "cores", "memory_words")
 """Resources that are defined only on a chip."""
+LEVERS_LEAVE = "; SynOps that the levers leave at the least, before learning: "
 WRITTEN = {
     "synops": ("synops", 1.0, "SynOps"),
     "energy_uj": ("energy_j", 1e-6, "µJ"),
@@ -152,18 +153,57 @@ def resource_name(resource: str) -> str:
     return names.get(resource, resource)
 
 
-def format_amount(resource: str, value: float, *, up: bool = False) -> str:
-    """Return a value with its unit; `up`: rounded up, as an option takes it.
+FRACTIONAL = {"energy_j": (1e6, 4, " µJ"), "latency_s": (1e3, 4, " ms"), "step_load": (1.0, 3, " of a step")}
+"""By resource that is no count: factor to the written unit, significant digits, and the unit."""
 
-    >>> format_amount("synops", 1234.2, up=True), format_amount("energy_j", 2.5e-6), format_amount("cores", 3)
-    ('1235', '2.5 µJ', '3')
+
+def format_amount(resource: str, value: float) -> str:
+    """Return a value with its unit.
+
+    >>> format_amount("synops", 1234.2), format_amount("energy_j", 2.5e-6), format_amount("cores", 3)
+    ('1,234', '2.5 µJ', '3')
     >>> format_amount("synops", 0.00157), format_amount("synops", 1569.6)
     ('0.00157', '1,570')
     """
-    if resource == "energy_j":
-        return f"{value * 1e6:.4g} µJ"
-    if resource == "latency_s":
-        return f"{value * 1e3:.4g} ms"
-    if resource == "step_load":
-        return f"{value:.3g} of a step"
-    return f"{np.ceil(value):.0f}" if up else number(value)
+    if resource in FRACTIONAL:
+        factor, digits, unit = FRACTIONAL[resource]
+        return f"{value * factor:.{digits}g}{unit}"
+    return number(value)
+
+
+def refuse_budget(resource: str, limit: float, least: float, what: str, more: str = "") -> BudgetError:
+    """Return the error of a budget that cannot be reached.
+
+    The least is rounded up, so that it is a budget that holds; the limit is rounded down, so that it never looks like the least.
+
+    Args:
+        resource: that is limited.
+        limit: the budget.
+        least: what can be reached.
+        what: costs or leaves the least, the end of "what ...".
+        more: the end of the sentence.
+
+    >>> print(refuse_budget("synops", 478.2, 478.9, "this network costs"))
+    SynOps budget 478 is below 479, what this network costs; raise it to that or more
+    >>> str(refuse_budget("energy_j", 1e-6, 2.50001e-6, "this network costs")).partition(",")[0]
+    'energy budget 1 µJ is below 2.501 µJ'
+    """
+    factor, digits, unit = FRACTIONAL.get(resource, (1.0, 0, ""))
+    least_written = f"{_round(least * factor, digits, np.ceil):.12g}"
+    limit_written = f"{_round(limit * factor, digits or (3 if limit < 1000 else 0), np.floor):,.12g}"
+    budget = f"{resource_name(resource)} budget {limit_written}{unit}"
+    return BudgetError(
+        f"{budget} is below {least_written}{unit}, what {what}; raise it to that or more{more}",
+        min_value=least,
+    )
+
+
+def _round(value: float, digits: int, turn: Callable[[float], float]) -> float:
+    """Return a positive value turned up or down to a number of significant digits, or for 0 digits to a whole number.
+
+    >>> _round(0.0012341, 3, np.ceil), _round(3.0, 0, np.ceil), round(_round(0.00123, 3, np.floor), 9)
+    (0.00124, 3.0, 0.00123)
+    """
+    step = 10.0 ** (np.floor(np.log10(value)) + 1 - digits) if digits and value > 0 else 1.0
+    whole = np.rint(value / step)  # of a value that is a multiple but for rounding
+    return float(step * (whole if np.isclose(whole * step, value, rtol=1e-12, atol=0) else turn(value / step)))

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
@@ -22,8 +21,8 @@ from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.place import Placement
-from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
@@ -88,7 +87,7 @@ class ChipCosts:
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:
     """Place a network, floating point or integer, on a chip, and return its costs."""
-    populations = find_populations(graph, zeros=needs_nonzero_weights(profile))
+    populations = find_chip_populations(graph, profile)
     base = build_what_if(graph, populations, stored_bits(graph, profile), profile, chips=chips)
     return ChipCosts(profile=profile, chips=chips, groups=list_prunable_groups(graph), base=base)
 

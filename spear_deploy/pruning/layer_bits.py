@@ -22,7 +22,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer_bits import state_layer_bits
 from spear_deploy.pruning.bits_choice import BitsChoice
-from spear_deploy.pruning.budgets import format_amount, resource_name
+from spear_deploy.pruning.budgets import refuse_budget
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, Widths
 from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows
 from spear_deploy.pruning.fewer_bits import FLOORS, BitLimits, Bits, Moves, make_bit_limits
@@ -137,12 +137,8 @@ def take_least_bits(limits: BitLimits, saved: Moves, losses: Moves) -> dict[str,
     for name, limit in limits.limits.items():
         least = sizes[name]
         if least is not None and least > limit:
-            raise BudgetError(
-                f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, least)}, what the "
-                f"fewest bits of this chip leave with all channels; raise the budget to at least "
-                f"{format_amount(name, least, up=True)}, or let channels go too (`--levers channels,bits`)",
-                min_value=least,
-            )
+            others = ", or let channels go too (`--levers channels,bits`)"
+            raise refuse_budget(name, limit, least, "the fewest bits of this chip leave with all channels", others)
     raise BudgetError(
         f"chip '{limits.chip.profile.name}': the network does not fit with the fewest bits and all channels "
         f"({describe_rows(limits.place(bits).place(channels)[1])}); let channels go too (`--levers channels,bits`)"

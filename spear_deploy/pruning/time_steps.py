@@ -23,6 +23,7 @@ from spear_deploy.errors import BudgetError
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning.budgets import LEVERS_LEAVE, refuse_budget
 from spear_deploy.pruning.candidates import SCORING_SAMPLES, Checkpoint, Evaluator
 from spear_deploy.pruning.levers import LEVERS, parse_levers
 from spear_deploy.pruning.search.projection import project_ratios
@@ -153,11 +154,7 @@ def check_reachable(graph: SNNGraph, dataset: Dataset, limit: float, levers: Seq
     least = min(left.values())
     if least > limit:
         text = ", ".join(f"{lever} {number(np.ceil(synops))}" for lever, synops in left.items())
-        raise BudgetError(
-            f"SynOps budget {number(limit)} is below {number(least)}, what the levers can leave; raise the budget to at least "
-            f"{np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
-            min_value=least,
-        )
+        raise refuse_budget("synops", limit, least, "the levers can leave", f"{LEVERS_LEAVE}{text}")
 
 
 def _learn(

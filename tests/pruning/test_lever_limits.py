@@ -49,7 +49,9 @@ def test_where_a_recurrent_layer_cannot_go_narrower_weights_take_the_rest(method
     assert set(map(tuple, result.widths.values())) == {(1, 1)} and count_zero_weights(result.graph)[0] >= 2
     limit = 0.6 * evaluate(graph, data.test).synops.total
     assert evaluate(result.graph, data.test).synops.total <= limit
-    with pytest.raises(BudgetError, match=r"one channel left in every layer \('in' cannot go narrower\); raise the budget"):
+    with pytest.raises(
+        BudgetError, match=r"one channel left in every layer \('in' cannot go narrower\); raise it to that or more"
+    ):
         prune_to_budget(graph, data, replace(settings, method="uniform", levers="channels"))
 
 

@@ -126,7 +126,7 @@ def test_thinning_removes_no_more_weights_than_needed(task, share):
     assert thin_to_synops(thin, counts, budget) is thin
     zeros, weights = count_zero_weights(thin)
     assert 0 < zeros < weights == sum(weight.size for weight in weights_of(graph).values())
-    with pytest.raises(BudgetError, match="below .*, what 0.5% of the weights cost; raise the budget to at least") as error:
+    with pytest.raises(BudgetError, match="below .*, what 0.5% of the weights cost; raise it to that or more") as error:
         thin_to_synops(graph, counts, 1e-6)
     assert error.value.min_value > 1e-6
 
@@ -383,7 +383,7 @@ def test_later_recipes_are_proposed_and_all_learning_is_that_of_the_settings(tas
 def test_a_budget_below_every_recipe_names_the_lowest(task):
     graph, data = task
     least = r"one channel in every layer \d+, 0.5% of the weights \d+, both \d+$"
-    with pytest.raises(BudgetError, match="raise the budget to at least .*; SynOps that the levers leave .*: " + least) as error:
+    with pytest.raises(BudgetError, match="raise it to that or more; SynOps that the levers leave .*: " + least) as error:
         prune_to_budget(graph, data, PruneSettings(synops=0.01, method="recipe", search=SHORT))
     assert error.value.min_value > 0.01
 

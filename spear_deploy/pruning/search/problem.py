@@ -16,7 +16,7 @@ from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.pruning import chip_costs
-from spear_deploy.pruning.budgets import ACTIVE, TIMED, format_amount, resource_name
+from spear_deploy.pruning.budgets import ACTIVE, TIMED, format_amount, refuse_budget, resource_name
 from spear_deploy.pruning.candidates import Evaluator, ProposalResult, Ratios, Score, Widths
 from spear_deploy.pruning.search.projection import compute_min_widths, fill_ratios, project_ratios
 from spear_deploy.pruning.search.rewards import TAR
@@ -107,12 +107,8 @@ class Problem:
         for name, limit in self.limits.items():
             value = values[name]
             if value is not None and value > limit * EXACT:
-                raise BudgetError(
-                    f"{resource_name(name)} budget {format_amount(name, limit)} is below {format_amount(name, value)}, what this "
-                    f"network costs with one channel left in every layer{self._describe_narrow()}; raise the budget to at least "
-                    f"{format_amount(name, value, up=True)}{self._describe_other_levers() if name == 'synops' else ''}",
-                    min_value=value,
-                )
+                what = f"this network costs with one channel left in every layer{self._describe_narrow()}"
+                raise refuse_budget(name, limit, value, what, self._describe_other_levers() if name == "synops" else "")
         chip = self.evaluator.chip.profile.name if self.evaluator.chip else ""
         raise BudgetError(
             f"chip '{chip}': this network does not fit with one channel left in every layer ({chip_costs.describe_rows(over)}); "

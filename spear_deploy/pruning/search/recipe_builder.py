@@ -26,7 +26,7 @@ import numpy as np
 from spear_deploy.errors import BudgetError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.pruning.budgets import ACTIVE
+from spear_deploy.pruning.budgets import ACTIVE, LEVERS_LEAVE, refuse_budget
 from spear_deploy.pruning.candidates import Evaluator, Score, Widths
 from spear_deploy.pruning.chip_costs import ChipCosts, describe_rows, max_use
 from spear_deploy.pruning.plan import prune
@@ -105,11 +105,7 @@ class RecipeBuilder:
         least, limit = min(left[name] for name in names), self.limits["synops"]
         if least > limit:
             text = ", ".join(f"{lever} {number(np.ceil(synops))}" for lever, synops in left.items())
-            raise BudgetError(
-                f"SynOps budget {number(limit)} is below {number(least)}, what the levers can leave; raise the budget to at "
-                f"least {np.ceil(least):.0f}; SynOps that the levers leave at the least, before learning: {text}",
-                min_value=least,
-            )
+            raise refuse_budget("synops", limit, least, "the levers can leave", f"{LEVERS_LEAVE}{text}")
 
     def choose_widths(self, share: float) -> Widths:
         """Return uniform widths within the channels' share of the SynOps, and within all limits of size.

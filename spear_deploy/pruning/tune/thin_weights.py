@@ -22,16 +22,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from spear_deploy.data import Split
-from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Dense, Layer
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes
+from spear_deploy.pruning.budgets import refuse_budget
 from spear_deploy.pruning.levers import rewards_zeros
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_arrivals, count_synops
 from spear_deploy.training.evaluation import Evaluation, evaluate
-from spear_deploy.util.number_format import number
 
 MAX_SHARE = 0.995
 """Largest share of the weights, of the network and of a layer, that is removed at once."""
@@ -167,11 +166,7 @@ def thin_to_synops(graph: SNNGraph, counts: SpikeCounts, synops: float) -> SNNGr
     best = order.zero_first(graph, high)
     least = count_synops(best, counts).total
     if least > synops:
-        raise BudgetError(
-            f"SynOps budget {number(synops)} is below {number(least)}, what {1 - MAX_SHARE:.1%} of the weights cost; "
-            f"raise the budget to at least {np.ceil(least):.0f}",
-            min_value=least,
-        )
+        raise refuse_budget("synops", synops, least, f"{1 - MAX_SHARE:.1%} of the weights cost")
     while high - low > 1:
         middle = (low + high) // 2
         thinner = order.zero_first(graph, middle)
