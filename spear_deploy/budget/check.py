@@ -16,7 +16,7 @@ import numpy as np
 
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.connection_rows import PALETTE, check_layer_kinds, needs_nonzero_weights
+from spear_deploy.budget.connection_rows import PALETTE, check_layer_kinds
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
@@ -46,8 +46,9 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import label_layers
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.place import Placement, lower_bound, place_in_fewest_cores
-from spear_deploy.placement.populations import Population, find_populations
+from spear_deploy.placement.populations import Population
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.quantize.for_chip import ask_integers, takes_current
 from spear_deploy.simulator import InputKind, SpikeCounts
@@ -182,7 +183,7 @@ class _OnChip:
 
 def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: UserLimits, *, remedies: bool) -> _OnChip:
     """Place a network on a chip, and find what the chip lacks."""
-    populations = find_populations(graph, zeros=needs_nonzero_weights(profile))
+    populations = find_chip_populations(graph, profile)
     bits = stored_bits(graph, profile)
     what_if = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
     placement = what_if.evaluate().placement

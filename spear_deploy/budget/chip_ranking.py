@@ -55,6 +55,10 @@ class Ranked:
     reach: str = ""
     adaptation: Mapping[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        """Return one line without the report, for notebooks and lists."""
+        return f"Ranked({self.report.headline})"
+
     @property
     def verdict(self) -> Verdict:
         """Of the check."""

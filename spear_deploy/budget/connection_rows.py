@@ -35,14 +35,6 @@ from spear_deploy.quantize.palette import AXONS
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
-COUNTED = ("fan_in", "fan_out", "fan_out_mean", "input_reaches", "output_reads")
-
-
-def needs_nonzero_weights(profile: HardwareProfile) -> bool:
-    """Return whether the chip has a limit for which weights of zero matter."""
-    if profile.synapse_memory.format.value == "word_per_weight":
-        return True
-    return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 
 
 # ---------------------------------------------------------------------------------------------------------- connections
@@ -54,7 +46,7 @@ def check_connections(
     """Yield the rows of neurons, and of the network's input and output.
 
     Args:
-        populations: of `find_populations(zeros=True)` where `needs_nonzero_weights`.
+        populations: of `find_chip_populations`.
         profile: the chip.
         chips: how many there are.
         inputs: of the network.
@@ -89,8 +81,8 @@ def check_connections(
 def _max_fan_in(population: Population, profile: HardwareProfile) -> int:
     """Count the synapses of the neuron that has most; in a crossbar the cells of its column."""
     cells = int(profile.synapse_memory.cells_per_weight.max_value or 1)
-    factors = [cells if projection.signed else 1 for projection in population.projections]
-    return add_counts([projection.fan_in for projection in population.projections], factors).largest
+    factors = [cells if projection.signed else 1 for projection in population.synapses]
+    return add_counts([projection.fan_in for projection in population.synapses], factors).largest
 
 
 def _check_mean_fan_out(

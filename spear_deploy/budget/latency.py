@@ -29,8 +29,8 @@ from spear_deploy.budget.traffic import Traffic, count_traffic
 from spear_deploy.hardware.schema import CycleModel, Fact, HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.place import Placement
-from spear_deploy.placement.populations import find_populations
 from spear_deploy.simulator import SpikeCounts
 
 
@@ -215,10 +215,10 @@ def find_step_loads(
     cycles, clock = profile.timing.cycles, profile.timing.clock_hz.value
     step_s = profile.timing.step_s.value or graph.dt_s
     if cycles is not None and clock is not None and placement.slices:
-        worst_hz = _cycles(graph, cycles, placement, _always(graph)) * float(cycles.margin.value or 1.0) / step_s
+        worst_hz = _cycles(graph, profile, cycles, placement, _always(graph)) * float(cycles.margin.value or 1.0) / step_s
         used_hz = None
         if counts is not None:
-            used_hz = _cycles(graph, cycles, placement, counts) * float(cycles.margin.value or 1.0) / step_s
+            used_hz = _cycles(graph, profile, cycles, placement, counts) * float(cycles.margin.value or 1.0) / step_s
         yield StepLoad(resource="clock", where="chip", used=used_hz, worst=worst_hz, limit=float(clock), unit="Hz")
 
 
@@ -233,7 +233,7 @@ def _events(graph: SNNGraph, profile: HardwareProfile, placement: Placement, cou
     return count_traffic(graph, profile, placement, counts).core_synops / counts.steps
 
 
-def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: SpikeCounts) -> float:
+def _cycles(graph: SNNGraph, profile: HardwareProfile, model: CycleModel, placement: Placement, counts: SpikeCounts) -> float:
     """Return the clock cycles of a step by Xylo's published model, terms of aliases left out:
 
         inputs     Nin · (p_in · Nhid · a + b)
@@ -260,9 +260,9 @@ def _cycles(graph: SNNGraph, model: CycleModel, placement: Placement, counts: Sp
     names = {population.name for population in hidden}
     inner = sum(
         int(projection.fan_in.sum())
-        for population in find_populations(graph, zeros=True)
+        for population in find_chip_populations(graph, profile, zeros=True)
         if population.name in names
-        for projection in population.projections
+        for projection in population.synapses
         if not projection.from_input
     )
     fan_out = inner / n_hidden if n_hidden else 0.0

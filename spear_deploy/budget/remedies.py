@@ -220,9 +220,11 @@ def _groups_read(population: Population) -> set[str]:
 
 def _can_split(base: WhatIf, population: Population) -> bool:
     """Return whether a layer's channels can stand in several layers: no connection is recurrent or channel by channel."""
-    outgoing = [p for q in base.populations for p in q.projections if population.name in [s.name for s in p.sources]]
+    own = [(population, p) for p in population.projections]
+    own += [(q, p) for q in base.populations for p in q.projections if population.name in [s.name for s in p.sources]]
     return all(
-        p.groups == 1 and p.kind != "one_to_one" and len(p.sources) == 1 for p in (*population.projections, *outgoing)
+        p.groups == 1 and p.kind != "one_to_one" and sum(len(r.sources) for r in q.projections if r.layer == p.layer) == 1
+        for q, p in own
     ) and not any(population.name == s.name for p in population.projections for s in p.sources)
 
 

@@ -166,6 +166,10 @@ class BudgetReport:
     def __str__(self) -> str:
         return self.to_text()
 
+    def __repr__(self) -> str:
+        """Return the text too: its fields would fill pages."""
+        return self.to_text()
+
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the most urgent rows first, each status in the order of the network."""
         sentences = _draw_lines([_unsupported_lines(self), _note_lines(self)], self.labels)

@@ -203,13 +203,18 @@ def split_layer(populations: Sequence[Population], layer: str, parts: int) -> tu
     channels = next(population.shape[0] for population in populations if population.name == layer)
     for population in populations:
         if population.name != layer:
-            projections = tuple(q for p in population.projections for q in _split_reader(p, layer, channels, parts))
-            result.append(replace(population, projections=projections))
+            projections, merged = (
+                tuple(q for p in of for q in _split_reader(p, layer, channels, parts))
+                for of in (population.projections, population.merged)
+            )
+            result.append(replace(population, projections=projections, merged=merged))
             continue
         for k, (a, b) in enumerate(pairwise(channels * k // parts for k in range(parts + 1))):
-            projections = tuple(_select_outputs(p, a, b, channels) for p in population.projections)
-            part = replace(population, name=f"{layer}[{k}]", shape=(b - a, *population.shape[1:]), projections=projections)
-            result.append(part)
+            projections, merged = (
+                tuple(_select_outputs(p, a, b, channels) for p in of) for of in (population.projections, population.merged)
+            )
+            shape = (b - a, *population.shape[1:])
+            result.append(replace(population, name=f"{layer}[{k}]", shape=shape, projections=projections, merged=merged))
     return tuple(result)
 
 

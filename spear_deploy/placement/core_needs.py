@@ -102,7 +102,7 @@ class Core:
         memory = self.profile.synapse_memory
         if self.adds_ways:
             return self.count_axons_into(population, box) * count_neurons(box)
-        words = [count_memory_words(p, box, self.weight_bits.get(p.layer, default), memory) for p in population.projections]
+        words = [count_memory_words(p, box, self.weight_bits.get(p.layer, default), memory) for p in population.synapses]
         return None if None in words else sum(n for n in words if n is not None)
 
     def count_needs(self, population: Population, box: Box, copies: int = 1) -> dict[str, int | None]:
@@ -252,7 +252,7 @@ class Core:
 
     def _kinds(self, population: Population, k: int, along: Sequence[tuple[int, int]]) -> list[tuple[object, ...]]:
         """Return for each piece of an axis what its needs depend on."""
-        if self.skips_zeros and any(p.nonzero is not None for p in population.projections):
+        if self.skips_zeros and any(p.nonzero is not None for p in population.synapses):
             return [(piece,) for piece in along]
         axes = [p.axes[k - 1] for p in population.projections if k > 0 and len(p.axes) == len(population.shape) - 1]
         groups = {p.outputs // p.groups for p in population.projections if p.groups > 1} if k == 0 else set()

@@ -14,6 +14,7 @@ from typing import Any
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.core_assignment import (
     CoreAssignment,
     CoreSupply,
@@ -23,7 +24,7 @@ from spear_deploy.placement.core_assignment import (
     unplaced_items,
 )
 from spear_deploy.placement.core_needs import UNLIMITED, Core, Cuts
-from spear_deploy.placement.populations import Population, count_synapses_into, find_populations
+from spear_deploy.placement.populations import Population, count_synapses_into
 from spear_deploy.placement.splitting import PackingName, SplitNetwork
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 from spear_deploy.placement.weight_bits import stored_bits
@@ -148,7 +149,7 @@ def place(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, packing:
 
     Never fails: what does not fit takes more cores than there are, or overfills one, and the budget check reports it.
     """
-    populations = find_populations(graph, zeros=profile.synapse_memory.format.value == "word_per_weight")
+    populations = find_chip_populations(graph, profile, zeros=profile.synapse_memory.format.value == "word_per_weight")
     return place_populations(populations, stored_bits(graph, profile), profile, chips=chips, packing=packing)
 
 

@@ -32,6 +32,9 @@ class Population:
     """A layer's neurons: (C, H, W), (C, L) or (N,), before a flatten if one follows its weights.
 
     Attributes:
+        projections: the synapses of the network.
+        merged: on chips with one weight from a neuron to another, its projections with the ways from each source as one
+            (`chip_populations`); () where each way stays as it is.
         channel_group: the group of coupled channels (`channel_groups.Group`) that its channels belong to, or "".
         readout: whether it stands for a weighted sum at the network's output, a layer without neurons in the graph.
         output: whether it is the network's output.
@@ -45,6 +48,12 @@ class Population:
     readout: bool = False
     output: bool = False
     biased: bool = False
+    merged: tuple[Projection, ...] = ()
+
+    @property
+    def synapses(self) -> tuple[Projection, ...]:
+        """The projections by which synapses are counted: of two ways between two neurons one, where the chip adds them."""
+        return self.merged or self.projections
 
     @property
     def neurons(self) -> int:
@@ -114,11 +123,12 @@ def narrow_populations(populations: Sequence[Population], group: str, channels: 
 
     def narrow(population: Population) -> Population:
         projections = tuple(p.narrow(group, channels, left) for p in population.projections)
+        merged = tuple(p.narrow(group, channels, left) for p in population.merged)
         if population.channel_group == group:
             shape = (population.shape[0] * left // channels, *population.shape[1:])
-            return replace(population, shape=shape, projections=projections)
-        same = all(a is b for a, b in zip(projections, population.projections, strict=True))
-        return population if same else replace(population, projections=projections)
+            return replace(population, shape=shape, projections=projections, merged=merged)
+        same = all(a is b for a, b in zip((*projections, *merged), (*population.projections, *population.merged), strict=True))
+        return population if same else replace(population, projections=projections, merged=merged)
 
     return tuple(narrow(population) for population in populations)
 
@@ -367,7 +377,7 @@ def add_counts(parts: Sequence[Array], factors: Sequence[int] = ()) -> SynapseCo
 
 def count_synapses_into(population: Population) -> SynapseCounts:
     """Count the synapses that reach each neuron."""
-    return add_counts([projection.fan_in for projection in population.projections])
+    return add_counts([projection.fan_in for projection in population.synapses])
 
 
 def count_synapses_out_of(name: str, targets: Sequence[Population]) -> SynapseCounts:
@@ -376,7 +386,7 @@ def count_synapses_out_of(name: str, targets: Sequence[Population]) -> SynapseCo
         [
             projection.fan_out
             for target in targets
-            for projection in target.projections
+            for projection in target.synapses
             for source in projection.sources
             if source.name == name
         ]

@@ -199,6 +199,8 @@ def count_synapses(projection: Projection, box: Box) -> int:
     if projection.nonzero is None and projection.kind == "dense":
         return projection.channels * count_neurons(box)
     counts = projection.fan_in
+    if counts.size == count_neurons(box):
+        return int(counts.sum())
     if counts.ndim != len(box):
         counts = counts.reshape(-1, *(1 for _ in box[1:])) if len(box) > 1 else counts.reshape(-1)
     return int(counts[tuple(slice(*along) for along in box)].sum())

@@ -12,7 +12,6 @@ import pytest
 from spear_deploy.budget import remedies as remedies_module
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
-from spear_deploy.budget.connection_rows import needs_nonzero_weights
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.what_if import build_what_if
 from spear_deploy.hardware.catalog import list_profiles
@@ -20,7 +19,7 @@ from spear_deploy.hardware.profile import HardwareProfile, load_profile, overrid
 from spear_deploy.network import IF, LIF, Conv2d, Dense, Scale
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
-from spear_deploy.placement.populations import find_populations
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import random_chip
@@ -225,7 +224,7 @@ def wide(outputs: int, inputs: int) -> Dense:
 
 def rows_over(graph: SNNGraph, chip: HardwareProfile) -> list[BudgetRow]:
     """The rows over their limit that depend on sizes; no remedies are sought."""
-    populations, bits = find_populations(graph, zeros=needs_nonzero_weights(chip)), stored_bits(graph, chip)
+    populations, bits = find_chip_populations(graph, chip), stored_bits(graph, chip)
     return [r for r in build_what_if(graph, populations, bits, chip, chips=1).evaluate().rows if r.status == "over"]
 
 
