@@ -20,7 +20,7 @@ from spear_deploy.data.encoders import Encoding, encode
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, name_values
 from spear_deploy.util.shapes import can_reshape
 
 
@@ -101,7 +101,7 @@ def _add_time(
 def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool:
     """Return whether samples have no time axis; the network's shape may also differ by `can_reshape`."""
     if x.dtype.kind not in "biuf":
-        raise DataError(f"data '{name}': '{key}' holds {x.dtype} values, expected numbers")
+        raise DataError(f"data '{name}': '{key}' holds {name_values(x.dtype.kind)}, expected numbers")
     if x.ndim < 2:
         raise DataError(f"data '{name}': '{key}' has shape {x.shape}, expected (N, T, *input) or (N, *input)")
     if input_shape is None:

@@ -15,7 +15,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
-from spear_deploy.util.number_format import format_shape, plural
+from spear_deploy.util.number_format import format_shape, name_values, plural
 from spear_deploy.util.shapes import can_reshape
 
 SPLITS = ("train", "val", "test")
@@ -214,7 +214,7 @@ def check_values(x: Array, kind: InputKind, where: str) -> Array:
         DataError: no numbers, NaN, or spikes that are not whole numbers from 0 to `MAX_SPIKES`.
     """
     if x.dtype.kind not in "biuf":
-        raise DataError(f"{where}: x holds {x.dtype} values, expected numbers")
+        raise DataError(f"{where}: x holds {name_values(x.dtype.kind)}, expected numbers")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError(f"{where}: x holds NaN or infinite values; remove them")
     if kind == "spikes" and x.dtype.kind not in "bu":
@@ -239,7 +239,9 @@ def check_labels(y: Any, where: str) -> Array:
     if labels.ndim != 1:
         raise DataError(f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample")
     if labels.dtype.kind not in "biu":
-        raise DataError(f"{where}: labels are {labels.dtype}, expected whole numbers from 0")
+        raise DataError(
+            f"{where}: labels are {name_values(labels.dtype.kind)}, expected whole numbers from 0; number the classes"
+        )
     if labels.size and int(labels.min()) < 0:
         raise DataError(f"{where}: label {labels.min()} is negative, labels are whole numbers from 0")
     if labels.size and int(labels.max()) >= MAX_CLASSES:

@@ -435,6 +435,10 @@ class HardwareProfile(Block):
         description="by name, facts of a variant that differ, by dotted key; `--chip CHIP@NAME` takes it",
     )
 
+    def __repr__(self) -> str:
+        """Return one line without the facts, for notebooks and lists."""
+        return f"HardwareProfile('{self.name}': {self.meta.title})"
+
     @model_validator(mode="after")
     def _check_consistency(self) -> HardwareProfile:
         cores = self.chip.cores.max_value

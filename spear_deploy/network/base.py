@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spear_deploy.errors import GraphError
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, name_values
 
 Array: TypeAlias = NDArray[Any]
 Weights: TypeAlias = Any
@@ -42,7 +42,7 @@ def freeze_array(value: Any, *, what: str, integer: bool | None = None) -> Array
     else:
         array = value if is_frozen else np.array(value)
     if array.dtype == object or array.dtype.kind not in "biuf":
-        raise GraphError(f"{what}: expected numbers, got {array.dtype}")
+        raise GraphError(f"{what}: expected numbers, got {name_values(array.dtype.kind)}")
     if array.dtype.kind == "f" and not _are_finite(array):
         raise GraphError(f"{what}: holds NaN or infinite values; retrain or repair the network")
     if array.dtype == np.float64 and array.size and max(array.max(), -array.min()) > MAX_FLOAT:

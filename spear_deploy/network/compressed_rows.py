@@ -20,6 +20,7 @@ import numpy as np
 from spear_deploy.errors import GraphError
 from spear_deploy.network.base import Array, Shape, freeze_array
 from spear_deploy.util import memory
+from spear_deploy.util.number_format import name_values
 
 Axes: TypeAlias = int | tuple[int, ...] | None
 M = TypeVar("M", bound="CompressedRows")
@@ -43,7 +44,8 @@ class CompressedRows:
         for name in PARTS:
             array = freeze_array(getattr(self, name), what=f"sparse weights, '{name}'")
             if array.ndim != 1 or (name != "data" and array.dtype.kind != "i"):
-                raise GraphError(f"sparse weights, '{name}': {array.dtype} on {array.ndim} axes, expected one axis of indices")
+                what = f"{name_values(array.dtype.kind)} on {array.ndim} axes"
+                raise GraphError(f"sparse weights, '{name}': {what}, expected one axis of indices")
             object.__setattr__(self, name, array)
         if problem := self._find_problem():
             raise GraphError(f"sparse weights of {self.shape[0]}x{self.shape[1]}: {problem}; use a scipy.sparse matrix")

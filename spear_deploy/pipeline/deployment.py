@@ -129,6 +129,10 @@ class Deployment:
     resumed: tuple[str, ...] = ()
     network: SNNGraph | None = None
 
+    def __repr__(self) -> str:
+        """Return one line without the report, for notebooks and lists."""
+        return f"Deployment({self.headline})"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data, with the verdict's own numbers at the top."""
         report = self.report.to_json()

@@ -19,6 +19,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.simulator.run import MAX_SPIKES, ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
 from spear_deploy.util.files import read_arrays, write_arrays
+from spear_deploy.util.number_format import name_values
 from spear_deploy.util.shapes import can_reshape
 
 MAX_QUOTED_NAMES = 4
@@ -62,7 +63,8 @@ def read_labels(path: str | os.PathLike[str], samples: int) -> Array | None:
         return None
     if labels.shape != (samples,) or labels.dtype.kind not in "biuf" or (labels != np.abs(np.rint(labels))).any():
         raise DataError(
-            f"file '{path}': y is {labels.dtype} {labels.shape}, expected ({samples},), one whole number from 0 for each sample"
+            f"file '{path}': y holds {name_values(labels.dtype.kind)} of shape {labels.shape}, expected ({samples},), one whole "
+            "number from 0 for each sample"
         )
     return labels.astype(np.int64)
 
@@ -100,7 +102,8 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
         if value.ndim < 3 or value.shape != (*leading, *graph.shape_of(name)) or value.dtype.kind not in "biuf":
             axes = ", ".join(map(str, graph.shape_of(name)))
             raise DataError(
-                f"file '{path}': '{name}.{what}' is {value.dtype} {value.shape}, expected numbers (T, B, {axes}); record it again"
+                f"file '{path}': '{name}.{what}' holds {name_values(value.dtype.kind)} of shape {value.shape}, expected numbers "
+                f"of shape (T, B, {axes}); record it again"
             )
         if name != INPUT and not ((value >= 0).all() and value.sum(dtype=np.float64) <= MAX_SPIKES):
             raise DataError(f"file '{path}': '{name}.{what}' holds negative numbers of spikes, or more than can be counted")

@@ -22,7 +22,7 @@ from spear_deploy.simulator import neurons
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
-from spear_deploy.util.number_format import byte_size, format_shape, plural
+from spear_deploy.util.number_format import byte_size, format_shape, name_values, plural
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.times import timed_stage
 
@@ -79,6 +79,11 @@ class SpikeCounts:
         """Return spikes per neuron and step by layer, a share in 0..1 for neurons that spike once a step."""
         scale = self.steps * self.samples
         return {name: float(count.mean()) / scale if scale else 0.0 for name, count in self.sent.items() if name != INPUT}
+
+    def __repr__(self) -> str:
+        """Return one line without arrays, for notebooks and lists."""
+        sums = f"{plural(self.samples, 'sample')}, {plural(self.steps, 'step')}"
+        return f"SpikeCounts({sums}; {', '.join(f'{name} {count.sum()}' for name, count in self.sent.items())})"
 
     def __add__(self, other: SpikeCounts) -> SpikeCounts:
         if (self.steps, self.input_kind) != (other.steps, other.input_kind):
@@ -164,7 +169,7 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
         expected = ", ".join(map(str, ("T", "B", *graph.input_shape)))
         raise DataError(f"input has shape {x.shape}, the network takes ({expected}); check the axes")
     if x.dtype.kind not in "biuf":
-        raise DataError(f"input holds {x.dtype} values, expected numbers")
+        raise DataError(f"input holds {name_values(x.dtype.kind)}, expected numbers")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError("input holds NaN or infinite values; remove them")
     if kind == "spikes" and x.dtype.kind != "b" and ((x < 0).any() or (x.dtype.kind == "f" and (x != np.rint(x)).any())):

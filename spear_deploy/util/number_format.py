@@ -9,6 +9,11 @@ UNKNOWN = "–"
 """Stands for a number that is not known."""
 LARGEST_WHOLE = 1e15
 """Floats below have all digits of a whole number."""
+KINDS = {
+    "b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floating-point numbers", "c": "complex numbers",
+    "U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations", "V": "records",
+}  # fmt: skip
+"""What arrays hold, by numpy's letter for their kind."""
 
 
 def number(value: float | None) -> str:
@@ -141,6 +146,15 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def name_values(kind: str) -> str:
+    """Return what an array holds in words, from numpy's letter for its kind (`array.dtype.kind`).
+
+    >>> name_values("U"), name_values("f"), name_values("V")
+    ('text', 'floating-point numbers', 'records')
+    """
+    return KINDS.get(kind, "other values")
 
 
 def plural(count: int, noun: str) -> str:

@@ -221,7 +221,7 @@ def test_sparse_weights_are_read_only(full):
         ({"indices": np.array([1, 0])}, "columns out of order or given twice"),
         ({"indices": np.array([1, 1])}, "columns out of order or given twice"),
         ({"data": np.array([1.0, np.nan])}, "'data': holds NaN"),
-        ({"indices": np.array([0.0, 1.0])}, "'indices': float64 on 1 axes"),
+        ({"indices": np.array([0.0, 1.0])}, "'indices': floating-point numbers on 1 axes"),
     ],
 )
 def test_parts_that_are_no_matrix_are_refused(parts, message):

@@ -90,7 +90,9 @@ def test_recordings_of_another_network(tmp_path):
     with pytest.raises(DataError, match="has no 'input.spikes'"):
         read_activity(path, graph)
     np.savez(path, **{"input.spikes": np.zeros((2, 2, 2))})
-    with pytest.raises(DataError, match="'input.spikes' is float64 .2, 2, 2., expected numbers"):
+    with pytest.raises(
+        DataError, match="'input.spikes' holds floating-point numbers of shape .2, 2, 2., expected numbers of shape"
+    ):
         read_activity(path, graph)
 
 

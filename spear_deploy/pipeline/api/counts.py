@@ -26,6 +26,7 @@ from spear_deploy.pipeline.inputs import (
     split_options,
 )
 from spear_deploy.simulator import InputKind, SpikeCounts
+from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Count:
         """Return plain data."""
         values = {name: value for name, value in vars(self).items() if name not in ("rules", "labels")}
         return values if self.rules is None else {**values, "rules": self.rules}
+
+    def __repr__(self) -> str:
+        """Return one line, for lists."""
+        rate = f"Count({self.synops_total:,.0f} SynOps per inference"
+        macs = f" and {self.macs_first_layer:,.0f} MACs of the first layer" if self.macs_first_layer else ""
+        return f"{rate}{macs}; {plural(self.samples, 'sample')}, {plural(self.steps, 'step')})"
 
     def _repr_html_(self) -> str:
         """Return the table of a notebook."""

@@ -25,7 +25,7 @@ from spear_deploy.pipeline.inputs import (
     split_options,
 )
 from spear_deploy.simulator import InputKind
-from spear_deploy.util.number_format import unit_noun
+from spear_deploy.util.number_format import plural, unit_noun
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class LintReport:
 
     file: str
     findings: tuple[LintFinding, ...]
+
+    def __repr__(self) -> str:
+        """Return one line without the findings, for notebooks and lists."""
+        loads = "loads" if self.loads else "does not load"
+        return f"LintReport('{self.file}': {loads} in lava-dl, {plural(len(self.findings), 'finding')})"
 
     @property
     def loads(self) -> bool:

@@ -37,6 +37,7 @@ from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.files import compare_files
 from spear_deploy.pipeline.verification.results import Derived, UnnamedDataError, derive
 from spear_deploy.report.folder import read_folder, read_network_digest
+from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 
@@ -62,6 +63,11 @@ class Verification:
     def holds(self) -> bool:
         """Whether everything holds."""
         return not self.failures
+
+    def __repr__(self) -> str:
+        """Return one line without the failures, for notebooks and lists."""
+        result = "all hold" if self.holds else f"{plural(len(self.failures), 'difference')}"
+        return f"Verification('{self.folder}': {plural(self.checked, 'value')} compared, {result})"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
