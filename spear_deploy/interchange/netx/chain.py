@@ -30,7 +30,7 @@ class ChainLayer:
         recurrent: (O, O), weights from the layer to itself, one step later; or None.
         delay: of all inputs, in steps: one number, or an array that broadcasts to the weights.
         pools: sum pools between the chain layer before and this one, each with the shape of its input.
-        shape: of the input, before the pools.
+        shape: of the input, before the pools and the flatten.
         flat: whether a flatten lies behind the pools.
     """
 
@@ -50,6 +50,7 @@ def find_chain(graph: SNNGraph) -> list[ChainLayer]:
     """
     links: list[ChainLayer] = []
     source, pools, late, flat = INPUT, [], 0, False
+    shape = graph.input_shape
     done = {INPUT}
     while True:
         following = sorted({edge.target for edge in graph.edges_from(source)} - done)
@@ -68,10 +69,10 @@ def find_chain(graph: SNNGraph) -> list[ChainLayer]:
             if isinstance(head.synapse, SumPool):
                 pools.append((head.synapse, graph.input_shape_of(head.name)))
         else:
-            shape = pools[0][1] if pools else graph.shape_of(source)
             link = _merge_parallel_weights(graph, head, feeders, source) if feeders else _direct_layer(graph, head, source)
             links.append(replace(link, delay=link.delay + late, pools=tuple(pools), shape=shape, flat=flat))
             pools, late, flat = [], 0, False
+            shape = graph.shape_of(head.name)
         source = head.name
     left = [layer.name for layer in graph.layers if layer.name not in done]
     if left or source != graph.output or pools or late or not links:

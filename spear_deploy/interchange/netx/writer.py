@@ -25,6 +25,7 @@ from spear_deploy.interchange.netx.weights import check_loadable, check_range, m
 from spear_deploy.network import Array, Conv2d, Dense, Layer, LoihiLIF, Scale, Shape, SigmaDelta, write_out
 from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.util.files import replace_from_memory
+from spear_deploy.util.number_format import format_shape
 
 MAX_DELAY = 62
 LAVA_GROUPS = 127
@@ -108,16 +109,16 @@ def _layer_entries(link: ChainLayer, earlier: list[Entry], notes: list[str], rou
     layer = link.layer
     neuron = _encode_layer_neuron(layer, notes, last)
     if isinstance(layer.synapse, Scale) and not earlier and not link.pools:
-        return [_input_entry(layer, layer.synapse, link, neuron)]
+        return [_input_entry(layer, layer.synapse, link, neuron, notes)]
     if isinstance(layer.neuron, SigmaDelta) and layer.neuron.takes == "values":
         raise UnsupportedError(f"layer '{layer.name}': an encoder takes the network's input, scaled, in netx; give it a Scale")
     synapse = convert_weights(link)
+    if link.pools:
+        notes.append(f"layer '{layer.name}': the sum pool in front of it is written into its weights, which may be more synapses")
     before = _pad_shape(layer.name, link.shape)
     extra = [Entry("input", before)] if not earlier and len(link.shape) > 1 else []
     if extra and before != link.shape:
-        notes.append(
-            f"the input of {' x '.join(map(str, link.shape))} is one of {' x '.join(map(str, before))}: netx has maps of two axes"
-        )
+        notes.append(f"the input of {format_shape(link.shape)} is one of {format_shape(before)}: netx has maps of two axes")
     if isinstance(synapse, Dense):
         shape = synapse.output_shape(link.shape)
     else:
@@ -148,7 +149,7 @@ def _encode_layer_neuron(layer: Layer, notes: list[str], last: bool) -> dict[str
     raise UnsupportedError(f"{what}; give it a readout neuron, or quantise it for loihi2")
 
 
-def _input_entry(layer: Layer, scale: Scale, link: ChainLayer, neuron: dict[str, Any]) -> Entry:
+def _input_entry(layer: Layer, scale: Scale, link: ChainLayer, neuron: dict[str, Any], notes: list[str]) -> Entry:
     values = {}
     for key, parameter in (("weight", scale.weight), ("bias", scale.bias)):
         if parameter is not None:
@@ -161,7 +162,11 @@ def _input_entry(layer: Layer, scale: Scale, link: ChainLayer, neuron: dict[str,
         plain = plain and layer.neuron.takes == "values"
     if not plain or layer.neuron.bias.any():  # type: ignore[union-attr]
         raise UnsupportedError(f"layer '{layer.name}': input neurons take a current without decay, delay or further bias in netx")
-    shape = link.shape if len(link.shape) == 1 else _pad_shape(layer.name, link.shape)
+    if link.flat and len(link.shape) > 1:
+        shape: Shape = (int(np.prod(link.shape)),)
+        notes.append(f"the input of {format_shape(link.shape)} is one of {shape[0]}: netx flattens behind neurons alone")
+    else:
+        shape = link.shape if len(link.shape) == 1 else _pad_shape(layer.name, link.shape)
     return Entry("input", shape, values, neuron, layer.name)
 
 
