@@ -124,6 +124,14 @@ def _require_zero(neuron: Any, names: tuple[str, ...], refuse: Refuse) -> None:
             refuse(f"{name} is {value.reshape(-1)[0]:g}, the importer takes 0; train with 0")
 
 
+def _refuse_other_start(neuron: Any, start: Any, title: str, refuse: Refuse) -> None:
+    """Refuse a potential that starts elsewhere than in the framework, for which NIR has no field."""
+    differs = find_start(neuron) != start
+    if differs.any():
+        own, theirs = (float(np.broadcast_to(value, differs.shape)[differs][0]) for value in (find_start(neuron), start))
+        refuse(f"its potential starts at {own:g}, that of {title}'s neurons at {theirs:g}; let it start there")
+
+
 def _require_decay(rates: Mapping[str, Array], refuse: Refuse, *, below: float = 1.0) -> None:
     """Refuse time constants below one step, or below 0."""
     for name, rate in rates.items():
@@ -145,6 +153,7 @@ def write_snntorch(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
         refuse("its threshold is below 0, at which snnTorch's reset comes in every other step; train with one above 0")
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse)
+    _refuse_other_start(neuron, 0.0, "snnTorch", refuse)
     neuron, gain = _scale_state(neuron, _find_gain(neuron, dt_s), refuse)
     fields: dict[str, Any] = {"v_threshold": _uniform(neuron.v_threshold, "v_threshold", refuse)}
     fields |= {"v_leak": 0.0, "v_reset": 0.0}
@@ -191,6 +200,7 @@ def write_spikingjelly(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuro
         refuse("v_leak is not v_reset, which are one in SpikingJelly; train with the same value")
     if isinstance(neuron, CubaLIF) and v_reset:
         refuse("v_reset is not 0, from which its membrane would start in SpikingJelly; train with 0")
+    _refuse_other_start(neuron, v_reset, "SpikingJelly", refuse)
     fields: dict[str, Any] = {
         "v_threshold": _raise_threshold(np.asarray(_uniform(neuron.v_threshold, "v_threshold", refuse))),
         "v_reset": v_reset,
@@ -213,6 +223,7 @@ def write_sinabs(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     if not isinstance(neuron, (IF, LIF, LI)):
         refuse(f"{type(neuron).__name__} has no place in sinabs' importer; use weights_into, or train LIF without tau_syn")
     _require_zero(neuron, ("v_reset", "v_leak"), refuse)
+    _refuse_other_start(neuron, 0.0, "sinabs", refuse)
     _refuse_other_resets(neuron, "sinabs", refuse)
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse, below=np.nextafter(1, 0))
@@ -247,8 +258,7 @@ def write_rockpool(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
         refuse("it is set to v_reset, Rockpool's neurons subtract their threshold", ("subtract",))
     rates = _find_rates(neuron, dt_s)
     _require_decay(rates, refuse, below=np.nextafter(1, 0))
-    if find_start(neuron).any():
-        refuse("its potential starts at v_leak, Rockpool's at 0 where the membrane has a bias; train with v_leak 0")
+    _refuse_other_start(neuron, 0.0, "Rockpool", refuse)
     keep_syn = 1 - rates["tau_syn_s"]
     neuron, gain = _scale_state(neuron, _find_gain(neuron, dt_s) / keep_syn, refuse)
     taus = {name.removesuffix("_s"): (dt_s / -np.log1p(-rate)).astype(np.float32) for name, rate in rates.items()}
@@ -272,6 +282,7 @@ def write_norse(neuron: Any, dt_s: float, refuse: Refuse) -> WrittenNeuron:
     _refuse_lower_bound(neuron, refuse)
     _refuse_other_resets(neuron, "Norse", refuse, ("value",) if isinstance(neuron, IF) else ("value", "subtract"))
     _require_zero(neuron, ("v_reset", "v_leak") if isinstance(neuron, CubaLIF) else ("v_reset",), refuse)
+    _refuse_other_start(neuron, neuron.v_leak if isinstance(neuron, LIF) else 0.0, "Norse", refuse)
     gain: Array = np.ones(())
     if not isinstance(neuron, CubaLIF):
         neuron, gain = _scale_state(neuron, neuron.r.astype(np.float64), refuse)
