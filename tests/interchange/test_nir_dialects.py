@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli.app import main
-from spear_deploy.errors import UnsupportedError
+from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.interchange import export
 from spear_deploy.interchange.nir.dialect_writer import make_dialect_graph, write_dialect
 from spear_deploy.interchange.nir.dialects import DIALECTS
-from spear_deploy.interchange.nir.reader import read_nir
+from spear_deploy.interchange.nir.reader import read_nir, read_nir_graph
 from spear_deploy.network import (
     IF,
     LI,
@@ -96,6 +96,35 @@ def test_an_image_network_with_batch_norm_and_pools_is_read_back(framework, tmp_
     certificate = export(image(neuron), tmp_path / "net.nir", to="nir", framework=framework)
     assert certificate["mismatches"] == 0 and sum(row["spikes"] for row in certificate["layers"]) > 100
     assert "layer 'c1': batch norm is folded into the weights and rounded to float32" in certificate["approximations"]
+
+
+@pytest.mark.parametrize("framework", DIALECTS)
+def test_time_step_order_scales_and_missing_biases_come_back(framework, tmp_path):
+    """A step of 2 ms came back as 0.1 or 1 ms, layers by name, a scale as a matrix, and no bias as zeros, which take memory."""
+    neuron = CUBA if framework == "rockpool" else replace(NEURONS[framework], tau_s=np.asarray(1e-2))
+    layers = [
+        dense("z", 4, 4, neuron),
+        Layer(name="y", synapse=Scale(weight=np.full(4, 4.0, np.float32)), neuron=neuron),
+        dense("x", 3, 4, neuron),
+    ]
+    layers[0], layers[2] = (replace(n, synapse=Dense(weight=3 * np.abs(n.synapse.weight))) for n in layers[::2])
+    graph = chain(layers, input_shape=(4,), dt_s=2e-3)
+    write_dialect(graph, tmp_path / "net.nir", framework=framework)
+    again = read_nir(tmp_path / "net.nir")
+    assert [layer.name for layer in again.layers] == ["z", "y", "x"] and again.dt_s == 2e-3
+    assert again["y"].synapse == graph["y"].synapse and again["x"].synapse == graph["x"].synapse
+    x = RNG.random((20, 3, 4)) < 0.5
+    for name, spikes in simulate(graph, x, record=("spikes",)).spikes.items():
+        np.testing.assert_array_equal(spikes, simulate(again, x, record=("spikes",)).spikes[name])
+        assert spikes.any()
+    assert read_nir(tmp_path / "net.nir", dt_s=1e-3).dt_s == 1e-3
+
+
+def test_a_time_step_below_zero_in_the_metadata_is_refused():
+    built, _ = make_dialect_graph(chain([dense()], input_shape=(4,), dt_s=2e-3), "norse")
+    built.metadata["network_dt_s"] = -1.0
+    with pytest.raises(GraphError, match="metadata 'network_dt_s' is -1, a time step is above 0 s; export the network again"):
+        read_nir_graph(built)
 
 
 def test_a_reset_is_no_node_but_a_line_to_run_after_the_import(tmp_path):
@@ -201,6 +230,24 @@ REFUSED = [
         "spikingjelly",
         lambda: one(dense(neuron=IF(v_min=np.asarray(-1.0)))),
         "its membrane has a lower bound, which only sinabs has",
+    ),
+    *(
+        (
+            name,
+            lambda neuron=neuron: one(dense(neuron=replace(neuron, v_init=np.asarray(0.25)))),
+            "its potential starts at 0.25, that of",
+        )
+        for name, neuron in NEURONS.items()
+    ),
+    (
+        "norse",
+        lambda: one(dense(neuron=replace(LEAKY, v_leak=np.asarray(0.5), v_init=np.asarray(0.0)))),
+        "its potential starts at 0, that of Norse's neurons at 0.5; let it start there",
+    ),
+    (
+        "spikingjelly",
+        lambda: one(dense(neuron=IF(reset="subtract", v_reset=np.asarray(-0.25)))),
+        "its potential starts at -0.25, that of SpikingJelly's neurons at 0; let it start there",
     ),
     ("sinabs", lambda: one(dense(neuron=CUBA)), "CubaLIF has no place in sinabs' importer"),
     ("sinabs", lambda: one(dense(neuron=LI(tau_s=np.asarray(5e-3)))), "its input does not count in full, as in sinabs' importer"),

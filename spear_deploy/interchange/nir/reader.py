@@ -49,6 +49,8 @@ from spear_deploy.interchange.nir.metadata import (
     EDGES_KEY,
     FACTS_KEY,
     MAX_SPIKES_KEY,
+    NETWORK_DT_KEY,
+    ORDER_KEY,
     RESET_DELAY_KEY,
     RESET_KEY,
     V_INIT_KEY,
@@ -64,7 +66,7 @@ from spear_deploy.interchange.nir.neurons import (
     shrink_parameters,
 )
 from spear_deploy.interchange.nir.nodes import check_input_shape, list_flatten_followers, make_layer
-from spear_deploy.network import Reset, array_parameters
+from spear_deploy.network import Layer, Reset, array_parameters
 from spear_deploy.network.chip_format import FORMAT_OF_NEURONS
 from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
@@ -187,8 +189,9 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     graph = _add_neurons(graph, nodes, neurons, options, notes, ours=is_ours)
     facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
-    merged = merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
-    return _restore_integers(merged, metadata) if options.integers else merged
+    merged = _restore_order(merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions})), metadata)
+    restored = _restore_integers(merged, metadata) if options.integers else merged
+    return restored if options.dt_s is not None else _restore_time_step(restored, metadata)
 
 
 def _add_framework_steps(
@@ -318,6 +321,25 @@ def _choose_time_step(metadata: Tree, options: _Options, neurons: Mapping[str, F
     return DEFAULT_DT_S
 
 
+def _restore_time_step(graph: SNNGraph, metadata: Tree) -> SNNGraph:
+    """Return the network with its own time step, where a file is written for an importer that takes another; steps stay equal."""
+    stored = metadata.get(NETWORK_DT_KEY)
+    if not (isinstance(stored, np.ndarray) and stored.size == 1 and stored.dtype.kind in "iuf"):
+        return graph
+    dt_s = float(stored.reshape(-1)[0])
+    if not (np.isfinite(dt_s) and dt_s > 0):
+        raise GraphError(f"metadata '{NETWORK_DT_KEY}' is {dt_s:g}, a time step is above 0 s; export the network again")
+
+    def scale(layer: Layer) -> Layer:
+        if layer.neuron is None:
+            return layer
+        taus = {name: value for name, value in array_parameters(layer.neuron).items() if name.startswith("tau")}
+        changed: dict[str, Any] = {name: value.astype(np.float64) * (dt_s / graph.dt_s) for name, value in taus.items()}
+        return replace(layer, neuron=replace(layer.neuron, **changed))
+
+    return replace(graph.with_layers(scale), dt_s=dt_s)
+
+
 def _add_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     """Add the delays that files of spear-deploy state for edges that close a cycle."""
     try:
@@ -327,6 +349,16 @@ def _add_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     if any(not 0 <= steps <= 10**6 for steps in stated.values()):
         raise GraphError(f"metadata '{EDGES_KEY}' states a delay outside 0..1000000 steps; export the network again")
     return [replace(a, delay=a.delay + stated.get((a.source, a.target), 0)) for a in arrows]
+
+
+def _restore_order(graph: SNNGraph, metadata: Tree) -> SNNGraph:
+    """Return the network with its layers in the order that the file states, by which chips are filled."""
+    try:
+        stated = json.loads(decode_text(metadata.get(ORDER_KEY)) or "[]")
+        places = {str(name): place for place, name in enumerate(stated)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise GraphError(f"metadata '{ORDER_KEY}' is damaged ({error}); export the network again") from error
+    return replace(graph, layers=tuple(sorted(graph.layers, key=lambda layer: places.get(layer.name, len(places)))))
 
 
 def _restore_integers(graph: SNNGraph, metadata: Tree) -> SNNGraph:
