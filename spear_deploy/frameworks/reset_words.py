@@ -1,4 +1,4 @@
-"""Resets after a spike, as the frameworks of networks write them."""
+"""Resets after a spike, and one spike in a step, as the frameworks of networks write them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ RESET_OPTIONS = {
     "sinabs": {"value": "reset_fn=MembraneReset()", "subtract": "reset_fn=MembraneSubtract()"},
 }
 """Arguments of neurons by framework and reset; Rockpool's neurons subtract their threshold alone."""
+
+ONE_SPIKE_OPTIONS = {"sinabs": "spike_fn=SingleSpike", "rockpool": "max_spikes_per_dt=1"}
+"""Arguments of neurons that send one spike in a step, of the frameworks whose neurons send several."""
+
+
+def name_one_spike(graph: SNNGraph) -> str:
+    """Return how the neurons of a network send one spike in a step, in the words of its framework."""
+    return ONE_SPIKE_OPTIONS.get(str(graph.metadata.get("source")), "max_spikes=1")
 
 
 def name_resets(graph: SNNGraph, resets: Iterable[str]) -> str:

@@ -372,3 +372,11 @@ def test_a_flattened_input_of_neurons_is_written_flat_and_says_so(tmp_path):
     two = simulate(again, x.reshape(20, 2, 6), kind="current", record=("spikes",))
     assert np.array_equal(one.spikes["in"], two.spikes["in"]) and one.spikes["in"].any()
     assert np.array_equal(one.output, two.output)
+
+
+def test_a_reset_by_subtraction_is_refused_in_the_words_of_the_framework(tmp_path):
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(reset="subtract"))], input_shape=(3,))
+    for source, option in (("snntorch", "reset_mechanism='zero'"), ("spikingjelly", "v_reset=0.0"), ("", "reset='value'")):
+        integers = quantize(replace(graph, metadata={"source": source}))
+        with pytest.raises(UnsupportedError, match=f"reset by subtraction has no place in netx; train with {option}"):
+            write_netx(integers, tmp_path / "a.net")

@@ -212,15 +212,23 @@ SPREAD = np.array([1.0, 1.0, 1.0, 1.0, 0.5])
 TWO = (dense("a", 5, 4), dense("b", 5, 4), dense("c", 3, 5))
 REFUSED = [
     ("snntorch", lambda: lif(r=np.asarray(-5.0)), "layer 'fc', for snnTorch: its input counts by a factor of 0 or less"),
-    ("snntorch", lambda: lif(v_threshold=SPREAD), "v_threshold differs between neurons, the importer takes one a layer"),
+    ("snntorch", lambda: lif(v_threshold=SPREAD), "its threshold differs between neurons, the importer takes one a layer"),
     ("snntorch", lambda: lif(v_reset=np.asarray(0.25)), "v_reset is 0.25, the importer takes 0; train with 0"),
-    ("snntorch", lambda: lif(tau_s=np.asarray(5e-4)), "tau_s is below one time step"),
+    (
+        "snntorch",
+        lambda: lif(tau_s=np.asarray(5e-4)),
+        r"the time constant \(tau\) of its membrane is 0.5 dt, the importer takes 1 dt or more; train with a longer one",
+    ),
     ("snntorch", lambda: lif(v_threshold=np.asarray(-1.0)), "its threshold is below 0"),
     ("snntorch", lambda: one(dense(neuron=LI(tau_s=np.asarray(5e-3)))), "snnTorch's importer has no readout without spikes"),
     ("spikingjelly", lambda: one(dense(neuron=LI(tau_s=np.asarray(5e-3)))), "SpikingJelly's importer has no readout"),
     ("spikingjelly", lambda: lif(v_leak=np.asarray(0.1)), "v_leak is not v_reset, which are one in SpikingJelly"),
     ("spikingjelly", lambda: one(dense(neuron=replace(CUBA, reset="value", v_reset=np.asarray(0.1)))), "v_reset is not 0, from"),
-    ("spikingjelly", lambda: lif(tau_s=np.asarray(1e-3)), "tau_s is below one time step"),
+    (
+        "spikingjelly",
+        lambda: lif(tau_s=np.asarray(1e-3)),
+        r"the time constant \(tau\) of its membrane is 1 dt, the importer takes more than 1 dt",
+    ),
     (
         "spikingjelly",
         lambda: lif(reset="subtract", reset_delay=1),
@@ -273,6 +281,12 @@ REFUSED = [
         lambda: replace(one(dense(neuron=IF(reset="none"))), metadata={"source": "snntorch"}),
         "train with reset_mechanism='zero' or reset_mechanism='subtract'",
     ),
+    (
+        "norse",
+        lambda: replace(lif(max_spikes=None), metadata={"source": "sinabs"}),
+        "it sends several spikes in a step, Norse's neurons one; train with spike_fn=SingleSpike",
+    ),
+    ("snntorch", lambda: lif(max_spikes=3), "it sends several spikes in a step, snnTorch's neurons one; train with max_spikes=1"),
     ("norte", lambda: lif(), "for 'norte': expected one of snntorch, .*; did you mean 'norse'"),
     (
         "norse",

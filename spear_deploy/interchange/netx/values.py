@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.interchange.netx.chain import ChainLayer, apply_exponent
 from spear_deploy.network import LOIHI_UNIT, Array, Conv1d, Conv2d, Dense, Layer, LoihiLIF, Scale, Shape, SigmaDelta, SumPool
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import synapse_math
 
 NO_SPIKE = 131071
@@ -135,7 +137,7 @@ def fold_pool(name: str, synapse: Dense | Conv2d, pool: SumPool, shape: Shape) -
 # ------------------------------------------------------------------------------------------------------------- neurons
 
 
-def encode_neuron(layer: Layer, notes: list[str]) -> dict[str, Any]:
+def encode_neuron(graph: SNNGraph, layer: Layer, notes: list[str]) -> dict[str, Any]:
     """Return the values of the entry's group `neuron`.
 
     Raises:
@@ -146,13 +148,17 @@ def encode_neuron(layer: Layer, notes: list[str]) -> dict[str, Any]:
         return _encode_sigma_delta(layer, neuron)
     assert isinstance(neuron, LoihiLIF)
     if neuron.reset == "subtract" and neuron.v_threshold is not None:
-        raise UnsupportedError(f"layer '{layer.name}': reset by subtraction has no place in netx; train with reset to zero")
+        raise UnsupportedError(
+            f"layer '{layer.name}': reset by subtraction has no place in netx; train with {name_resets(graph, ['value'])}"
+        )
     if neuron.v_reset.any() and neuron.v_threshold is not None:
         raise UnsupportedError(
-            f"layer '{layer.name}': is reset to a value other than 0, netx neurons go to 0; let v_leak be v_reset"
+            f"layer '{layer.name}': is reset to a value other than 0, netx neurons go to 0; train with v_leak equal to v_reset"
         )
     if neuron.v_init.any():
-        raise UnsupportedError(f"layer '{layer.name}': starts away from 0, netx neurons start at 0; let v_leak be v_reset")
+        raise UnsupportedError(
+            f"layer '{layer.name}': starts away from 0, netx neurons start at 0; train with v_leak equal to v_reset"
+        )
     values: dict[str, Any] = {"type": "CUBA"}
     for key, parameter in (("iDecay", neuron.decay_u), ("vDecay", neuron.decay_v), ("vThMant", neuron.v_threshold)):
         values[key] = NO_SPIKE if parameter is None else _shared_value(layer, key, parameter)

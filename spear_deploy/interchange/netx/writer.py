@@ -86,7 +86,7 @@ def build_entries(graph: SNNGraph, notes: list[str], round_bias: bool = False) -
         raise UnsupportedError("netx holds integer networks; quantise this one first")
     entries: list[Entry] = []
     for link in find_chain(merge_parts(graph)):
-        entries += _layer_entries(link, entries, notes, round_bias, last=link.layer.name == graph.output)
+        entries += _layer_entries(graph, link, entries, notes, round_bias)
     return entries
 
 
@@ -104,10 +104,10 @@ def _write_entry(group: Any, row: Entry) -> None:
 # -------------------------------------------------------------------------------------------------------------- entries
 
 
-def _layer_entries(link: ChainLayer, earlier: list[Entry], notes: list[str], round_bias: bool, *, last: bool) -> list[Entry]:
+def _layer_entries(graph: SNNGraph, link: ChainLayer, earlier: list[Entry], notes: list[str], round_bias: bool) -> list[Entry]:
     """Return the entries of one layer of the chain: an input shape or a flatten where needed, then the layer."""
     layer = link.layer
-    neuron = _encode_layer_neuron(layer, notes, last)
+    neuron = _encode_layer_neuron(graph, layer, notes)
     if isinstance(layer.synapse, Scale) and not earlier and not link.pools:
         return [_input_entry(layer, layer.synapse, link, neuron, notes)]
     if isinstance(layer.neuron, SigmaDelta) and layer.neuron.takes == "values":
@@ -137,11 +137,11 @@ def _layer_entries(link: ChainLayer, earlier: list[Entry], notes: list[str], rou
     return [*extra, row]
 
 
-def _encode_layer_neuron(layer: Layer, notes: list[str], last: bool) -> dict[str, Any]:
+def _encode_layer_neuron(graph: SNNGraph, layer: Layer, notes: list[str]) -> dict[str, Any]:
     """Return the numbers of a layer's neurons; dense weights at the end need none."""
     if layer.norm is None and isinstance(layer.neuron, (LoihiLIF, SigmaDelta)):
-        return encode_neuron(layer, notes)
-    if layer.neuron is None and layer.norm is None and isinstance(layer.synapse, Dense) and last:
+        return encode_neuron(graph, layer, notes)
+    if layer.neuron is None and layer.norm is None and isinstance(layer.synapse, Dense) and layer.name == graph.output:
         notes.append(f"layer '{layer.name}': has no neuron; lava-dl's loader adds up its sums in one that never spikes")
         return {}
     neurons = "no neuron" if layer.neuron is None else f"{type(layer.neuron).__name__} neurons"

@@ -38,6 +38,14 @@ SHORT_DT_S, LONG_DT_S = 1e-4, 1e-3
 """Time steps that importers take: snnTorch's and SpikingJelly's, and Norse's."""
 NEVER_DECAYS = 2.0**40
 """A time constant in steps with which no float32 state decays."""
+PARAMETERS = {
+    "tau_s": "the time constant (tau) of its membrane",
+    "tau_mem_s": "the time constant (tau) of its membrane",
+    "tau_syn_s": "the time constant (tau) of its current",
+    "v_threshold": "its threshold",
+    "v_min": "the lower bound of its membrane",
+}
+"""What a parameter is, by its name here; others have NIR's names."""
 EXACT = 1e-12
 """Relative error of factors that come from float64 formulas."""
 FLOAT32_ERROR = 1e-6
@@ -67,8 +75,14 @@ class WrittenNeuron:
 class Refuse(Protocol):
     """Refusal of a neuron."""
 
-    def __call__(self, why: str, resets: Sequence[Reset] = ()) -> NoReturn:
-        """Raise an `UnsupportedError`; where the neuron's reset is what the framework lacks, `resets` are those it has."""
+    def __call__(self, why: str, resets: Sequence[Reset] = (), *, one_spike: bool = False) -> NoReturn:
+        """Raise an `UnsupportedError`.
+
+        Args:
+            why: what the framework lacks, and what to do unless that follows from the others.
+            resets: those that the framework has, where it lacks the neuron's.
+            one_spike: whether the framework lacks several spikes in a step.
+        """
 
 
 WriteNeuron: TypeAlias = Callable[[Any, float, Refuse], WrittenNeuron]
@@ -104,10 +118,12 @@ def _scale_state(neuron: Any, gain: Array, refuse: Refuse) -> tuple[Any, Array]:
     return replace(neuron, **{name: getattr(neuron, name) / gain for name in names}), np.asarray(gain)
 
 
-def _uniform(value: Array, what: str, refuse: Refuse) -> float:
+def _uniform(value: Array, name: str, refuse: Refuse) -> float:
     """Return the one value that all neurons of a layer share."""
     if np.ptp(value.astype(np.float32)) != 0:
-        refuse(f"{what} differs between neurons, the importer takes one a layer; share it, or use weights_into")
+        refuse(
+            f"{PARAMETERS.get(name, name)} differs between neurons, the importer takes one a layer; share it, or use weights_into"
+        )
     return float(value.reshape(-1)[0])
 
 
@@ -133,10 +149,13 @@ def _refuse_other_start(neuron: Any, start: Any, title: str, refuse: Refuse) -> 
 
 
 def _require_decay(rates: Mapping[str, Array], refuse: Refuse, *, below: float = 1.0) -> None:
-    """Refuse time constants below one step, or below 0."""
+    """Refuse time constants of less than one step, or of one where that is too little."""
     for name, rate in rates.items():
-        if (rate <= 0).any() or (rate > below).any():
-            refuse(f"{name} is below one time step, the importer takes none; train with a longer one")
+        wrong = (rate <= 0) | (rate > below)
+        if wrong.any():
+            least = "1 dt or more" if below == 1 else "more than 1 dt"
+            steps = 1 / float(np.ravel(rate)[np.argmax(wrong)])
+            refuse(f"{PARAMETERS[name]} is {steps:g} dt, the importer takes {least}; train with a longer one")
 
 
 # ----------------------------------------------------------------------------------------------- neurons of a framework
@@ -317,7 +336,7 @@ def _refuse_lower_bound(neuron: Neuron, refuse: Refuse) -> None:
 
 def _refuse_several_spikes(neuron: Neuron, title: str, refuse: Refuse) -> None:
     if sends_several(neuron):
-        refuse(f"it sends several spikes in a step, {title}'s neurons one; train with one (max_spikes 1)")
+        refuse(f"it sends several spikes in a step, {title}'s neurons one", one_spike=True)
 
 
 def _refuse_other_resets(neuron: Neuron, title: str, refuse: Refuse, resets: Sequence[Reset] = ("value", "subtract")) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.reset_words import name_resets
+from spear_deploy.frameworks.reset_words import name_one_spike, name_resets
 from spear_deploy.interchange.nir.dialect_network import find_recurrent_layers, prepare_network
 from spear_deploy.interchange.nir.dialect_neurons import WrittenNeuron
 from spear_deploy.interchange.nir.dialects import DIALECT_KEY, KIND_KEY, LAYER_KEY, Dialect, ImportAdvice, get_dialect
@@ -238,8 +238,9 @@ class _DialectDraft:
             if not graph.edges_from(layer.name) and layer.name != graph.output:
                 self._refuse(layer.name, "feeds nothing and is not the output; remove it")
 
-    def _refuse(self, name: str, why: str, resets: Sequence[Reset] = ()) -> NoReturn:
-        remedy = f"; train with {name_resets(self.graph, resets)}" if resets else ""
+    def _refuse(self, name: str, why: str, resets: Sequence[Reset] = (), *, one_spike: bool = False) -> NoReturn:
+        setting = name_one_spike(self.graph) if one_spike else name_resets(self.graph, resets)
+        remedy = f"; train with {setting}" if setting else ""
         raise UnsupportedError(f"layer '{name}', for {self.dialect.title}: {why}{remedy}")
 
     def _check_name(self, name: str) -> str:

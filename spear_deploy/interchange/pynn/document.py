@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.reset_words import name_resets
+from spear_deploy.frameworks.reset_words import name_one_spike, name_resets
 from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, find_start, sends_several
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
@@ -213,7 +213,7 @@ def _check_neuron(layer: Layer, graph: SNNGraph) -> None:
         )
     if sends_several(neuron):
         raise UnsupportedError(
-            f"layer '{layer.name}': sends several spikes in a step, sPyNNaker's neurons one; train with one (max_spikes 1)"
+            f"layer '{layer.name}': sends several spikes in a step, sPyNNaker's neurons one; train with {name_one_spike(graph)}"
         )
 
 
