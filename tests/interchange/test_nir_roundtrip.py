@@ -8,7 +8,7 @@ import pytest
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.interchange.nir.reader import read_nir, read_nir_graph
+from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.nir.writer import can_type_check, write_nir
 from spear_deploy.network import (
     IF,
@@ -164,32 +164,6 @@ def test_random_integers_survive_or_are_refused_by_name(tmp_path):
 def test_many_random_networks_survive_or_are_refused_by_name(tmp_path):
     written = [assert_survives(scattered_graph(seed), tmp_path / f"{seed}.nir", seed) for seed in range(1000, 2000)]
     assert sum(written) > 600
-
-
-def test_layers_come_back_in_their_order_without_a_bias_that_they_lack(tmp_path):
-    """Behind a delay a layer came back in front of those that feed it, by its name; a bias of zeros takes memory on a chip."""
-    conv = Conv1d(weight=np.ones((2, 2, 1), np.float32))
-    layers = [Layer(name=name, synapse=conv, neuron=IF()) for name in ("b", "c", "a")]
-    layers[1] = replace(layers[1], synapse=replace(conv, bias=np.zeros(2, np.float32)))
-    edges = [("input", "b", 0), ("b", "c", 0), ("c", "a", 1)]
-    graph = SNNGraph(layers=layers, edges=[Edge(source=s, target=t, delay=d) for s, t, d in edges], input_shape=(2, 5))
-    write_nir(graph, tmp_path / "a.nir")
-    again = read_nir(tmp_path / "a.nir")
-    assert [layer.name for layer in again.layers] == ["b", "c", "a"] and again.output == "a"
-    assert [layer.synapse.bias is None for layer in again.layers] == [True, False, True]
-
-
-@pytest.mark.parametrize("stated", ["[", "3", '[["a"], 1'])
-def test_a_damaged_order_of_layers_is_refused(stated, tmp_path):
-    stored = _write_and_read(LIF(tau_s=np.asarray(5e-3)), tmp_path)
-    stored.metadata["spear_layers"] = stated
-    with pytest.raises(GraphError, match=r"metadata 'spear_layers' is damaged \(.*\); export the network again"):
-        read_nir_graph(stored)
-
-
-def _write_and_read(neuron, folder):
-    write_nir(chain([Layer(name="n", neuron=neuron)], input_shape=(3,)), folder / "a.nir")
-    return nir.read(folder / "a.nir")
 
 
 # ------------------------------------------------------------------------------------------------------ what we tell

@@ -25,15 +25,12 @@ from spear_deploy.interchange.nir.dialect_network import find_recurrent_layers, 
 from spear_deploy.interchange.nir.dialect_neurons import WrittenNeuron
 from spear_deploy.interchange.nir.dialects import DIALECT_KEY, KIND_KEY, LAYER_KEY, Dialect, ImportAdvice, get_dialect
 from spear_deploy.interchange.nir.integers import convert_to_float, describe_integers
+from spear_deploy.interchange.nir.layer_facts import describe_layers
 from spear_deploy.interchange.nir.metadata import (
     DT_KEY,
     FACTS_KEY,
     NETWORK_DT_KEY,
-    NO_BIAS_KEY,
-    ORDER_KEY,
-    SCALE_KEY,
     V_MIN_KEY,
-    encode_order,
     make_reset_metadata,
 )
 from spear_deploy.interchange.nir.reader import read_nir_graph
@@ -200,7 +197,7 @@ class _DialectDraft:
         metadata: dict[str, Any] = {
             DIALECT_KEY: framework,
             DT_KEY: self.dialect.dt_s or dt_s,
-            ORDER_KEY: encode_order(self.graph),
+            **describe_layers(self.graph),
         }
         if metadata[DT_KEY] != dt_s:
             metadata[NETWORK_DT_KEY] = dt_s
@@ -255,9 +252,7 @@ class _DialectDraft:
         import nir
 
         synapse, shape = layer.synapse, self.graph.input_shape_of(layer.name)
-        facts = {}
         if isinstance(synapse, Scale) and len(shape) == 1:
-            facts = {SCALE_KEY: 1}
             synapse = Dense(weight=np.diag(np.broadcast_to(synapse.weight, shape)), bias=_spread(synapse.bias, shape))
         if synapse is None or (isinstance(synapse, Flatten) and len(shape) == 1):
             return []
@@ -267,9 +262,7 @@ class _DialectDraft:
                 layer.name, f"{kind} has no place in its importer, which reads {', '.join(sorted(self.dialect.synapses))}"
             )
         if isinstance(synapse, Dense):
-            dense = self._make_dense(synapse)
-            dense.metadata |= facts
-            return [*self._make_flatten(layer, shape), ("synapse", dense)]
+            return [*self._make_flatten(layer, shape), ("synapse", self._make_dense(synapse))]
         if isinstance(synapse, CONVS):
             return [("synapse", self._make_conv(layer, synapse, shape))]
         if isinstance(synapse, Flatten):
@@ -299,8 +292,7 @@ class _DialectDraft:
         weight = write_out(synapse.weight.astype(np.float32))
         if synapse.bias is None and self.dialect.title != "sinabs":  # which has no Linear
             return nir.Linear(weight=weight)
-        bias = _spread(synapse.bias, weight.shape[:1], default=0.0)
-        return nir.Affine(weight=weight, bias=bias, metadata=_state_no_bias(synapse))
+        return nir.Affine(weight=weight, bias=_spread(synapse.bias, weight.shape[:1], default=0.0))
 
     def _make_conv(self, layer: Layer, conv: Conv1d | Conv2d, shape: Shape) -> Any:
         import nir
@@ -315,8 +307,7 @@ class _DialectDraft:
             sizes, where = {name: int(value[0]) for name, value in sizes.items()}, int(shape[1])
         kind = nir.Conv1d if isinstance(conv, Conv1d) else nir.Conv2d
         bias = _spread(conv.bias, conv.weight.shape[:1], default=0.0)
-        weight = conv.weight.astype(np.float32)
-        return kind(input_shape=where, weight=weight, groups=1, bias=bias, metadata=_state_no_bias(conv), **sizes)
+        return kind(input_shape=where, weight=conv.weight.astype(np.float32), groups=1, bias=bias, **sizes)
 
     def _make_neuron(self, layer: Layer, recurrent: str | None) -> list[tuple[str, Any]]:
         import nir
@@ -427,10 +418,6 @@ def _walk_depth_first(start: str, after: Mapping[str, list[str]]) -> list[str]:
             order.append(name)
             waiting += reversed(after.get(name, []))
     return order
-
-
-def _state_no_bias(synapse: Dense | Conv1d | Conv2d) -> dict[str, Any]:
-    return {NO_BIAS_KEY: 1} if synapse.bias is None else {}
 
 
 def _spread(value: Any, shape: Shape, *, default: float | None = None, exact: bool = False) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.interchange.nir.metadata import NO_BIAS_KEY, POOL_KEY, V_INIT_KEY, V_MIN_KEY, make_reset_metadata
+from spear_deploy.interchange.nir.metadata import POOL_KEY, V_INIT_KEY, V_MIN_KEY, make_reset_metadata
 from spear_deploy.network import (
     CONVS,
     FLOAT_NEURONS,
@@ -86,7 +86,6 @@ def _make_conv(conv: Any, shape: Shape) -> Any:
     import nir
 
     bias = np.zeros(conv.weight.shape[0], np.float32) if conv.bias is None else _to_float32(conv.bias)
-    metadata: dict[str, Any] = {NO_BIAS_KEY: 1} if conv.bias is None else {}
     if isinstance(conv, Conv1d):
         return nir.Conv1d(
             input_shape=int(shape[1]),
@@ -96,7 +95,6 @@ def _make_conv(conv: Any, shape: Shape) -> Any:
             dilation=int(conv.dilation[0]),
             groups=int(conv.groups),
             bias=bias,
-            metadata=metadata,
         )
     return nir.Conv2d(
         input_shape=tuple(int(n) for n in shape[1:]),
@@ -106,7 +104,6 @@ def _make_conv(conv: Any, shape: Shape) -> Any:
         dilation=tuple(conv.dilation),
         groups=int(conv.groups),
         bias=bias,
-        metadata=metadata,
     )
 
 

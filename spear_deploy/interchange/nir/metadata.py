@@ -1,10 +1,9 @@
 """Facts of a network that NIR has no field for.
 
 They go into the metadata, which other readers ignore: of the graph the time step, the steps that close cycles, the order of the
-layers and the network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it comes one step
-late, the lower bound of v, where v starts and how many spikes it sends in a step, the cores that hold it, bits of its weights,
-which channels of the network before pruning are left; and of weights the pool or scale that they stand for, and that they have
-no bias.
+layers (`layer_facts`) and the network's metadata as JSON; of a node (the last one of its layer) the kind of reset, whether it
+comes one step late, the lower bound of v, where v starts and how many spikes it sends in a step, the cores that hold it, bits of
+its weights, which channels of the network before pruning are left, and of a convolution the pool that it stands for.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.errors import GraphError
+from spear_deploy.interchange.nir.layer_facts import describe_layers
 from spear_deploy.network import WEIGHTED, Layer, find_max_spikes, resets_late
 from spear_deploy.network.graph import SNNGraph
 
@@ -32,14 +32,8 @@ MAX_SPIKES_KEY = "max_spikes"
 """Largest number of spikes in a step, where it is not 1; 0 where there is no limit."""
 POOL_KEY = "pool"
 """Class of the pool over one axis that a convolution stands for, since NIR has none."""
-SCALE_KEY = "scale"
-"""Set where a matrix stands for one factor a value, for an importer without such a node."""
-NO_BIAS_KEY = "no_bias"
-"""Set where a bias of zeros stands for none, since the type of the node has one always: chips keep memory for a bias."""
 EDGES_KEY = "closing_edges"
 FACTS_KEY = "spear_deploy"
-ORDER_KEY = "spear_layers"
-"""Names of the layers in their order, as JSON: in a file nodes stand by name."""
 PROFILE_KEY = "spear_profile"
 CORES_KEY = "spear_cores"
 CORE_NEURONS_KEY = "spear_core_neurons"
@@ -55,15 +49,10 @@ def make_graph_metadata(graph: SNNGraph, placement: Placement | None) -> dict[st
     """
     try:
         facts = {DT_KEY: float(graph.dt_s), FACTS_KEY: json.dumps(dict(graph.metadata), allow_nan=False)}
-        facts[ORDER_KEY] = encode_order(graph)
+        facts |= describe_layers(graph)
     except (TypeError, ValueError) as error:
         raise GraphError(f"metadata of the network cannot be written as JSON ({error}); remove what is no plain data") from error
     return facts if placement is None else {**facts, PROFILE_KEY: placement.profile}
-
-
-def encode_order(graph: SNNGraph) -> str:
-    """Return the value of `ORDER_KEY`."""
-    return json.dumps([layer.name for layer in graph.layers])
 
 
 def make_reset_metadata(neuron: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from spear_deploy.errors import GraphError, UnsupportedError, did_you_mean
 from spear_deploy.interchange.nir.edges import PASS_THROUGH, Arrow
 from spear_deploy.interchange.nir.layout import read_kind, read_metadata
-from spear_deploy.interchange.nir.metadata import NO_BIAS_KEY, POOL_KEY, SCALE_KEY
+from spear_deploy.interchange.nir.metadata import POOL_KEY
 from spear_deploy.interchange.nir.neurons import NEURONS, read_numbers
 from spear_deploy.network import (
     Array,
@@ -86,10 +86,7 @@ def _read_dense(name: str, node: Tree, notes: list[str]) -> Synapse:
     weight = read_numbers(name, node, "weight")
     if weight.ndim != 2:
         raise UnsupportedError(f"node '{name}': weight of shape {weight.shape}, two axes are supported; split the node")
-    bias = _read_bias(name, node, weight.shape[0])
-    if SCALE_KEY in read_metadata(node) and np.array_equal(weight, np.diag(np.diag(weight))):
-        return Scale(weight=np.diag(weight).copy(), bias=bias)
-    return Dense(weight=store_compactly(weight), bias=bias)
+    return Dense(weight=store_compactly(weight), bias=_read_bias(name, node, weight.shape[0]))
 
 
 def _read_conv(name: str, node: Tree, notes: list[str]) -> Synapse:
@@ -173,8 +170,6 @@ def _read_bias(name: str, node: Tree, outputs: int) -> Array | None:
     bias = read_numbers(name, node, "bias")
     if bias.size not in (1, outputs):
         raise GraphError(f"node '{name}': bias of shape {bias.shape} for {outputs} outputs; export the network again")
-    if NO_BIAS_KEY in read_metadata(node) and not bias.any():
-        return None
     return np.broadcast_to(bias.reshape(-1), (outputs,))
 
 

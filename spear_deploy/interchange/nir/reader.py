@@ -35,6 +35,7 @@ from spear_deploy.interchange.nir.frameworks import (
     list_doubts,
 )
 from spear_deploy.interchange.nir.integers import INTEGERS_KEY, restore_integers
+from spear_deploy.interchange.nir.layer_facts import LAYERS_KEY, restore_layers
 from spear_deploy.interchange.nir.layout import (
     find_ends,
     find_input_shape,
@@ -50,7 +51,6 @@ from spear_deploy.interchange.nir.metadata import (
     FACTS_KEY,
     MAX_SPIKES_KEY,
     NETWORK_DT_KEY,
-    ORDER_KEY,
     RESET_DELAY_KEY,
     RESET_KEY,
     V_INIT_KEY,
@@ -189,7 +189,9 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     graph = _add_neurons(graph, nodes, neurons, options, notes, ours=is_ours)
     facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
-    merged = _restore_order(merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions})), metadata)
+    merged = merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
+    if (stated := decode_text(metadata.get(LAYERS_KEY))) is not None:
+        merged = restore_layers(merged, stated)
     restored = _restore_integers(merged, metadata) if options.integers else merged
     return restored if options.dt_s is not None else _restore_time_step(restored, metadata)
 
@@ -349,16 +351,6 @@ def _add_stated_delays(arrows: list[Arrow], metadata: Tree) -> list[Arrow]:
     if any(not 0 <= steps <= 10**6 for steps in stated.values()):
         raise GraphError(f"metadata '{EDGES_KEY}' states a delay outside 0..1000000 steps; export the network again")
     return [replace(a, delay=a.delay + stated.get((a.source, a.target), 0)) for a in arrows]
-
-
-def _restore_order(graph: SNNGraph, metadata: Tree) -> SNNGraph:
-    """Return the network with its layers in the order that the file states, by which chips are filled."""
-    try:
-        stated = json.loads(decode_text(metadata.get(ORDER_KEY)) or "[]")
-        places = {str(name): place for place, name in enumerate(stated)}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise GraphError(f"metadata '{ORDER_KEY}' is damaged ({error}); export the network again") from error
-    return replace(graph, layers=tuple(sorted(graph.layers, key=lambda layer: places.get(layer.name, len(places)))))
 
 
 def _restore_integers(graph: SNNGraph, metadata: Tree) -> SNNGraph:
