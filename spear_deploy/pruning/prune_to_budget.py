@@ -171,7 +171,7 @@ def _tune(planned: PlannedPruning) -> TunedPruning:
         completes=settings.completes, progress=task.progress,
     )  # fmt: skip
     tuning.run(_count_left_epochs(settings, search.batches, len(task.dataset.train)))
-    rounded = None if tuning.interrupted else _learn_rounded(task, tuning.graph, tuning.hints)
+    rounded = None if tuning.interrupted else _learn_rounded(task, tuning.graph, tuning.hints, tuning.dual)
     return TunedPruning(planned=planned, tuning=tuning, rounded=rounded)
 
 
@@ -190,12 +190,12 @@ def _learn_stated_bits(task: PruneTask) -> RoundedLearning | None:
     return _learn_rounded(task, task.graph, average_outputs(task.graph, task.dataset.train))
 
 
-def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array) -> RoundedLearning | None:
+def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array, dual: float = 0.0) -> RoundedLearning | None:
     """Let a network learn with the chip's rounding for a third of the epochs; None where its integers lose no accuracy."""
     settings = task.settings
     if task.form is None or not settings.learns_rounded:
         return None
     return learn_with_rounding(
-        graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, seed=settings.seed,
-        device=settings.search_settings.device, completes=settings.completes, progress=task.progress,
+        graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, dual=dual,
+        seed=settings.seed, device=settings.search_settings.device, completes=settings.completes, progress=task.progress,
     )  # fmt: skip

@@ -34,7 +34,7 @@ from spear_deploy.pruning.search import recipes
 from spear_deploy.pruning.search.recipe_builder import RecipeBuilder, choose_kept_synops
 from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings, settle_method
-from spear_deploy.pruning.tune import rounded_learning
+from spear_deploy.pruning.tune import last_adjustments, rounded_learning
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_with_rounding
@@ -55,7 +55,7 @@ from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
 from spear_deploy.training.losses import average_outputs
-from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, schedule_removals
+from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, Recipe, schedule_removals
 from tests.pipeline.test_deploy import network
 from tests.pipeline.test_deploy import task as deploy_task
 from tests.support.reference import random_graph, random_spikes
@@ -526,6 +526,38 @@ def test_a_network_learns_with_rounding_where_its_integers_lose_accuracy(task, m
     assert idle.note.endswith(
         f"{idle.batches} batches with the chip's rounding gained nothing, so the network from before is kept"
     )
+
+
+def test_learning_with_rounding_goes_on_while_the_integers_lose_more_than_enough(task, monkeypatch):
+    graph, data = task
+    form = low_bits(graph, data, 2)
+    monitor = BudgetMonitor(graph, data, PruneSettings(parameters="100%").budgets, (deploy_float, form))
+    an_epoch = Recipe(epochs=1).count_batches(len(data.train))
+    monkeypatch.setattr(rounded_learning, "TOLERANCE", -1.0)
+    monkeypatch.setattr(rounded_learning, "ENOUGH", 1.0)
+    once = learn_with_rounding(graph, monitor, form, epochs=1)
+    monkeypatch.setattr(rounded_learning, "ENOUGH", -1.0)
+    thrice = learn_with_rounding(graph, monitor, form, epochs=1)
+    assert once is not None and thrice is not None
+    assert (once.batches, thrice.batches) == (an_epoch, rounded_learning.CYCLES * an_epoch)
+    assert thrice.left <= once.left
+    shown = evaluate(*form(thrice.graph, data.val)).accuracy
+    assert thrice.left == pytest.approx(evaluate(graph, data.val).accuracy - shown)
+
+
+def test_weights_are_removed_where_thresholds_do_not_hold_what_was_learnt_with_rounding(task, monkeypatch):
+    graph, data = toy_network(hidden=16), task[1]  # not trained, so that learning gains
+    form = low_bits(graph, data, 3)
+    for owner, name, value in (
+        (last_adjustments, "SPAN", 1e-6), (rounded_learning, "TOLERANCE", -1.0), (rounded_learning, "PEAK", 3e-2)
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, value)  # thresholds hold nothing
+    monitor = BudgetMonitor(graph, data, PruneSettings(synops="80%").budgets, (form,))
+    held = learn_with_rounding(graph, monitor, form, epochs=12)
+    assert held is not None and held.kept and held.use.met and not held.exceeded and held.left < -0.1
+    monkeypatch.setattr(rounded_learning, "zero_weights", lambda network, counts, use: network)
+    lost = learn_with_rounding(graph, monitor, form, epochs=12)
+    assert lost is not None and lost.exceeded and not lost.kept and lost.graph is graph
 
 
 def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):

@@ -61,6 +61,7 @@ class FineTuning:
         graph, use: the network, and its use of the budgets.
         hints: of the network before pruning.
         history: a row an epoch.
+        dual: dual variable of the SynOps penalty, as the last learning left it.
         batches: that were learnt from.
         batches_of_removal: those of them until the last removal of weights.
         rounding: of the chip, for a network whose inputs are sent twice because its neurons take spike by spike (ODIN).
@@ -96,7 +97,7 @@ class FineTuning:
         self.notes: list[str] = []
         self.interrupted = False
         self.use: BudgetUse = monitor.measure(graph)
-        self._dual = 0.0
+        self.dual = 0.0
 
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
@@ -127,7 +128,7 @@ class FineTuning:
             wide = widen_plan(self.dense, self.graph, 1 / use, self.dataset, monitor=self.monitor, criterion=self.criterion)
             if wide is None:
                 break
-            self.graph, self.use, self._dual = wide, self.monitor.measure(wide), 0.0
+            self.graph, self.use, self.dual = wide, self.monitor.measure(wide), 0.0
             target = self._choose_target()
             self._learn(epochs, target, PEAK)
         if self.use.active_use:
@@ -162,7 +163,7 @@ class FineTuning:
         synapse more than was counted. Weights that a removal made zero may come back with the next one.
         """
         recipe = Recipe(
-            epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self._dual,
+            epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self.dual,
             interruptible=self.completes, keeps_zeros=True, device=self.device,
         )  # fmt: skip
         report = self.progress
@@ -173,7 +174,7 @@ class FineTuning:
         if removal is not None:
             removals = schedule_removals(recipe.count_batches(len(self.dataset.train)))
             self.batches_of_removal = min(max(removals), tuned.batches)
-        self.graph, self.use, self._dual = tuned.graph, self.monitor.measure(tuned.graph), tuned.dual
+        self.graph, self.use, self.dual = tuned.graph, self.monitor.measure(tuned.graph), tuned.dual
         self.history += [{**row, "target": target} for row in tuned.history]
         self.batches += tuned.batches
         self.interrupted = tuned.interrupted

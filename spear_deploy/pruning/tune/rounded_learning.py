@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spear_deploy.data import Split
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import parse_levers
-from spear_deploy.pruning.tune.last_adjustments import scale_thresholds
+from spear_deploy.pruning.tune.last_adjustments import scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
 from spear_deploy.quantize.rounding import RoundNetwork
-from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.evaluation import Evaluation, evaluate
 from spear_deploy.training.fit import fit
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.progress import Progress
 
 TOLERANCE = 0.003
 """Accuracy on validation that integers may lose without learning for it."""
+ENOUGH = 0.01
+"""Accuracy on validation that integers may still lose after a cycle of learning without another one. Where a chip's neurons do
+what the network's cannot, as on Xylo and Speck, one cycle is too little."""
+CYCLES = 3
+"""Cycles at most."""
 PEAK = 3e-3
 """Learning rate: the network is close to where it should be."""
 
@@ -86,6 +91,7 @@ def learn_with_rounding(
     *,
     epochs: int,
     hints: Array | None = None,
+    dual: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
     completes: bool = True,
@@ -93,14 +99,16 @@ def learn_with_rounding(
 ) -> RoundedLearning | None:
     """Learn on with the chip's rounding, and keep the result where its integers are more accurate within the budgets.
 
-    Zeros stay zero, and a SynOps budget is held by the same penalty as in fine-tuning, then by thresholds.
+    Zeros stay zero, and a SynOps budget is held as in fine-tuning: by a penalty on the SynOps of the integers, then by thresholds
+    and, where these are not enough, by removing weights.
 
     Args:
         graph: fine-tuned, in floating point.
         monitor: of the budgets; its `dataset` is learnt from.
         form: the chip's integers.
-        epochs: of learning.
+        epochs: of a cycle of learning; there are up to `CYCLES`, as long as the integers lose more than `ENOUGH`.
         hints: of the teacher, see `training.fit`.
+        dual: dual variable of the penalty at the start, as fine-tuning left it.
         seed: order of the samples.
         device: of torch.
         completes: whether Ctrl-C keeps the best epoch so far; else it is raised.
@@ -112,33 +120,55 @@ def learn_with_rounding(
     val = monitor.dataset.val
     before = evaluate(graph, val)
 
-    def integer_accuracy(network: SNNGraph) -> float:
-        return evaluate(*form(network, val)).accuracy
+    def measure(network: SNNGraph) -> Evaluation:
+        return evaluate(*form(network, val))
 
-    accuracy = integer_accuracy(graph)
-    lost = before.accuracy - accuracy
+    integers = measure(graph)
+    lost = before.accuracy - integers.accuracy
     if lost <= TOLERANCE:
         return None
     use = monitor.measure_with_training(graph)
-    target = before.synops.total / use.active_use if use.active_use else None
+    target = integers.synops.total / use.active_use if use.active_use else None  # what learns emits the spikes of the integers
     recipe = Recipe(
-        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, keeps_zeros=True,
+        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
     note = None if progress is None else (lambda facts: progress({**facts, "stage": "learn with rounding"}))
-    tuned = fit(graph, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
-    learnt = tuned.graph
-    if target is not None:
-        learnt = scale_thresholds(learnt, lambda network: monitor.measure_with_training(network).active_use)
-    after = monitor.measure_with_training(learnt)
-    better = integer_accuracy(learnt)
-    exceeded = use.met and not after.met
-    kept = better > accuracy and not exceeded
+    start, batches = graph, 0
+    best = last = _Measured(graph=graph, use=use, accuracy=integers.accuracy)
+    for _ in range(CYCLES):
+        tuned = fit(start, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
+        start, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
+        learnt = tuned.graph if target is None else _hold_budget(tuned.graph, monitor)
+        last = _Measured(graph=learnt, use=monitor.measure_with_training(learnt), accuracy=measure(learnt).accuracy)
+        if last.accuracy > best.accuracy and (last.use.met or not use.met):
+            best = last
+        if tuned.interrupted or before.accuracy - best.accuracy <= ENOUGH:
+            break
+    kept = best.graph is not graph
     return RoundedLearning(
-        graph=learnt if kept else graph, use=after if kept else use, batches=tuned.batches, lost=lost,
-        left=before.accuracy - better, kept=kept, exceeded=better > accuracy and exceeded,
-        interrupted=tuned.interrupted,
+        graph=best.graph, use=best.use, batches=batches, lost=lost, kept=kept, interrupted=tuned.interrupted,
+        left=before.accuracy - (best if kept else last).accuracy, exceeded=not kept and last.accuracy > best.accuracy,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """A network, its use of the budgets, and the accuracy of its integers on validation."""
+
+    graph: SNNGraph
+    use: BudgetUse
+    accuracy: float
+
+
+def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor) -> SNNGraph:
+    """Return a network whose thresholds, and where these are not enough its smallest weights, hold the budgets of its spikes."""
+
+    def relative_use(network: SNNGraph) -> float:
+        return monitor.measure_with_training(network).active_use
+
+    graph = scale_thresholds(graph, relative_use)
+    return zero_weights(graph, evaluate(graph, monitor.dataset.val).counts, relative_use)
 
 
 def note_only_width(levers: str | tuple[str, ...] | None, deployed: Sequence[DeployedForm], chip: ChipCosts | None) -> list[str]:
