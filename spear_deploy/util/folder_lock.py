@@ -44,6 +44,7 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         place.mkdir(parents=True, exist_ok=True)
         handle = _lock(place)
     except OSError as error:
+        _remove_empty(made)
         raise FileError(f"folder '{place}': cannot be written ({error.strerror}); {advise_place(error)}") from error
     try:
         sweep(place)
@@ -54,9 +55,14 @@ def own_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):
             (place / LOCK).unlink()
         os.close(handle)
-        for parent in made:
-            with suppress(OSError):  # not empty: something was written
-                parent.rmdir()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, up to the first in which something was written."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def require_kept(folder: str | os.PathLike[str], results: Iterable[str], *inputs: object) -> None:
@@ -97,11 +103,21 @@ def _lock(place: Path) -> int:
                 raise
         with suppress(FileNotFoundError):
             if os.fstat(handle).st_ino == (place / LOCK).stat().st_ino:
-                facts = {"pid": os.getpid(), "command": " ".join(sys.argv)[:500]}
-                os.truncate(handle, 0)
-                os.pwrite(handle, json.dumps(facts).encode(), 0)
+                try:
+                    _write_holder(handle)
+                except OSError:  # a full disk: this process would hold the lock until it ends
+                    (place / LOCK).unlink()
+                    os.close(handle)
+                    raise
                 return handle
         os.close(handle)  # its holder removed the file meanwhile: take the new one
+
+
+def _write_holder(handle: int) -> None:
+    """Write this process into the file of a lock."""
+    facts = {"pid": os.getpid(), "command": " ".join(sys.argv)[:500]}
+    os.truncate(handle, 0)
+    os.pwrite(handle, json.dumps(facts).encode(), 0)
 
 
 def _read_holder(handle: int) -> str:

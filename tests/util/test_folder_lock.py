@@ -1,5 +1,6 @@
 """A folder belongs to one run; what killed runs left is removed."""
 
+import errno
 import fcntl
 import json
 import os
@@ -42,6 +43,20 @@ def test_a_second_run_learns_who_holds_the_folder(tmp_path):
     with own_folder(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_neither_a_folder_nor_a_lock(tmp_path, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fill)
+        with pytest.raises(FileError, match="cannot be written .No space left on device.; free some space, and run the command"):
+            with own_folder(tmp_path / "a" / "b"):
+                raise AssertionError("the lock was not written")
+    assert os.listdir(tmp_path) == []
+    with own_folder(tmp_path / "a" / "b"):  # by the same process, once there is space
+        pass
 
 
 def test_a_killed_run_holds_nothing(tmp_path):
