@@ -26,7 +26,7 @@ from spear_deploy.budget.notes import (
     note_axon_types,
     note_balance,
     note_chip,
-    note_lost_weights,
+    note_levels,
     note_open_loads,
     note_open_rows,
     note_packing,
@@ -257,7 +257,7 @@ def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow])
 
 
 def _list_kinds(on_chip: _OnChip) -> Iterator[BudgetRow]:
-    return check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.populations, on_chip.bits, on_chip.unsupported)
+    return check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.placement, on_chip.bits, on_chip.unsupported)
 
 
 def _sort_rows(graph: SNNGraph, rows: Iterable[BudgetRow]) -> tuple[BudgetRow, ...]:
@@ -282,7 +282,7 @@ def _list_notes(
     if not is_input_known and not takes_current(profile):
         yield f"input: taken as spikes; values that are not coded as spikes (a current) cannot be sent to {profile.name}"
     yield from note_axon_types(integer)
-    yield from note_lost_weights(integer)
+    yield from note_levels(integer)
     yield from note_replaced(on_chip.replaced, profile.name)
     yield from note_readout(on_chip.populations, on_chip.unsupported)
     yield from note_chip(on_chip.graph, profile)

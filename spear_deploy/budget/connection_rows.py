@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.budget.axon_room import find_crowded, find_further_axons
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.geometry import find_unchecked_geometry
 from spear_deploy.budget.unsupported import Unsupported, list_extra_delays
@@ -29,9 +30,9 @@ from spear_deploy.network import (
     sends_several,
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
-from spear_deploy.quantize.palette import AXONS
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
@@ -75,7 +76,8 @@ def check_connections(
     if dense and profile.chip.dense_layers.max_value is not None:
         yield from check_limit("dense_layers", CHIP, len(dense), profile.chip.dense_layers, capacity=False)
     readers = [p for p in populations if any(s.name == INPUT for q in p.projections for s in q.sources)]
-    yield from check_limit("destinations", INPUT, len(readers), profile.core.destinations, capacity=False)
+    if profile.synapse_memory.format.value != "crossbar":  # to a crossbar an input is sent once for each axon
+        yield from check_limit("destinations", INPUT, len(readers), profile.core.destinations, capacity=False)
 
 
 def _max_fan_in(population: Population, profile: HardwareProfile) -> int:
@@ -153,12 +155,13 @@ def _check_maps(population: Population, profile: HardwareProfile) -> Iterator[Bu
 def check_layer_kinds(
     graph: SNNGraph,
     profile: HardwareProfile,
-    populations: Sequence[Population],
+    placement: Placement,
     weight_bits: Mapping[str, int],
     findings: Sequence[Unsupported],
 ) -> Iterator[BudgetRow]:
     """Yield the rows of formats and kinds, layer by layer."""
-    by_name = {population.name: population for population in populations}
+    by_name = {population.name: population for population in placement.populations}
+    crowded = find_crowded(graph, placement, profile) if find_further_axons(graph) else set()
     by_layer: dict[str, dict[str, list[Unsupported]]] = {}
     for finding in findings:
         by_layer.setdefault(finding.layer, {}).setdefault(finding.resource, []).append(finding)
@@ -168,7 +171,7 @@ def check_layer_kinds(
         missing = by_layer.get(layer.name, {})
         if layer.name in by_name:
             yield from _check_formats(by_name[layer.name], profile, weight_bits)
-        yield from _check_palette(graph, layer, profile)
+        yield from _check_palette(graph, layer, profile, is_crowded=layer.name in crowded)
         yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
             yield _check_kind(layer, profile, missing.get("layer_kind", []))
@@ -194,12 +197,18 @@ def _check_formats(population: Population, profile: HardwareProfile, weight_bits
             remedy=f"quantise to {max_bits} bits" if status == "over" else "",
         )
     delay = max((steps for _, steps in list_extra_delays(population, profile)), default=0)
+    ways = population.projections
     if delay > 0 and profile.weights.delay_max_steps.value != "unlimited":
         limit, free = profile.weights.delay_max_steps.max_value, profile.weights.delay_free_steps.max_value
         status, remedy = classify_use(delay, limit, capacity=False), ""
         if status == "ok" and free is not None and delay > free:
             status = "unchecked"
             remedy = f"delays above {free} steps leave fewer neurons on a core; how many is not published"
+        elif status == "ok" and profile.synapse_memory.format.value == "crossbar" and any(p.mixed_delays for p in ways):
+            status = "unchecked"
+            remedy = (
+                "a source whose synapses differ in delay takes an axon, and a copy of its neuron, for each delay; one is placed"
+            )
         elif status == "over":
             remedy = f"let a layer that passes spikes on lie in between, one for each {delay - (limit or 0)} steps too many"
         yield BudgetRow(
@@ -207,7 +216,7 @@ def _check_formats(population: Population, profile: HardwareProfile, weight_bits
         )
 
 
-def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> list[BudgetRow]:
+def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, is_crowded: bool) -> list[BudgetRow]:
     leaf = profile.connectivity.weight_palette
     if not isinstance(layer.synapse, WEIGHTED) or isinstance(layer.synapse, Scale) or leaf.value == "unlimited":
         return []
@@ -217,12 +226,11 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> l
     if not graph.is_integer:
         return check_limit(PALETTE, layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
     used = max_distinct_weights(layer.synapse.weight)
-    findings = graph.metadata.get("quantization", {}).get("findings", ())
-    axons = max([row["stored"] for row in findings if row["what"] == AXONS and row["layer"] == layer.name], default=0)
-    room = profile.core.axons_in.max_value
-    if used <= leaf.max_value and room is not None and axons > room:
-        reason = f"{axons:,.0f} axons, one for each type of a source's weights, of which a core of {profile.name} has {room:,.0f}"
-        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{reason}; how they share cores is not worked out")
+    if used <= leaf.max_value and is_crowded:
+        sources, axons = find_further_axons(graph)[layer.name]
+        reason = f"its sources take {axons:,} axons, one for each type of their weights, of which {sources:,} are placed"
+        open_part = "whether the others, and a copy of a neuron in front of each, find room is not worked out"
+        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{reason}; {open_part}")
     remedy = level if used > leaf.max_value else ""
     return check_limit(PALETTE, layer.name, used, leaf, capacity=False, remedy=remedy)
 

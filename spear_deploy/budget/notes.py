@@ -17,7 +17,8 @@ from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.quantize.palette import AXONS
-from spear_deploy.quantize.weighted_inputs import V_MIN, WEIGHTS_LOST, describe_lost_weights
+from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
+from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural, unit_noun
 
 
@@ -59,11 +60,11 @@ def note_axon_types(integer: SNNGraph) -> Iterator[str]:
             )
 
 
-def note_lost_weights(integer: SNNGraph) -> Iterator[str]:
-    """Yield a note on each layer of integers of which all weights round to 0."""
+def note_levels(integer: SNNGraph) -> Iterator[str]:
+    """Yield a note on each layer of integers of whose weights one or two levels are left, or none."""
     for row in integer.metadata.get("quantization", {}).get("findings", ()):
-        if row["what"] == WEIGHTS_LOST:
-            yield f"weights: {describe_lost_weights(row)}"
+        if row["what"] in (WEIGHTS_LOST, FEW_LEVELS):
+            yield f"weights: {describe_levels(row)}"
 
 
 def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Iterator[str]:

@@ -132,6 +132,7 @@ class Projection:
         input_map, output_map: positions of the map in front of the weights and of the map behind them, pools left out.
         pool_axes: of a dense layer: the axes of the pools in front of it.
         signed: whether a weight is below 0.
+        mixed_delays: whether synapses from one neuron differ in delay.
         nonzero: which weights are not zero, bool (outputs, kernel channels, *taps or *positions), or a `SparseMatrix`
             (outputs, kernel channels · positions); None where all are, or where zeros do not matter.
     """
@@ -152,6 +153,7 @@ class Projection:
     input_map: Shape = ()
     output_map: Shape = ()
     pool_axes: tuple[Axis, ...] = ()
+    mixed_delays: bool = False
     signed: bool = field(default=True, compare=False)
     nonzero: Weights | None = field(default=None, compare=False, repr=False)
 
@@ -427,7 +429,17 @@ def _merge(parts: Sequence[Projection], graph: SNNGraph) -> Projection:
     masks = [part.nonzero for part in parts if part.nonzero is not None]
     nonzero = reduce(np.logical_or, masks) if len(masks) == len(parts) else None
     widest = max(parts, key=lambda part: float(np.abs(_weight(graph, part)).max()))
-    return replace(widest, sources=sources, signed=any(part.signed for part in parts), nonzero=nonzero)
+    signed, mixed = any(part.signed for part in parts), _has_mixed_delays(parts, graph)
+    return replace(widest, sources=sources, signed=signed, nonzero=nonzero, mixed_delays=mixed)
+
+
+def _has_mixed_delays(parts: Sequence[Projection], graph: SNNGraph) -> bool:
+    """Return whether a neuron has weights that are not zero in parts of different delays."""
+    reading: dict[tuple[SpikeSource, ...], Array] = {}
+    for part in parts:
+        columns = (_weight(graph, part) != 0).any(axis=0)
+        reading[part.sources] = reading.get(part.sources, False) | columns
+    return bool((np.sum(list(reading.values()), axis=0) > 1).any())
 
 
 def _weight(graph: SNNGraph, part: Projection) -> Weights:

@@ -25,6 +25,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
+from spear_deploy.quantize.weight_levels import report_levels
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs, require_neurons
 
 
@@ -68,6 +69,7 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
     largest = max_weight(family, settings.weight_bits)
     layers: dict[str, Layer] = {}
     scales: dict[str, float] = {}
+    findings: list[dict[str, Any]] = []
     for layer in collect_neuron_inputs(graph, settings.kind, 1.0, family=family):
         if type(layer.neuron) not in rule.models:
             names = ", ".join(model.__name__ for model in rule.models)
@@ -78,9 +80,12 @@ def lower(graph: SNNGraph, settings: LoweringSettings, family: str, *, float_run
             )
         scales[layer.name] = scale = _choose_scale(layer, largest, settings)
         for name, synapse in layer.stored.items():
-            layers[name] = replace(graph[name], synapse=replace(synapse, weight=np.rint(synapse.weight * scale) / scale))
+            whole = np.rint(synapse.weight * scale)
+            findings += report_levels(name, synapse, replace(synapse, weight=whole), settings.weight_bits + (not rule.sign_bit))
+            layers[name] = replace(graph[name], synapse=replace(synapse, weight=whole / scale))
     require_neurons(graph, layers)
     facts = {"format": family, "weight_bits": settings.weight_bits, "scale": scales, "states": rule.states, "input_events_max": 1}
+    facts |= {"findings": findings} if findings else {}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
 
 

@@ -32,6 +32,7 @@ from spear_deploy.quantize.fold import mean_factor, replace_mean_by_sum
 from spear_deploy.quantize.fuse_weights import emits_current
 from spear_deploy.quantize.scaled_weights import ScaledSynapse
 from spear_deploy.quantize.shared_cells import SharedCells, find_shared_cells
+from spear_deploy.quantize.weight_levels import report_levels
 from spear_deploy.simulator import InputKind, neurons
 from spear_deploy.simulator.synapse_math import apply_synapse
 from spear_deploy.util.number_format import plural
@@ -39,8 +40,7 @@ from spear_deploy.util.number_format import plural
 RESET_DELAY = "reset_delay"
 V_MIN = "v_min"
 MAX_SPIKES = "max_spikes"
-WEIGHTS_LOST = "weights_lost"
-"""What findings name: a reset one step late, a lower bound of v, several spikes in a step, weights that all round to 0."""
+"""What findings name: a reset one step late, a lower bound of v, several spikes in a step."""
 SAME_GAIN = 1e-6
 """Relative difference below which two gains are one: they are products of parameters in float32, each rounded by up to 6e-8."""
 
@@ -416,7 +416,7 @@ class IntegerLayer:
 
 def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], facts: Mapping[str, Any]) -> SNNGraph:
     """Return the integer network, with a finding where the chips reset in the step of the spike and the network one step later,
-    where they send fewer spikes in a step, and where nothing is left of a layer's weights.
+    where they send fewer spikes in a step, and where few levels of a layer's weights are left, or none.
 
     Args:
         graph: the floating-point network.
@@ -444,7 +444,11 @@ def assemble_network(graph: SNNGraph, integers: Mapping[str, IntegerLayer], fact
         {"layer": name, "what": RESET_DELAY, "given": 1, "stored": 0} for name in integers if resets_late(graph[name].neuron)
     ]
     moved += [_report_max_spikes(name, graph[name], layers[name]) for name in integers if _sends_fewer(graph[name], layers[name])]
-    moved += [finding for name in replaced for finding in _report_lost_weights(name, graph[name], layers[name])]
+    for integer in integers.values():
+        sign_apart = not getattr(getattr(integer.neuron, "FORMAT", None), "sign_bit", True)
+        for name, synapse in integer.synapses.items():
+            bits = facts.get("layer_bits", {}).get(name, facts["weight_bits"]) + sign_apart
+            moved += report_levels(name, graph[name].synapse, synapse, bits)
     facts = {**facts, **({"findings": [*facts.get("findings", ()), *moved]} if moved else {})}
     return graph.with_layers(layers, metadata={**graph.metadata, "quantization": facts})
 
@@ -497,27 +501,6 @@ def _report_max_spikes(name: str, layer: Layer, integer: Layer) -> dict[str, Any
         "given": find_max_spikes(layer.neuron),
         "stored": find_max_spikes(integer.neuron),
     }
-
-
-def _report_lost_weights(name: str, layer: Layer, integer: Layer) -> list[dict[str, Any]]:
-    """Return a finding where all weights round to 0: about the largest, and the largest bias that is stored beside them."""
-    synapse: Any = layer.synapse
-    stored: Any = integer.synapse
-    if (stored.weight != 0).any() or not (synapse.weight != 0).any():
-        return []
-    bias = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
-    return [{"layer": name, "what": WEIGHTS_LOST, "given": float(np.abs(synapse.weight).max()), "stored": 0.0, "bias": bias}]
-
-
-def describe_lost_weights(finding: Mapping[str, Any]) -> str:
-    """Return a sentence about a layer of which all weights round to 0, from the finding of its quantization."""
-    cause, remedy = "of its neurons", "bring them to one size, or merge layers of weights whose sums add up"
-    if finding["bias"] > finding["given"]:
-        cause, remedy = f"of its bias of up to {finding['bias']:g}", "lower the bias"
-    return (
-        f"layer '{finding['layer']}': all its weights, of up to {finding['given']:g}, round to 0 at the scale {cause}, "
-        f"so that its neurons take no spikes; {remedy}"
-    )
 
 
 def store_synapse(synapse: Any, *, weight: Any, bias: Array | None = None, exponent: int = 0) -> Synapse:

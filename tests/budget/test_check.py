@@ -449,7 +449,7 @@ def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
         report = check(each, load_profile("truenorth"))
         (row,) = (row for row in report.rows if row.status == "unchecked")
         assert (row.resource, report.verdict) == ("weight_palette", "unchecked")
-        assert "of a source's weights, of which a core of truenorth has 256; how they share cores" in row.remedy
+        assert "axons, one for each type of their weights, of which 200 are placed; whether the others" in row.remedy
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
     two = override_facts(load_profile("truenorth"), {"connectivity.weight_palette": 2})
     report = check(graph, two)
@@ -481,3 +481,50 @@ def test_a_current_is_no_input_of_a_chip_whose_spikes_carry_no_value(chip: str, 
     assert not spikes.unsupported and not [note for note in spikes.notes if note.startswith("input: ")]
     notes = [note for note in check(net, profile).notes if note.startswith("input: taken as spikes; values")]
     assert len(notes) == len(found)
+
+
+def delayed(kind: str) -> SNNGraph:
+    """Return two layers of weights from the input, of which one arrives three steps late: by source, or by synapse."""
+    weight = np.arange(1.0, 61.0).reshape(6, 10) % 2 + 1
+    late = np.zeros((6, 10), bool)
+    if kind == "sources":
+        late[:, :4] = True
+    else:
+        late[:3, :4] = True
+    layers = [Layer(name=name, synapse=Dense(weight=weight * part)) for name, part in (("now", ~late), ("late", late))]
+    edges = [Edge(source=INPUT, target="now"), Edge(source=INPUT, target="late", delay=3)]
+    edges += [Edge(source=name, target="n") for name in ("now", "late")]
+    return SNNGraph(layers=(*layers, Layer(name="n", neuron=IF())), edges=tuple(edges), input_shape=(10,), output="n")
+
+
+@pytest.mark.parametrize(("kind", "status"), [("sources", "ok"), ("synapses", "unchecked")])
+def test_synapses_of_one_source_that_differ_in_delay_take_axons_of_a_crossbar_that_are_not_placed(kind: str, status: str) -> None:
+    report = check(delayed(kind), load_profile("truenorth"))
+    (row,) = (row for row in report.rows if row.resource == "delay")
+    assert (row.where, row.used, row.limit, row.status) == ("n", 3, 14, status)
+    assert ("takes an axon, and a copy of its neuron, for each delay; one is placed" in row.remedy) == (status == "unchecked")
+    (row,) = (row for row in check(delayed(kind), LOIHI2).rows if row.resource == "delay")
+    assert row.status == "ok"
+
+
+def test_further_axons_of_truenorth_are_open_where_copies_of_neurons_may_find_no_room() -> None:
+    """A layer of four weights a neuron reads 100 neurons on one core: 100 further axons to each type, each with a neuron."""
+    rng = np.random.default_rng(0)
+
+    def verdict(hidden: int) -> tuple[str, list[str]]:
+        layers = [
+            Layer(name="a", synapse=Dense(weight=np.ones((hidden, 5))), neuron=IF()),
+            Layer(name="b", synapse=Dense(weight=rng.normal(size=(8, hidden))), neuron=IF()),
+        ]
+        report = check(chain(layers, input_shape=(5,)), load_profile("truenorth"))
+        return report.verdict, [row.where for row in report.rows if row.status == "unchecked"]
+
+    assert verdict(40) == ("fits", [])
+    assert verdict(100) == ("unchecked", ["b"])
+
+
+def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
+    layers = tuple(Layer(name=name, synapse=Dense(weight=np.ones((9, 7))), neuron=IF()) for name in "ab")
+    edges = tuple(Edge(source=INPUT, target=name) for name in "ab")
+    report = check(SNNGraph(layers=layers, edges=edges, input_shape=(7,), output="b"), load_profile("truenorth"))
+    assert not [row for row in report.rows if row.resource == "destinations" and row.where == INPUT] and not report.over

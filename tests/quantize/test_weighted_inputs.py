@@ -16,8 +16,8 @@ from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize, quantize_input, xylo
 from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.quantize.fold import replace_mean_by_sum
+from spear_deploy.quantize.weight_levels import WEIGHTS_LOST
 from spear_deploy.quantize.weighted_inputs import (
-    WEIGHTS_LOST,
     LoweringSettings,
     NeuronInput,
     collect_neuron_inputs,

@@ -16,7 +16,8 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.rounding import LayerRounding
 from spear_deploy.quantize.integrate_and_fire import FLOOR
 from spear_deploy.quantize.palette import AXONS
-from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY, WEIGHTS_LOST, describe_lost_weights
+from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
+from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import ChipRun, SpikeCounts
 from spear_deploy.util.number_format import plural
@@ -138,8 +139,8 @@ def find_changed_parameters(integer: SNNGraph) -> Iterator[Finding]:
         name, what, given, stored = (reported[key] for key in ("layer", "what", "given", "stored"))
         if what in (RESET_DELAY, MAX_SPIKES):
             continue
-        if what == WEIGHTS_LOST:
-            yield Finding(code=WEIGHTS_LOST, layer=name, value=float(given), text=describe_lost_weights(reported))
+        if what in (WEIGHTS_LOST, FEW_LEVELS):
+            yield Finding(code=what, layer=name, value=float(given), text=describe_levels(reported))
             continue
         if what == "spikes_per_step":
             text = (
