@@ -64,7 +64,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with last_guard.stop_on_signals():
+            with last_guard.stop_on_signals(lambda: ctx.invoked_subcommand):
                 return super().invoke(ctx)
         except SpearError as error:
             _name_adapting(ctx, error)

@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,8 @@ STOPPING = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Signals that end a command, with their exit codes (128 + number)."""
 GRACE_S = 3.0
 """Seconds in which a command ends after a signal, before it is stopped again."""
+COMPLETING = ("prune",)
+"""Commands that complete the best result so far after the first Ctrl-C."""
 STILL_AT_WORK = "stopping: the best result so far is completed first; Ctrl-C again ends without it"
 PLACES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.EDQUOT)
 """Errors of the system about the name or the place of a file, which the user can mend."""
@@ -38,12 +40,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[None]:
+def stop_on_signals(read_command: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Raise KeyboardInterrupt in the block on Ctrl-C, SIGTERM and SIGHUP; where signals are ignored (nohup) they stay so.
 
-    A search and a fine-tuning catch the first one, and complete the best result so far. Where that takes longer than `GRACE_S`,
-    stderr says so after Ctrl-C. After the other signals, which a kill follows, and after another Ctrl-C the exception is
-    raised again until the block ends.
+    The commands of `COMPLETING` catch the first one, and complete the best result so far. Where that takes longer than `GRACE_S`,
+    stderr says so after Ctrl-C. In all others, after the other signals, which a kill follows, and after another Ctrl-C the
+    exception is raised again until the block ends: one that comes within a callback of a library is lost.
+
+    Args:
+        read_command: returns the name of the command that runs.
     """
     before: dict[int, Any] = {}
     owner = os.getpid()
@@ -55,7 +60,7 @@ def stop_on_signals() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def stop_again(_: int, __: Any) -> None:
-        if received == [signal.SIGINT]:
+        if received == [signal.SIGINT] and read_command() in COMPLETING:
             signal.setitimer(signal.ITIMER_REAL, 0)
             with suppress(OSError):  # not by sys.stderr, in whose own code the signal may have come
                 os.write(2, f"{chr(10) * os.isatty(2)}{STILL_AT_WORK}\n".encode())

@@ -135,7 +135,7 @@ WORK_ON = """
 import signal, sys, time, click
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started under
 from spear_deploy.cli import last_guard, main
-last_guard.GRACE_S = 0.3
+last_guard.GRACE_S, last_guard.COMPLETING = 0.3, sys.argv[2:]
 @main.command("work")
 def work():
     for part in ("search", "fine-tune"):  # each ends early after an interrupt, as those of pruning do
@@ -150,10 +150,9 @@ main(["work"])
 """
 
 
-def work_on(seconds):
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORK_ON, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def work_on(seconds, completing=("work",)):
+    command = [sys.executable, "-c", WORK_ON, str(seconds), *completing]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "search\n"
     return process
 
@@ -174,6 +173,13 @@ def test_work_that_goes_on_is_stopped_again_after_term_and_a_second_ctrl_c(numbe
             assert process.stdout.readline() in ("fine-tune\n", "done\n")
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code and stderr.removeprefix(f"{last_guard.STILL_AT_WORK}\n") == "interrupted\n"
+
+
+def test_a_command_that_completes_nothing_ends_though_its_first_ctrl_c_is_lost():
+    process = work_on(60, completing=())
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stderr == "interrupted\n"
 
 
 def test_a_second_ctrl_c_while_libraries_clean_up_shows_no_traceback():
