@@ -31,9 +31,10 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.short_learning import PEAK, ROUNDED_PEAK, make_short_recipe
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
-from spear_deploy.training.fit import fit, limit_threads
+from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.training.recipe import Recipe
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 

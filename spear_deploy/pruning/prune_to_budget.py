@@ -36,6 +36,7 @@ from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import RoundedLearning, learn_with_rounding
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.training.recipe import Recipe
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 
@@ -79,19 +80,20 @@ def prune_to_budget(
         BudgetError: a budget is below the use of the narrowest network, or bits are the only lever and do not help.
     """
     begin = time.perf_counter()
-    monitor = BudgetMonitor(graph.with_full_weights(), dataset, settings.budgets, deployed, chip)
-    task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress)
-    doubts = _show_doubts(task)
-    use = monitor.measure(task.graph)
-    if use.met and dataset.full is None:
-        return summarize_unpruned(task, use, _learn_stated_bits(task), doubts)
-    planned = _plan(task) if search_result is None else PlannedPruning(task=task, search=search_result, is_given=True)
-    planned_at = time.perf_counter()
-    tuned = _tune(planned)
-    notes = [*doubts, *note_pruning(tuned)]
-    end = time.perf_counter()
-    seconds = {**planned.search.seconds, "fine_tune": end - planned_at, "prune": end - begin}
-    return summarize_tuned(tuned, notes, seconds)
+    with limit_threads(graph):
+        monitor = BudgetMonitor(graph.with_full_weights(), dataset, settings.budgets, deployed, chip)
+        task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress)
+        doubts = _show_doubts(task)
+        use = monitor.measure(task.graph)
+        if use.met and dataset.full is None:
+            return summarize_unpruned(task, use, _learn_stated_bits(task), doubts)
+        planned = _plan(task) if search_result is None else PlannedPruning(task=task, search=search_result, is_given=True)
+        planned_at = time.perf_counter()
+        tuned = _tune(planned)
+        notes = [*doubts, *note_pruning(tuned)]
+        end = time.perf_counter()
+        seconds = {**planned.search.seconds, "fine_tune": end - planned_at, "prune": end - begin}
+        return summarize_tuned(tuned, notes, seconds)
 
 
 def _show_doubts(task: PruneTask) -> list[str]:

@@ -33,8 +33,9 @@ from spear_deploy.pruning.short_learning import OVERSHOOT, make_short_recipe
 from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zero_weight_share
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import fit, limit_threads
+from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.number_format import number
 from spear_deploy.util.progress import Progress

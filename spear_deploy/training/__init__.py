@@ -9,8 +9,9 @@ torch is imported only where something learns.
 
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import BATCH, Evaluation, QuickEvaluation, evaluate, quick_evaluate
-from spear_deploy.training.fit import fine_tune, fit, limit_threads, train
+from spear_deploy.training.fit import fine_tune, fit, train
 from spear_deploy.training.recipe import Fit, Recipe
+from spear_deploy.training.threads import limit_threads
 
 __all__ = [
     "BATCH",

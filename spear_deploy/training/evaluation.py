@@ -16,6 +16,7 @@ from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.simulator.synops import SynOps, count_synops, synops_per_spike
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.times import timed_stage
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
         cost[INPUT] = np.zeros(graph.input_shape)
     decisions, per_sample, counts = [], [], None
     for x, _ in split.batches(BATCH):
-        run = simulate(graph, x, kind=split.kind, record=["spikes"])
+        with limit_threads(graph):
+            run = simulate(graph, x, kind=split.kind, record=["spikes"])
         decisions.append(decide(run.output, graph))
         spikes = {INPUT: x, **run.spikes}
         # spikes (T, B, *shape) · cost (*shape) → (B,)

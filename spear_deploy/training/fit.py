@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,18 +12,15 @@ from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
-from spear_deploy.training.evaluation import BATCH
 from spear_deploy.training.recipe import Fit, Recipe
 from spear_deploy.training.silent_outputs import revive_outputs
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.training.trainer import RemoveWeights, Trainer
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
     from spear_deploy.norse.network import NorseNetwork
-
-MAX_SINGLE_THREAD_NEURONS = 1_000_000
-"""Neurons in a batch below which one thread is used."""
 
 
 def train(
@@ -127,6 +122,9 @@ def fit(
     if has_host_readout(graph):
         rounding, remove = _join_rounding(rounding), _join_removal(remove)
     graph = join_readout(graph)
+    require_packages("torch", "norse", user="training")
+    import torch  # noqa: F401, loaded before its threads are limited
+
     with limit_threads(graph):
         graph = revive_outputs(graph, dataset.train) if recipe.revives_outputs else graph
         result = Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
@@ -152,21 +150,3 @@ def _join_removal(remove: RemoveWeights | None) -> RemoveWeights | None:
         return None
     chosen = remove
     return lambda graph, share: join_readout(chosen(split_readout(graph), share))
-
-
-@contextmanager
-def limit_threads(graph: SNNGraph) -> Iterator[None]:
-    """Let torch use one thread within this context, if the network is small.
-
-    On small networks more threads gain little, lose much on a busy machine, and let sums depend on their number.
-    """
-    require_packages("torch", "norse", user="training")
-    import torch
-
-    before = torch.get_num_threads()
-    if BATCH * graph.neurons < MAX_SINGLE_THREAD_NEURONS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

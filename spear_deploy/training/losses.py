@@ -14,6 +14,7 @@ from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import read_on_host
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 from spear_deploy.training.synops_penalty import SynOpsPenalty
+from spear_deploy.training.threads import limit_threads
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,8 @@ def average_outputs(graph: SNNGraph, split: Split) -> Array:
     Those of a readout on the host are its values.
     """
     means, per_class = [], count_per_class(graph)
-    for x, _ in split.batches(BATCH):
-        output = read_on_host(graph, simulate(graph, x, kind=split.kind).output)
-        means.append(average_classes(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32), per_class))
+    with limit_threads(graph):
+        for x, _ in split.batches(BATCH):
+            output = read_on_host(graph, simulate(graph, x, kind=split.kind).output)
+            means.append(average_classes(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32), per_class))
     return np.concatenate(means)

@@ -15,7 +15,8 @@ from spear_deploy.pruning.search.recipes import search_recipes
 from spear_deploy.pruning.search.search import search
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.training.fit import limit_threads, train
+from spear_deploy.training.fit import train
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.workers import Workers, map_jobs
 from tests.training.test_fit import quick, toy_data, toy_network
 

@@ -53,8 +53,8 @@ from spear_deploy.pruning.short_learning import OVERSHOOT, PEAK, ROUNDED_PEAK
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import LayerWeightRemoval, fill_zero_weights, list_densities
-from spear_deploy.training.fit import limit_threads
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress

@@ -25,8 +25,9 @@ from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator
 from spear_deploy.pruning.tune.fit_weights import can_remove
 from spear_deploy.pruning.tune.thin_weights import thin_most
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.fit import fit, limit_threads
+from spear_deploy.training.fit import fit
 from spear_deploy.training.recipe import Fit, Recipe
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.number_format import number
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import Workers, map_jobs

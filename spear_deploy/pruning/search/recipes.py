@@ -30,8 +30,8 @@ from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.pruning.tune.thin_weights import fill_zero_weights
-from spear_deploy.training.fit import limit_threads
 from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import map_jobs

@@ -31,7 +31,7 @@ from spear_deploy.pruning.search.successive_halving import halve
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval
-from spear_deploy.training.fit import limit_threads
+from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.progress import Progress
 

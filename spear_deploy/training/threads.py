@@ -1,0 +1,51 @@
+"""One thread for small networks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+from spear_deploy.network.graph import SNNGraph
+
+SMALL_NEURONS = 15_625
+"""Neurons below which a network has one thread: a million in a batch of 64."""
+
+
+@contextmanager
+def limit_threads(graph: SNNGraph) -> Iterator[None]:
+    """Let torch and numpy's products use one thread within this context, if the network is small.
+
+    On small networks more threads gain little, lose much on a busy machine, and let sums depend on their number.
+    """
+    with ExitStack() as stack:
+        if graph.neurons < SMALL_NEURONS:
+            if (blas := _find_blas()) is not None:
+                stack.enter_context(blas.limit(limits=1, user_api="blas"))
+            if "torch" in sys.modules:  # else nothing of it runs
+                stack.enter_context(_one_torch_thread())
+        yield
+
+
+@cache
+def _find_blas() -> Any:
+    """Return the control of numpy's linear algebra; None where threadpoolctl, which comes with training, is not installed."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,69 @@
+"""Threads: a small network gives the same numbers with any number of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("threadpoolctl")
+pytest.importorskip("torch")
+
+import threadpoolctl
+import torch
+
+from spear_deploy.training import threads
+from spear_deploy.training.threads import limit_threads
+from tests.training.test_fit import toy_network
+
+PRINT_HINTS = """
+import hashlib
+import spear_deploy as sd
+from spear_deploy.data import load_data
+from spear_deploy.training.losses import average_outputs
+print(hashlib.sha256(average_outputs(sd.load("digits"), load_data("digits").train).tobytes()).hexdigest())
+"""
+
+
+def count_blas_threads():
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_the_outputs_of_a_teacher_do_not_depend_on_the_number_of_threads():
+    found = set()
+    for number in ("1", "2"):  # with these, products of numpy differ in the last digits
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": number, "OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number}
+        done = subprocess.run([sys.executable, "-c", PRINT_HINTS], env=env, capture_output=True, text=True, check=True)
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_a_small_network_has_one_thread_and_gives_back_the_others():
+    graph = toy_network(hidden=16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threadpoolctl.threadpool_limits(2, user_api="blas"):
+            outside = count_blas_threads()
+            with limit_threads(graph):
+                assert count_blas_threads() == {1} and torch.get_num_threads() == 1
+            assert count_blas_threads() == outside and torch.get_num_threads() == 2
+            with pytest.raises(ValueError, match="stop"), limit_threads(graph):
+                raise ValueError("stop")
+            assert count_blas_threads() == outside and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_large_network_keeps_its_threads(monkeypatch):
+    graph = toy_network(hidden=16)
+    monkeypatch.setattr(threads, "SMALL_NEURONS", graph.neurons)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with limit_threads(graph):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
