@@ -357,7 +357,7 @@ PRUNE = ("prune", "ten.snn", "--chip", "loihi2", "--data", "digits", "--out", "d
         ((*EXPLAIN, "--data", "digits", "--out", "r.npz"), 2, "--out needs --input"),
         (("simulate", "net.snn", "--input", "in.npz", "--data", "digits", "--out", "r.npz"), 2, "--data goes with --explain"),
         ((*EXPLAIN, "--input", "in.npz", "--samples", "3"), 2, "--samples goes with --data"),
-        ((*EXPLAIN, "--input", "wrong_y.npz"), 1, "y holds whole numbers of shape (2,), expected (3,), one whole number from 0 for each sample"),
+        ((*EXPLAIN, "--input", "wrong_y.npz"), 1, "y holds whole numbers of shape (2,), expected (3,), one whole number from 0"),
         ((*EXPLAIN, "--data", "digits"), 1, "labels go up to 9, the network has outputs 0..2"),
         (("simulate", "int.snn", "--chip", "loihi2", "--explain", "--input", "in.npz"), 1, "the network is quantised already"),
         (("simulate", "int.snn", "--input", "in.npz", "--backend", "norse", "--out", "r.npz"), 1, "Norse has floating point"),
