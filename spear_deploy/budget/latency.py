@@ -249,10 +249,9 @@ def _cycles(graph: SNNGraph, profile: HardwareProfile, model: CycleModel, placem
     c, d = _of(model.per_recurrent_synapse), _of(model.per_hidden_loop)
     e, f, g = _of(model.per_output_synapse), _of(model.per_hidden_neuron), _of(model.per_output_neuron)
     s = _of(model.per_hidden_spike)
-    last = placement.populations[-1].name
-    hidden = [population for population in placement.populations if population.name != last]
-    n_hidden = sum(population.neurons for population in hidden)
-    n_in, n_out = int(np.prod(graph.input_shape)), placement.populations[-1].neurons
+    hidden = [population for population in placement.populations if not population.output]
+    n_in, n_hidden = int(np.prod(graph.input_shape)), sum(population.neurons for population in hidden)
+    n_out = sum(population.neurons for population in placement.populations if population.output)
     scale = counts.steps * counts.samples
     p_in = float(np.sum(counts.sent[INPUT])) / (scale * n_in)
     spikes = sum(float(np.sum(counts.sent[population.name])) for population in hidden if population.name in counts.sent)

@@ -72,6 +72,33 @@ def test_the_cycles_of_xylo_are_the_published_sum() -> None:
     assert (pace.limit, pace.unit) == (50e6, "Hz")
 
 
+def test_a_hidden_layer_that_stands_behind_the_output_is_none_of_its_neurons() -> None:
+    """Hidden neurons that the first ones read a step later may stand anywhere in the graph."""
+    graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
+    layers = [Layer(name="to", synapse=Dense(weight=np.ones((5, 20))), neuron=IF())]
+    layers += [Layer(name="fro", synapse=Dense(weight=np.ones((20, 5))))]
+    pairs = [("hid", "to", 0), ("to", "fro", 1), ("fro", "hid", 0)]
+    edges = [*graph.edges, *(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)]
+    sent = {INPUT: np.full(4, 10), "hid": np.full(20, 6), "to": np.full(5, 6), "out": np.full(3, 20)}
+    counts = SpikeCounts(sent=sent, steps=10, samples=2)
+    for ordered in ((*graph.layers, *layers), (*graph.layers[:3], *layers, graph["out"])):
+        net = replace(graph, layers=ordered, edges=edges)
+        placement = place(net, chip)
+        assert placement.populations[-1].name == ("to" if ordered[-1].name == "fro" else "out")
+        (load,) = find_step_loads(net, chip, placement, counts)
+        fan_out = (20 * 20 + 2 * 5 * 20) / 25
+        assert load.used == pytest.approx(by_vendor(4, 25, 3, fan_out, 0.5, 0.3) * 1.2 / 1e-2)
+
+
+def test_an_output_of_two_layers_that_are_added_has_the_neurons_of_both() -> None:
+    graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
+    layers = [Layer(name="out2", synapse=Dense(weight=np.ones((3, 20))), neuron=IF()), Layer(name="sum")]
+    edges = [*graph.edges, Edge(source="hid", target="out2"), *(Edge(source=name, target="sum") for name in ("out", "out2"))]
+    net = replace(graph, layers=(*graph.layers, *layers), edges=edges, output="sum")
+    (load,) = find_step_loads(net, chip, place(net, chip), None)
+    assert load.worst == pytest.approx(by_vendor(4, 20, 6, 20, 1.0, 1.0) * 1.2 / 1e-2)
+
+
 def test_weights_of_zero_take_no_cycles_of_xylo() -> None:
     """rockpool's Nhid_fanout_avg is the mean of abs(sign(weights)): 1.5 of 20 recurrent synapses a neuron here."""
     graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
