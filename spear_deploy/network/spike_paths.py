@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from spear_deploy.errors import UnsupportedError
@@ -136,9 +136,10 @@ def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
     return sorted({path for path, _ in reached if path.delay})
 
 
-def find_loops_without_neurons(graph: SNNGraph) -> set[str]:
-    """Return the layers without neuron that reach themselves through layers without neurons."""
-    plain = {layer.name for layer in graph.layers if layer.neuron is None}
+def find_loops_without_neurons(graph: SNNGraph, among: Collection[str] | None = None) -> set[str]:
+    """Return the layers without neuron that reach themselves through layers without neurons, all or those `among` a part."""
+    names = (layer.name for layer in graph.layers) if among is None else among
+    plain = {name for name in names if graph[name].neuron is None}
     following = {name: {edge.target for edge in graph.edges_from(name)} & plain for name in plain}
     while ends := {name for name, targets in following.items() if not targets}:
         following = {name: targets - ends for name, targets in following.items() if name not in ends}
@@ -146,33 +147,45 @@ def find_loops_without_neurons(graph: SNNGraph) -> set[str]:
 
 
 def find_spike_sources(graph: SNNGraph, name: str) -> list[tuple[str, int]]:
-    """Return (neuron layer, steps of delay) of all spikes that reach a layer, directly or through layers without neurons."""
+    """Return (neuron layer, steps of delay) of all spikes that reach a layer, directly or through layers without neurons.
+
+    A loop that has no neuron is followed once.
+    """
+    looping = find_loops_without_neurons(graph, {name, *_find_plain_layers_before(graph, name)})
+
+    def go_back(here: str, delay: int, passed: frozenset[str]) -> list[tuple[str, int, frozenset[str]]]:
+        passed |= {here} & looping
+        return [(edge.source, delay + edge.delay, passed) for edge in reversed(graph.edges_into(here))]
+
     sources: dict[tuple[str, int], None] = {}
-    seen: set[tuple[str, int]] = set()
-
-    def follow(target: str, delay: int, path: tuple[str, ...]) -> None:
-        for edge in graph.edges_into(target):
-            origin = (edge.source, delay + edge.delay)
-            if edge.source == INPUT or origin in seen:
-                continue
-            seen.add(origin)  # each layer once for each delay: many ways lead through a chain of diamonds
-            if graph[edge.source].neuron is not None:
-                sources[origin] = None
-            elif edge.source not in path:
-                follow(*origin, (*path, edge.source))
-
-    follow(name, 0, (name,))
+    # each layer once for each delay, as many ways lead through a chain of diamonds, and for each part of loops that was passed
+    seen: set[tuple[str, int, frozenset[str]]] = set()
+    waiting = go_back(name, 0, frozenset())
+    while waiting:
+        state = waiting.pop()
+        here, delay, passed = state
+        if here == INPUT or here in passed or state in seen:
+            continue
+        seen.add(state)
+        if graph[here].neuron is not None:
+            sources[here, delay] = None
+        else:
+            waiting += go_back(*state)
     return list(sources)
 
 
 def reads_input(graph: SNNGraph, name: str) -> bool:
     """Say whether the network's input reaches a layer, directly or through layers without neurons."""
-    waiting, seen = [name], {name}
+    before = {name, *_find_plain_layers_before(graph, name)}
+    return any(edge.source == INPUT for layer in before for edge in graph.edges_into(layer))
+
+
+def _find_plain_layers_before(graph: SNNGraph, name: str) -> set[str]:
+    """Return the layers without neurons from which a layer is reached through none but such."""
+    waiting, before = [name], set[str]()
     while waiting:
-        for edge in graph.edges_into(waiting.pop()):
-            if edge.source == INPUT:
-                return True
-            if graph[edge.source].neuron is None and edge.source not in seen:
-                seen.add(edge.source)
-                waiting.append(edge.source)
-    return False
+        sources = {edge.source for edge in graph.edges_into(waiting.pop())} - {INPUT, *before}
+        plain = {source for source in sources if graph[source].neuron is None}
+        before |= plain
+        waiting += plain
+    return before
