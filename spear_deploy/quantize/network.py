@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from spear_deploy.errors import DataError, QuantizationError, Refusal, UnsupportedError, did_you_mean
+from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
@@ -72,8 +73,12 @@ NETWORK = "network"
 """Where a refusal is that no single layer causes."""
 BY_LAYER = ("loihi", akida.FORMAT)
 """Formats whose layers may have weights of different widths."""
-KEEPING = ("truenorth",)
-"""Families whose neurons can leave the reset out."""
+RESETS: dict[str, tuple[str, ...]] = {
+    **{family: rule.neuron.FORMAT.resets for family, rule in chips.RULES.items()},
+    "xylo": ("subtract",),
+    "brainscales": ("value",),
+}
+"""What a spike does to the potential, by family; those of the others reset to a value or subtract the threshold."""
 MIN_SCALE_SHARE = 2**-6
 """Share of the first scale of a layer down to which it is halved while its state overflows."""
 
@@ -207,14 +212,15 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
                 remedy="code it as spikes (`spear_deploy.data.rate_code`)",
             )
         )
+    resets = RESETS.get(format, ("value", "subtract"))
     for layer in graph.layers:
-        if format not in KEEPING and getattr(layer.neuron, "reset", "value") == "none":
+        if "none" not in resets and getattr(layer.neuron, "reset", "value") == "none":
             raise UnsupportedError(
                 Refusal(
                     layer=layer.name,
                     what="has no reset after a spike",
                     why=f"neurons of the format {format} have one",
-                    remedy="train with a reset",
+                    remedy=f"train with {name_resets(graph, resets)}",
                 )
             )
 

@@ -1,5 +1,6 @@
 """Widths and input scales of each family of integers."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -153,12 +154,26 @@ def test_the_narrowest_weights_of_a_family_use_their_bits(family):
 
 @pytest.mark.parametrize("family", WIDTHS)
 def test_neurons_without_reset_are_those_of_truenorth(family):
-    graph = network(family).with_layers(lambda layer: replace(layer, neuron=replace(layer.neuron, reset="none")))
+    graph = network_of(family).with_layers(lambda layer: replace(layer, neuron=replace(layer.neuron, reset="none")))
     if family == "truenorth":
         assert quantize(graph, format=family)["a"].neuron.reset == "none"
         return
-    with pytest.raises(UnsupportedError, match=f"layer 'a': has no reset after a spike, neurons of the format {family} have one"):
+    message = f"layer 'a': has no reset after a spike, neurons of the format {family} have one; train with reset="
+    with pytest.raises(UnsupportedError, match=message) as refused:
         quantize(graph, format=family)
+    resets = re.findall("reset='(\\w+)'", str(refused.value))
+    for reset in resets:
+        trained = graph.with_layers(lambda layer, reset=reset: replace(layer, neuron=replace(layer.neuron, reset=reset)))
+        assert quantize(trained, format=family).metadata["quantization"]["format"] == family
+    expected = {"value"} if family in ("spinnaker", "odin", "catalyst", "brainscales") else {"value", "subtract"}
+    assert set(resets) == ({"subtract"} if family == "xylo" else expected)
+
+
+def test_a_missing_reset_is_named_in_the_words_of_the_framework():
+    layer = Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=LIF(tau_s=0.02, reset="none"))
+    graph = replace(chain([layer], input_shape=(3,)), metadata={"source": "snntorch"})
+    with pytest.raises(UnsupportedError, match="train with reset_mechanism='zero' or reset_mechanism='subtract'$"):
+        quantize(graph, format="loihi")
 
 
 def test_a_scale_whose_state_overflows_is_halved():
