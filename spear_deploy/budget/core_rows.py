@@ -14,6 +14,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.core_needs import count_union
 from spear_deploy.placement.place import Placement
+from spear_deploy.util.number_format import join_names
 
 Status: TypeAlias = Literal["ok", "tight", "over", "unchecked"]
 CHIP = "chip"
@@ -207,9 +208,21 @@ def _check_fullest(
 
 
 def _check_chip_memory(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
-    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
+    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip.
+
+    Rows of synapses hold the excitatory and the inhibitory weight between two neurons apart. Where pools add up weights of a
+    layer between them both may be there, and one is counted: they surely find room if twice the words do.
+    """
     words: dict[tuple[int, int], int] = {}
     for part in placement.slices:
         words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
     is_known = all(part.memory_words is not None for part in placement.slices)
-    return check_limit("synapse_memory", CHIP, max(words.values()) if is_known else None, profile.chip.memory_words)
+    rows = check_limit("synapse_memory", CHIP, max(words.values()) if is_known else None, profile.chip.memory_words)
+    if profile.synapse_memory.format.value != "sdram_rows":
+        return rows
+    added = dict.fromkeys(p.layer for q in placement.populations for p in q.projections if p.signed and p.passes_several)
+    if not added or not rows or classify_use(2 * max(words.values()), rows[0].limit) != "over" or rows[0].status == "over":
+        return rows
+    reason = f"several weights of {join_names([repr(name) for name in added])} lie between two neurons, and pools add them up"
+    remedy = f"{reason}; where their signs differ a pair takes two words, and one is counted"
+    return [replace(rows[0], status="unchecked", remedy=remedy)]

@@ -78,11 +78,11 @@ def _merge_by_source(projections: Sequence[Projection], bits: Mapping[str, int])
 def _merge(parts: Sequence[Projection], bits: Mapping[str, int]) -> Sequence[Projection]:
     """Return the ways from one source as a projection, with the layer whose weights take most bits."""
     first = parts[0]
-    if len(parts) == 1 and not _overlaps(first):
+    if len(parts) == 1 and not (first.kind == "dense" and first.passes_several):
         return parts
     widest = max(parts, key=lambda p: bits.get(p.layer, 0))
     signed = any(p.signed for p in parts)
-    if len({_form(p) for p in parts}) == 1 and first.kind == "dense" and not _overlaps(first):
+    if len({_form(p) for p in parts}) == 1 and first.kind == "dense" and not first.passes_several:
         masks = [p.nonzero for p in parts if p.nonzero is not None]
         union = reduce(np.logical_or, masks) if len(masks) == len(parts) else None
         return [replace(widest, signed=signed, nonzero=union)]
@@ -114,11 +114,6 @@ def _merge(parts: Sequence[Projection], bits: Mapping[str, int]) -> Sequence[Pro
 def _form(p: Projection) -> tuple[object, ...]:
     """Return what dense weights have in common whose numbers stand at the same places."""
     return p.kind, p.channels, p.pool_axes, p.kernel, p.kernel_channels, p.input_group, p.kernel_group, p.output_group
-
-
-def _overlaps(p: Projection) -> bool:
-    """Return whether dense weights read a source through several windows of a pool."""
-    return p.kind == "dense" and any(max(axis.match_outputs().sum(axis=1), default=0) > 1 for axis in p.pool_axes)
 
 
 def _mark_pairs(p: Projection) -> Array:

@@ -30,7 +30,8 @@ class Axis:
     """One spatial axis of a convolution, with the pools before and behind it.
 
     Output position o takes the input positions `o · stride + tap − padding` in 0..used − 1. `used` is less than `inputs` where
-    the last positions fill no whole window of a pool.
+    the last positions fill no whole window of a pool. `overlaps` where a tap stands for several: windows of pools and kernels
+    behind each other reach one position on several ways.
     """
 
     inputs: int
@@ -39,6 +40,7 @@ class Axis:
     taps: tuple[int, ...] = (0,)
     stride: int = 1
     padding: int = 0
+    overlaps: bool = False
 
     @cached_property
     def _hash(self) -> int:
@@ -49,13 +51,15 @@ class Axis:
 
     def compose(self, outputs: int, taps: Sequence[int], stride: int, padding: int) -> Axis:
         """Return the axis followed by another one."""
+        composed = {a + b * self.stride for a in self.taps for b in taps}
         return Axis(
             inputs=self.inputs,
             outputs=outputs,
             used=min(self.used, (self.outputs - 1) * self.stride + max(self.taps) - self.padding + 1),
-            taps=tuple(sorted({a + b * self.stride for a in self.taps for b in taps})),
+            taps=tuple(sorted(composed)),
             stride=self.stride * stride,
             padding=self.padding + padding * self.stride,
+            overlaps=self.overlaps or len(composed) < len(self.taps) * len(taps),
         )
 
     def mark_inputs(self, start: int, stop: int) -> Array:
@@ -231,6 +235,13 @@ class Projection:
         grouped = self.nonzero.reshape(groups, out, into, *self.tap_counts).sum(axis=1, dtype=np.int64)
         taps = grouped.reshape(self.channels, *self.tap_counts)
         return _sum_over_taps(taps, [axis.match_outputs() for axis in self.axes])
+
+    @property
+    def passes_several(self) -> bool:
+        """Return whether two neurons may be connected by several weights of the layer, which pools or windows add up."""
+        if self.kind == "dense":
+            return any(max(axis.match_outputs().sum(axis=1), default=0) > 1 for axis in self.pool_axes)
+        return any(axis.overlaps for axis in self.axes)
 
     @property
     def from_input(self) -> bool:
