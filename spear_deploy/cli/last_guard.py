@@ -29,6 +29,8 @@ STOPPING = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 """Signals that end a command, with their exit codes (128 + number)."""
 GRACE_S = 3.0
 """Seconds in which a command ends after a signal, before it is stopped again."""
+SOON_S = 0.05
+"""Seconds after which a KeyboardInterrupt that a callback of a library has lost is raised again."""
 COMPLETING = ("prune",)
 """Commands that complete the best result so far after the first Ctrl-C."""
 STILL_AT_WORK = "stopping: the best result so far is completed first; Ctrl-C again ends without it"
@@ -45,7 +47,7 @@ def stop_on_signals(read_command: Callable[[], str | None] = lambda: None) -> It
 
     The commands of `COMPLETING` catch the first one, and complete the best result so far. Where that takes longer than `GRACE_S`,
     stderr says so after Ctrl-C. In all others, after the other signals, which a kill follows, and after another Ctrl-C the
-    exception is raised again until the block ends: one that comes within a callback of a library is lost.
+    exception is raised again until the block ends.
 
     Args:
         read_command: returns the name of the command that runs.
@@ -60,7 +62,9 @@ def stop_on_signals(read_command: Callable[[], str | None] = lambda: None) -> It
         raise KeyboardInterrupt
 
     def stop_again(_: int, __: Any) -> None:
-        if received == [signal.SIGINT] and read_command() in COMPLETING:
+        is_completing = not lost and received == [signal.SIGINT] and read_command() in COMPLETING
+        lost.clear()
+        if is_completing:
             signal.setitimer(signal.ITIMER_REAL, 0)
             with suppress(OSError):  # not by sys.stderr, in whose own code the signal may have come
                 os.write(2, f"{chr(10) * os.isatty(2)}{STILL_AT_WORK}\n".encode())
@@ -77,7 +81,8 @@ def stop_on_signals(read_command: Callable[[], str | None] = lambda: None) -> It
     except ValueError:  # not in the main thread: the caller's own handlers hold
         pass
     try:
-        yield
+        with _raise_lost_again():
+            yield
     finally:
         if before:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -85,8 +90,39 @@ def stop_on_signals(read_command: Callable[[], str | None] = lambda: None) -> It
             signal.signal(stopping, handler)
 
 
+@contextmanager
+def _raise_lost_again() -> Iterator[None]:
+    """Raise a KeyboardInterrupt of a signal again, at once, that a callback has lost.
+
+    C code cannot pass on an exception within a callback, e.g. LLVM when it tells numba that a function is compiled, or Python
+    when a weak reference ends; it goes to `sys.unraisablehook`. What a library raises meanwhile, as numba does without its
+    compiled function, is the interruption too.
+    """
+    owner, report = os.getpid(), sys.unraisablehook
+
+    def raise_soon(unraisable: Any) -> None:
+        if not received or not issubclass(unraisable.exc_type, KeyboardInterrupt) or os.getpid() != owner:
+            report(unraisable)
+            return
+        lost.append(received[-1])
+        signal.setitimer(signal.ITIMER_REAL, SOON_S, GRACE_S)
+
+    lost.clear()
+    sys.unraisablehook = raise_soon
+    try:
+        yield
+    except Exception as error:
+        if lost:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        sys.unraisablehook = report
+
+
 received: list[int] = []
 """Signals that arrived, in order."""
+lost: list[int] = []
+"""Those whose KeyboardInterrupt was lost in a callback, and not raised again yet."""
 
 
 def exit_code_of_stop() -> int:

@@ -182,6 +182,41 @@ def test_a_command_that_completes_nothing_ends_though_its_first_ctrl_c_is_lost()
     assert process.returncode == 130 and stderr == "interrupted\n"
 
 
+LOSE = """
+import ctypes, os, signal, sys, time, click
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started under
+from spear_deploy.cli import last_guard, main
+last_guard.GRACE_S, last_guard.COMPLETING = 60, sys.argv[2:]
+@ctypes.CFUNCTYPE(None)
+def call_back():  # as LLVM calls numba
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+@main.command("work")
+def work():
+    call_back()
+    if sys.argv[1] == "fails":
+        raise RuntimeError("no compiled object yet")
+    time.sleep(60)
+main(["work"])
+"""
+
+
+@pytest.mark.parametrize("completing", [(), ("work",)])
+@pytest.mark.parametrize("library", ["goes on", "fails"])
+def test_a_ctrl_c_that_a_callback_loses_ends_the_command_at_once(library, completing):
+    """Python printed a traceback and went on; numba without its compiled function passed for a fault of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOSE, library, *completing], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_other_exceptions_in_a_callback_are_shown_as_before():
+    program = LOSE.replace("os.kill(os.getpid(), signal.SIGINT)", "os.fspath(1)").replace("time.sleep(60)", "pass")
+    done = subprocess.run([sys.executable, "-c", program, "goes on"], capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0 and "Exception ignored" in done.stderr and "TypeError" in done.stderr
+
+
 def test_a_second_ctrl_c_while_libraries_clean_up_shows_no_traceback():
     program = WAIT.replace(
         'main(["wait"])', "import atexit, sys\natexit.register(time.sleep, 1)\nsys.argv = ['x', 'wait']\nmain()"
