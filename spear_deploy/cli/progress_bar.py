@@ -32,7 +32,7 @@ class Display(AbstractContextManager["Display"]):
     def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
         self.console = PrintableConsole(stderr=True)
         self.quiet, self.after_s = quiet, after_s
-        self.stage = ""
+        self.stage, self.done = "", 0
         self.begin = time.monotonic()
         self.bars: Any = None
         self.visible = not after_s
@@ -70,12 +70,12 @@ class Display(AbstractContextManager["Display"]):
                 for key, name in LABELS.items()
                 if isinstance(facts.get(key), float)
             )
-            if stage != self.stage:
-                self.bars.reset(self.task, visible=self.visible)  # restart the time estimate for this stage
+            if stage != self.stage or done < self.done:
+                self.bars.reset(self.task, visible=self.visible)  # restart the time estimate for this stage, or its next cycle
             self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
         elif stage != self.stage and self.visible:
             self._line(stage)
-        self.stage = stage
+        self.stage, self.done = stage, done
 
     def _show(self) -> None:
         """Show the current stage, once `after_s` seconds have passed."""

@@ -42,6 +42,19 @@ def test_the_times_of_a_bar_are_whole_in_a_terminal_of_any_width(width):
     assert ("━" in line) == (width >= 100)
 
 
+def test_a_stage_that_begins_again_is_not_shown_as_almost_over():
+    """The bar of a second cycle of learning had no time left, since the first one had come to its end."""
+    display = make_display(terminal=True)
+    with display:
+        for done in (1, 2, 3, 4):
+            display({"stage": "learn", "done": done, "of": 4})
+        (task,) = display.bars.tasks
+        assert task.finished
+        display({"stage": "learn", "done": 1, "of": 4})
+        (task,) = display.bars.tasks
+        assert not task.finished and task.completed == 1 and task.time_remaining is None
+
+
 def test_the_stage_of_a_part_has_the_name_of_the_whole_in_front():
     calls = []
     prefix_stage(calls.append, "first")({"stage": "simulate", "done": 1, "of": 2})
