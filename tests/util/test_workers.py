@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from spear_deploy.errors import BudgetError, WorkerError
+from spear_deploy.errors import BudgetError, FileError, WorkerError
 from spear_deploy.util.workers import Workers, map_jobs, parse_workers
 from spear_deploy.util.workers.job import check_versions, collect_versions, run_job
 from tests.support import worker_jobs
@@ -62,6 +66,26 @@ def test_workers_have_one_thread_keep_logs_and_report_progress(tmp_path) -> None
     assert set(logs) == {f"worker-{process}.log" for process, _, _ in facts}
     text = "".join(logs.values())
     assert all(line in text for line in ("item 3 on stdout", "a: begins", "d: is done after")) and "peak" in text
+
+
+def test_a_temporary_folder_that_takes_no_file_ends_in_a_sentence(tmp_path, monkeypatch) -> None:
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", fill)
+        sentence = (
+            rf"^folder '{tmp_path}': \d+ bytes for the workers cannot be written \(No space left on device\); free some space"
+        )
+        with pytest.raises(FileError, match=sentence):
+            map_jobs(worker_jobs.multiply, [1], shared=np.ones(3, np.float32), workers=TWO)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(
+        FileError, match=r"missing': .* cannot be written \(No such file or directory\); .*, or set TMPDIR to another"
+    ):
+        map_jobs(worker_jobs.multiply, [1], shared=np.ones(3, np.float32), workers=TWO)
 
 
 def test_other_versions_are_refused_by_name() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, as_completed
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from spear_deploy.errors import FileError
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.temporary_folder import open_temporary_folder
 from spear_deploy.util.workers.job import ONE_THREAD, Batch, JobFunction, Outcome, RunBatch, WorkerDied, run_job
@@ -25,6 +28,7 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
 
     Raises:
         MissingPackageError: joblib or cloudpickle is not installed.
+        FileError: of the function, where what the jobs read cannot be written into the temporary folder.
     """
     require_packages("joblib", "cloudpickle", user="--workers")
     from cloudpickle import dumps
@@ -32,12 +36,26 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
     content = dumps(shared)
 
     def run_batch(function: JobFunction, batch: Batch) -> Iterator[tuple[int, Outcome]]:
-        with open_temporary_folder("workers") as folder:
-            path = folder / "shared"
-            path.write_bytes(content)  # a file of this run alone, readable by this user alone
+        with _write_shared(content) as path:
             yield from _run(function, batch, workers, path)
 
     return run_batch
+
+
+@contextmanager
+def _write_shared(content: bytes) -> Iterator[Path]:
+    """Yield a file with what all jobs read: of this run alone, readable by this user alone."""
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(open_temporary_folder("workers")) / "shared"
+            path.write_bytes(content)
+        except OSError as error:
+            where = "the temporary folder" if tempfile.tempdir is None else f"folder '{tempfile.tempdir}'"
+            raise FileError(
+                f"{where}: {len(content):,} bytes for the workers cannot be written ({error.strerror or error}); "
+                "free some space there, or set TMPDIR to another folder"
+            ) from error
+        yield path
 
 
 def _run(function: JobFunction, batch: Batch, workers: Workers, path: Path) -> Iterator[tuple[int, Outcome]]:
