@@ -144,7 +144,7 @@ class StageCache:
             self._tell_stop()
 
     def _tell_stop(self) -> NoReturn:
-        nothing = f"no stage is finished, so nothing is kept; {self.advice(None)} begins anew"
+        nothing = f"no stage is finished; {self.advice(None)} begins anew"
         raise KeyboardInterrupt(self._kept_so_far(None) if self.done else nothing) from None
 
     def conclude(self, files: Iterable[str]) -> None:

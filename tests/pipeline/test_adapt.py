@@ -411,7 +411,7 @@ def test_ctrl_c_while_a_deployment_adapts_keeps_no_half_learnt_network(trained, 
             raise KeyboardInterrupt
 
     seen = []
-    with pytest.raises(KeyboardInterrupt, match="no stage is finished, so nothing is kept"):
+    with pytest.raises(KeyboardInterrupt, match="no stage is finished; the same call begins anew"):
         sd.deploy(trained, "speck2f", task(), out=tmp_path, progress=stop, **OPTIONS)
     assert seen and not (tmp_path / "adapted.snn").exists() and not (tmp_path / "stages.json").exists()
 
