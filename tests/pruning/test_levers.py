@@ -560,6 +560,26 @@ def test_weights_are_removed_where_thresholds_do_not_hold_what_was_learnt_with_r
     assert lost is not None and lost.exceeded and not lost.kept and lost.graph is graph
 
 
+def test_a_gain_over_the_budget_is_named_though_a_later_cycle_lost_it(task, monkeypatch):
+    graph, data = toy_network(hidden=16), task[1]
+    form, starts = low_bits(graph, data, 3), []
+
+    def learn_once(start, *args, **options):
+        starts.append(start)
+        tuned = fit(start, *args, **options)
+        return tuned if len(starts) == 1 else replace(tuned, graph=graph)
+
+    for name, value in (
+        ("TOLERANCE", -1.0), ("PEAK", 3e-2), ("CYCLES", 2), ("fit", learn_once), ("_hold_budget", lambda network, _: network)
+    ):  # fmt: skip
+        monkeypatch.setattr(rounded_learning, name, value)
+    monkeypatch.setattr(rounded_learning, "ENOUGH", -1.0)
+    monitor = BudgetMonitor(graph, data, PruneSettings(synops="80%").budgets, (form,))
+    lost = learn_with_rounding(graph, monitor, form, epochs=12)
+    assert lost is not None and len(starts) == 2 and lost.graph is graph
+    assert lost.exceeded and lost.left < lost.lost - 0.1 and "but exceed a budget" in lost.note
+
+
 def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):
     graph, data = task
 

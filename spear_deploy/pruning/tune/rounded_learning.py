@@ -53,10 +53,10 @@ class RoundedLearning:
     Attributes:
         graph, use: the network, and its use of the budgets; those from before where it is not kept.
         kept: whether its integers are more accurate than before, within the budgets.
-        batches: that were learnt from.
+        batches: that were learnt from, in all cycles.
         lost: accuracy on validation that the integers lost before.
         left: what they lose after it, against the network before; below 0 where they are more accurate.
-        exceeded: whether it is not kept because of the budgets.
+        exceeded: whether a cycle made them more accurate, and none of these is kept because of the budgets.
         interrupted: whether Ctrl-C ended it.
     """
 
@@ -133,14 +133,16 @@ def learn_with_rounding(
         epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
-    note = None if progress is None else (lambda facts: progress({**facts, "stage": "learn with rounding"}))
     start, batches = graph, 0
-    best = last = _Measured(graph=graph, use=use, accuracy=integers.accuracy)
-    for _ in range(CYCLES):
+    best = most_accurate = _Measured(graph=graph, use=use, accuracy=integers.accuracy)
+    for cycle in range(CYCLES):
+        note = _name_cycle(progress, cycle)
         tuned = fit(start, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
         start, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
         learnt = tuned.graph if target is None else _hold_budget(tuned.graph, monitor)
         last = _Measured(graph=learnt, use=monitor.measure_with_training(learnt), accuracy=measure(learnt).accuracy)
+        if last.accuracy > most_accurate.accuracy:
+            most_accurate = last
         if last.accuracy > best.accuracy and (last.use.met or not use.met):
             best = last
         if tuned.interrupted or before.accuracy - best.accuracy <= ENOUGH:
@@ -148,8 +150,17 @@ def learn_with_rounding(
     kept = best.graph is not graph
     return RoundedLearning(
         graph=best.graph, use=best.use, batches=batches, lost=lost, kept=kept, interrupted=tuned.interrupted,
-        left=before.accuracy - (best if kept else last).accuracy, exceeded=not kept and last.accuracy > best.accuracy,
+        left=before.accuracy - (best if kept else most_accurate).accuracy,
+        exceeded=not kept and most_accurate.accuracy > best.accuracy,
     )  # fmt: skip
+
+
+def _name_cycle(progress: Progress | None, cycle: int) -> Progress | None:
+    """Return a progress whose stage names the cycle, from the second one on; each counts its own epochs."""
+    if progress is None:
+        return None
+    stage = "learn with rounding" if cycle == 0 else f"learn with rounding, cycle {cycle + 1}"
+    return lambda facts: progress({**facts, "stage": stage})
 
 
 @dataclass(frozen=True, kw_only=True)
