@@ -69,7 +69,7 @@ def choose_layer_bits(
     Raises:
         BudgetError: bits are the only lever, and the fewest are not within the limits.
     """
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         evaluator = Evaluator(graph, monitor.dataset, chip=chip, device=settings.search_settings.device)
         limits = make_bit_limits(evaluator, monitor.limits, settings, form)
         if not limits.asks_for_fewer:

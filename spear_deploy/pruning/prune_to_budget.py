@@ -80,7 +80,7 @@ def prune_to_budget(
         BudgetError: a budget is below the use of the narrowest network, or bits are the only lever and do not help.
     """
     begin = time.perf_counter()
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         monitor = BudgetMonitor(graph.with_full_weights(), dataset, settings.budgets, deployed, chip)
         task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress)
         doubts = _show_doubts(task)
@@ -193,7 +193,7 @@ def _learn_stated_bits(task: PruneTask) -> RoundedLearning | None:
 
 
 def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array, dual: float = 0.0) -> RoundedLearning | None:
-    """Let a network learn with the chip's rounding for a third of the epochs; None where its integers lose no accuracy."""
+    """Let a network learn with the chip's rounding, a third of the epochs a cycle; None where its integers lose no accuracy."""
     settings = task.settings
     if task.form is None or not settings.learns_rounded:
         return None

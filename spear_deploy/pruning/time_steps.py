@@ -162,7 +162,7 @@ def _learn(
     graph: SNNGraph, dataset: Dataset, limit: float, levers: Sequence[str], settings: PruneSettings, hints: Array, batches: int
 ) -> dict[str, Any]:
     """Cut a network to a SynOps budget, let it learn on a number of steps, and return what it measures."""
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         evaluator = Evaluator(graph, dataset, device=settings.search_settings.device)
         dense = evaluator.dense.synops.total
         share = 0.0 if "channels" not in levers else 0.5 if "weights" in levers else 1.0

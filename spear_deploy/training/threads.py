@@ -9,22 +9,34 @@ from functools import cache
 from typing import Any
 
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.util.extras import require_packages
 
 SMALL_NEURONS = 15_625
 """Neurons below which a network has one thread: a million in a batch of 64."""
 
 
 @contextmanager
-def limit_threads(graph: SNNGraph) -> Iterator[None]:
+def limit_threads(graph: SNNGraph, *, learns: bool = False) -> Iterator[None]:
     """Let torch and numpy's products use one thread within this context, if the network is small.
 
     On small networks more threads gain little, lose much on a busy machine, and let sums depend on their number.
+
+    Args:
+        graph: the network.
+        learns: whether torch runs within. It is then loaded first: loaded later it would have all threads. Otherwise its threads
+            are limited only where it is loaded already.
+
+    Raises:
+        MissingPackageError: torch or Norse is not installed, and `learns`.
     """
+    if learns:
+        require_packages("torch", "norse", user="training")
+        import torch  # noqa: F401
     with ExitStack() as stack:
         if graph.neurons < SMALL_NEURONS:
             if (blas := _find_blas()) is not None:
                 stack.enter_context(blas.limit(limits=1, user_api="blas"))
-            if "torch" in sys.modules:  # else nothing of it runs
+            if "torch" in sys.modules:
                 stack.enter_context(_one_torch_thread())
         yield
 

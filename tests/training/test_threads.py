@@ -27,6 +27,19 @@ print(hashlib.sha256(average_outputs(sd.load("digits"), load_data("digits").trai
 """
 
 
+PRINT_THREADS = """
+import spear_deploy as sd
+from spear_deploy.pruning import prune_to_budget as module
+from spear_deploy.pruning.settings import PruneSettings
+def stop(*_):
+    import torch
+    print(torch.get_num_threads())
+    raise SystemExit(0)
+module.BudgetMonitor = stop
+module.prune_to_budget(sd.load("digits"), None, PruneSettings(synops="50%"))
+"""
+
+
 def count_blas_threads():
     return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
 
@@ -55,6 +68,13 @@ def test_a_small_network_has_one_thread_and_gives_back_the_others():
             assert count_blas_threads() == outside and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_pruning_has_one_thread_of_torch_though_nothing_has_loaded_it_before():
+    """As where a deployment is resumed: its search measured with all threads, that of a run without interruption with one."""
+    env = {**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", PRINT_THREADS], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_a_large_network_keeps_its_threads(monkeypatch):

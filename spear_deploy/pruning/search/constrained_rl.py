@@ -123,7 +123,7 @@ def search_levers(
     """
     require_packages("stable_baselines3", user=f"method '{RL}'")
     clock = Clock()
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         work = _prepare_episodes(graph, dataset, settings, chip, form, checkpoint, progress)
         clock.stop("estimate")
         interrupted = _play_all(work)

@@ -418,6 +418,6 @@ def _fit_plan(dataset: Dataset, job: tuple[SNNGraph, Recipe]) -> Fit:
 def _measure_proposal(problem: Problem, ratios: Ratios) -> dict[str, Any]:
     """Return what a worker measures for a proposal, by key of the checkpoint."""
     before = problem.evaluator.checkpoint.rows
-    with limit_threads(problem.evaluator.graph):
+    with limit_threads(problem.evaluator.graph, learns=True):
         problem.scale_into_budget(ratios)
     return {key: row for key, row in problem.evaluator.checkpoint.rows.items() if key not in before}

@@ -119,7 +119,7 @@ def search_recipes(
         MissingPackageError: several recipes are asked for, and Optuna is not installed.
     """
     clock = Clock()
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
         limits = settings.budgets.resolve(evaluator.dense_use())
         work = _Recipes(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
@@ -369,7 +369,7 @@ def _learn_recipe(work: _Recipes, shares: Shares) -> tuple[dict[tuple[Shares, in
     evaluator = work.builder.evaluator
     before, evaluations = set(work.learnt), evaluator.evaluations
     try:
-        with limit_threads(evaluator.graph):
+        with limit_threads(evaluator.graph, learns=True):
             work.learn(shares, 1)
     except BudgetError:
         return {}, 0  # `measure` says why

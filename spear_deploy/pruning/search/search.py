@@ -121,7 +121,7 @@ def search(
         FileError: the checkpoint is of another network, other data, other settings or another version.
     """
     play, clock = get_searcher(settings.chosen_method), Clock()
-    with limit_threads(graph):
+    with limit_threads(graph, learns=True):
         evaluator = evaluator or make_evaluator(graph, dataset, settings, chip, checkpoint)
         evaluations_before = evaluator.evaluations
         problem = _pose_problem(evaluator, settings, starts, progress)
