@@ -596,6 +596,27 @@ def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):
         prune_to_budget(graph, data, replace(settings, completes=False), deployed=forms, progress=stop)
 
 
+@pytest.mark.slow
+def test_a_deployment_stopped_in_a_later_cycle_of_rounding_ends_as_one_without_interruption(tmp_path, monkeypatch):
+    monkeypatch.setattr(rounded_learning, "TOLERANCE", -1.0)
+    monkeypatch.setattr(rounded_learning, "ENOUGH", -1.0)
+    net, data, stages = network(IF(), hidden=20), deploy_task(), []
+
+    def stop(facts):
+        stages.append(facts["stage"])
+        if facts["stage"] == "learn with rounding, cycle 2":
+            raise KeyboardInterrupt
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    sd.deploy(net, "loihi2", data, out=whole, lava_samples=1)
+    with pytest.raises(KeyboardInterrupt, match=r"what is done \(evaluate\) is kept"):
+        sd.deploy(net, "loihi2", data, out=stopped, lava_samples=1, progress=stop)
+    assert "learn with rounding" in stages
+    sd.deploy(net, "loihi2", data, out=stopped, lava_samples=1)
+    for name in ("pruned.snn", "quantised.snn"):
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes()
+
+
 def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     net, data = network(IF(), hidden=20), deploy_task()
     options = {"synops": "50%", "levers": "channels,weights", "lava_samples": 1}
