@@ -96,7 +96,7 @@ def test_bits_for_a_chip_with_one_width_save_nothing_and_that_is_stated():
 
 
 def test_what_learning_with_rounding_gained_is_a_sentence():
-    facts = {"graph": toy_network(), "use": None, "batches": 260, "lost": 0.0094}
+    facts = {"graph": toy_network(), "use": None, "batches": 260, "batches_to_best": 260, "lost": 0.0094}
     notes = [
         RoundedLearning(**facts, left=left, kept=kept, exceeded=exceeded).note
         for left, kept, exceeded in ((0.004, True, False), (0.0091, True, False), (-0.002, True, False), (0.004, False, True))

@@ -570,14 +570,66 @@ def test_a_gain_over_the_budget_is_named_though_a_later_cycle_lost_it(task, monk
         return tuned if len(starts) == 1 else replace(tuned, graph=graph)
 
     for name, value in (
-        ("TOLERANCE", -1.0), ("PEAK", 3e-2), ("CYCLES", 2), ("fit", learn_once), ("_hold_budget", lambda network, _: network)
+        ("TOLERANCE", -1.0), ("PEAK", 3e-2), ("CYCLES", 2), ("fit", learn_once), ("_hold_budget", rounded_learning._measure)
     ):  # fmt: skip
         monkeypatch.setattr(rounded_learning, name, value)
     monkeypatch.setattr(rounded_learning, "ENOUGH", -1.0)
     monitor = BudgetMonitor(graph, data, PruneSettings(synops="80%").budgets, (form,))
     lost = learn_with_rounding(graph, monitor, form, epochs=12)
     assert lost is not None and len(starts) == 2 and lost.graph is graph
-    assert lost.exceeded and lost.left < lost.lost - 0.1 and "but exceed a budget" in lost.note
+    assert lost.exceeded and lost.left < lost.lost - 0.1 and lost.batches == 2 * lost.batches_to_best
+    assert f"but exceed a budget, and {lost.batches_to_best} batches after them gained no more, so" in lost.note
+
+
+def test_the_note_on_rounding_names_the_batches_of_the_cycle_that_is_kept(task, monkeypatch):
+    graph, data = toy_network(hidden=16), task[1]
+    form, starts = low_bits(graph, data, 3), []
+
+    def learn_once(start, *args, **options):
+        starts.append(start)
+        tuned = fit(start, *args, **options)
+        return tuned if len(starts) == 1 else replace(tuned, graph=graph)
+
+    for name, value in (("TOLERANCE", -1.0), ("ENOUGH", -1.0), ("PEAK", 3e-2), ("fit", learn_once)):
+        monkeypatch.setattr(rounded_learning, name, value)
+    monitor = BudgetMonitor(graph, data, PruneSettings(parameters="100%").budgets, (form,))
+    kept = learn_with_rounding(graph, monitor, form, epochs=12)
+    a_cycle = Recipe(epochs=12).count_batches(len(data.train))
+    assert kept is not None and kept.kept and (kept.batches, kept.batches_to_best) == (3 * a_cycle, a_cycle)
+    assert f"after {a_cycle} batches with the chip's rounding they have" in kept.note
+    assert kept.note.endswith(f"; {2 * a_cycle} batches after them gained no more within the budgets")
+
+
+def test_lower_thresholds_after_rounding_stay_only_where_the_integers_are_as_accurate(task, monkeypatch):
+    graph, data = task
+    form = low_bits(graph, data, 4)
+    used = evaluate(*form(graph, data.val)).synops.total
+    above, below = (
+        BudgetMonitor(graph, data, PruneSettings(synops=str(factor * used)).budgets, (form,)) for factor in (0.7, 1.5)
+    )
+    learnt = rounded_learning._measure(graph, below, form, 1)
+    taken = rounded_learning._hold_budget(graph, below, form, 1)
+    assert learnt.use.active_use < taken.use.active_use <= 1 and taken.accuracy >= learnt.accuracy
+    monkeypatch.setattr(rounded_learning, "scale_thresholds", lambda net, _: last_adjustments.multiply_thresholds(net, 20.0))
+    assert rounded_learning._hold_budget(graph, below, form, 1).graph is graph
+    silent = rounded_learning._hold_budget(graph, above, form, 1)
+    assert silent.accuracy < learnt.accuracy and silent.use.active_use <= 1 < above.measure(graph).active_use
+
+
+def test_of_the_cycles_of_rounding_one_within_the_budgets_comes_first(task):
+    graph, data = task
+    tight, wide = (BudgetMonitor(graph, data, PruneSettings(synops=share).budgets) for share in ("50%", "150%"))
+    over, within = tight.measure(graph), wide.measure(graph)
+
+    def measured(use, accuracy):
+        return rounded_learning._Measured(graph=graph, use=use, accuracy=accuracy, batches=1)
+
+    first, better, best = measured(over, 0.5), measured(within, 0.6), measured(over, 0.7)
+    assert not over.met and within.met
+    assert rounded_learning._choose_best([first, better, best]) is better
+    assert rounded_learning._choose_best([first, best]) is best
+    assert rounded_learning._choose_best([measured(within, 0.5), best]).accuracy == 0.5
+    assert rounded_learning._choose_best([first, measured(within, 0.4)]) is first
 
 
 def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):

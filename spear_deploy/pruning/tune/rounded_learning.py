@@ -13,7 +13,7 @@ from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.tune.last_adjustments import scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
 from spear_deploy.quantize.rounding import RoundNetwork
-from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.progress import Progress
@@ -54,6 +54,7 @@ class RoundedLearning:
         graph, use: the network, and its use of the budgets; those from before where it is not kept.
         kept: whether its integers are more accurate than before, within the budgets.
         batches: that were learnt from, in all cycles.
+        batches_to_best: those of them until the network that `left` is of.
         lost: accuracy on validation that the integers lost before.
         left: what they lose after it, against the network before; below 0 where they are more accurate.
         exceeded: whether a cycle made them more accurate, and none of these is kept because of the budgets.
@@ -63,6 +64,7 @@ class RoundedLearning:
     graph: SNNGraph
     use: BudgetUse
     batches: int
+    batches_to_best: int
     lost: float
     left: float
     kept: bool
@@ -74,14 +76,18 @@ class RoundedLearning:
         """A sentence on what was gained, or that nothing was."""
         lost, left, gained = (100 * value for value in (self.lost, self.left, self.lost - self.left))
         digits = 1 if abs(gained) >= 0.1 else 2
-        learning = f"{self.batches} batches with the chip's rounding"
+        later = self.batches - self.batches_to_best
         if self.kept:
             now = f"they lose {left:.{digits}f}" if left >= 0 else f"they have {-left:.{digits}f} more than the network before"
-            return f"the integers lost {lost:.{digits}f} points of accuracy on validation; after {learning} {now}"
-        why = f"gained {gained:.{digits}f} but exceed a budget" if self.exceeded else "gained nothing"
-        return (
-            f"the integers lose {lost:.1f} points of accuracy on validation; {learning} {why}, so the network from before is kept"
-        )
+            more = f"; {later} batches after them gained no more within the budgets" if later else ""
+            learning = f"after {self.batches_to_best} batches with the chip's rounding {now}{more}"
+            return f"the integers lost {lost:.{digits}f} points of accuracy on validation; {learning}"
+        learning = f"{self.batches} batches with the chip's rounding gained nothing"
+        if self.exceeded:
+            more = f", and {later} batches after them gained no more" if later else ""
+            gain = f"gained {gained:.{digits}f} but exceed a budget{more}"
+            learning = f"{self.batches_to_best} batches with the chip's rounding {gain}"
+        return f"the integers lose {lost:.1f} points of accuracy on validation; {learning}, so the network from before is kept"
 
 
 def learn_with_rounding(
@@ -120,10 +126,7 @@ def learn_with_rounding(
     val = monitor.dataset.val
     before = evaluate(graph, val)
 
-    def measure(network: SNNGraph) -> Evaluation:
-        return evaluate(*form(network, val))
-
-    integers = measure(graph)
+    integers = evaluate(*form(graph, val))
     lost = before.accuracy - integers.accuracy
     if lost <= TOLERANCE:
         return None
@@ -133,25 +136,22 @@ def learn_with_rounding(
         epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
-    start, batches = graph, 0
-    best = most_accurate = _Measured(graph=graph, use=use, accuracy=integers.accuracy)
+    start = _Measured(graph=graph, use=use, accuracy=integers.accuracy, batches=0)
+    hold = _measure if target is None else _hold_budget
+    networks, latest, batches = [start], graph, 0
     for cycle in range(CYCLES):
         note = _name_cycle(progress, cycle)
-        tuned = fit(start, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
-        start, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
-        learnt = tuned.graph if target is None else _hold_budget(tuned.graph, monitor)
-        last = _Measured(graph=learnt, use=monitor.measure_with_training(learnt), accuracy=measure(learnt).accuracy)
-        if last.accuracy > most_accurate.accuracy:
-            most_accurate = last
-        if last.accuracy > best.accuracy and (last.use.met or not use.met):
-            best = last
+        tuned = fit(latest, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
+        latest, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
+        networks.append(hold(latest, monitor, form, batches))
+        best = _choose_best(networks)
         if tuned.interrupted or before.accuracy - best.accuracy <= ENOUGH:
             break
-    kept = best.graph is not graph
+    kept = best is not start
+    named = best if kept else max(networks, key=lambda network: network.accuracy)
     return RoundedLearning(
-        graph=best.graph, use=best.use, batches=batches, lost=lost, kept=kept, interrupted=tuned.interrupted,
-        left=before.accuracy - (best if kept else most_accurate).accuracy,
-        exceeded=not kept and most_accurate.accuracy > best.accuracy,
+        graph=best.graph, use=best.use, batches=batches, batches_to_best=named.batches, lost=lost,
+        left=before.accuracy - named.accuracy, kept=kept, exceeded=named is not best, interrupted=tuned.interrupted,
     )  # fmt: skip
 
 
@@ -165,21 +165,44 @@ def _name_cycle(progress: Progress | None, cycle: int) -> Progress | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """A network, its use of the budgets, and the accuracy of its integers on validation."""
+    """A network, its use of the budgets, the accuracy of its integers on validation, and the batches that it learnt from."""
 
     graph: SNNGraph
     use: BudgetUse
     accuracy: float
+    batches: int
 
 
-def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor) -> SNNGraph:
-    """Return a network whose thresholds, and where these are not enough its smallest weights, hold the budgets of its spikes."""
+def _measure(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
+    accuracy = evaluate(*form(graph, monitor.dataset.val)).accuracy
+    return _Measured(graph=graph, use=monitor.measure_with_training(graph), accuracy=accuracy, batches=batches)
+
+
+def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
+    """Return a network whose thresholds, and where these are not enough its smallest weights, hold the budgets of its spikes.
+
+    Where a budget is left over, lower thresholds use it, unless the integers are less accurate by that.
+    """
 
     def relative_use(network: SNNGraph) -> float:
         return monitor.measure_with_training(network).active_use
 
-    graph = scale_thresholds(graph, relative_use)
-    return zero_weights(graph, evaluate(graph, monitor.dataset.val).counts, relative_use)
+    learnt = _measure(graph, monitor, form, batches)
+    scaled = scale_thresholds(graph, relative_use)
+    if learnt.use.active_use > 1:
+        scaled = zero_weights(scaled, evaluate(scaled, monitor.dataset.val).counts, relative_use)
+    held = _measure(scaled, monitor, form, batches)
+    return held if learnt.use.active_use > 1 or held.accuracy >= learnt.accuracy else learnt
+
+
+def _choose_best(networks: Sequence[_Measured]) -> _Measured:
+    """Return the first network unless another one is more accurate, and holds the budgets where the first does.
+
+    Of several, one that holds the budgets comes first, then accuracy, then less learning.
+    """
+    first, *others = networks
+    better = [other for other in others if other.accuracy > first.accuracy and (other.use.met or not first.use.met)]
+    return max(better, key=lambda network: (network.use.met, network.accuracy), default=first)
 
 
 def note_only_width(levers: str | tuple[str, ...] | None, deployed: Sequence[DeployedForm], chip: ChipCosts | None) -> list[str]:
