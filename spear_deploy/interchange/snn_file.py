@@ -35,6 +35,7 @@ from spear_deploy.network.delayed_reset import fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.util.digests import hash_open_file
 from spear_deploy.util.files import replace_file, require_file
+from spear_deploy.util.temporary_folder import make_file_error
 
 FORMAT = "spear-deploy network"
 VERSIONS = (1, 2)
@@ -146,12 +147,18 @@ def hash_network(graph: SNNGraph) -> str:
     """Return the sha256 of the `.snn` file that holds a network: the same network always gives the same bytes.
 
     The file has no name, so that a killed process leaves none.
+
+    Raises:
+        FileError: the folder for temporary files takes no file of this size.
     """
     arrays = _encode_network(graph)
-    with tempfile.TemporaryFile() as file:
-        _write_archive(arrays, file)
-        file.seek(0)
-        return hash_open_file(file)
+    try:
+        with tempfile.TemporaryFile() as file:
+            _write_archive(arrays, file)
+            file.seek(0)
+            return hash_open_file(file)
+    except OSError as error:
+        raise make_file_error("the network cannot be written", error) from error
 
 
 def _check_extent(graph: SNNGraph, source: Path, size: int) -> None:

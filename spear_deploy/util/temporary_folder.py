@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from spear_deploy.errors import FileError
+
 NAME = re.compile(r"spear-[a-z]+-(\d+)-\w+")
 """Names of the folders: what for, the number of the process, and random characters."""
 
@@ -22,12 +24,33 @@ def open_temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[
     Args:
         purpose: a word of lower-case letters, part of the name.
         parent: where it is made; the system's folder for temporary files unless given.
+
+    Raises:
+        FileError: it cannot be made.
     """
-    parent = Path(tempfile.gettempdir()) if parent is None else parent
-    remove_leftovers(parent)
-    prefix = f"spear-{purpose}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name, hold(Path(name)) as folder:
+    with contextlib.ExitStack() as stack:
+        try:
+            parent = Path(tempfile.gettempdir()) if parent is None else parent
+            remove_leftovers(parent)
+            prefix = f"spear-{purpose}-{os.getpid()}-"
+            made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+            folder = stack.enter_context(hold(Path(stack.enter_context(made))))
+        except OSError as error:
+            raise make_file_error("no folder can be made", error, parent) from error
         yield folder
+
+
+def make_file_error(what: str, error: OSError, parent: Path | None = None) -> FileError:
+    """Return the error to raise where the folder for temporary files takes nothing.
+
+    Args:
+        what: what cannot be done there.
+        error: that of the system.
+        parent: the folder; the system's unless given.
+    """
+    place = tempfile.tempdir if parent is None else parent  # None where the system has no such folder that can be written
+    where = "folder for temporary files" if place is None else f"folder for temporary files '{place}'"
+    return FileError(f"{where}: {what} ({error.strerror or error}); free some space there, or set TMPDIR to another folder")
 
 
 @contextlib.contextmanager

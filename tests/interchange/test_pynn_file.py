@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,6 +325,21 @@ def test_a_python_without_pynn_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         assert vendor["simulator"] is None and vendor["note"].endswith(
             "set the environment variable SPEAR_PYNN_PYTHON to a Python that has both"
         )
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv(PYTHON, "python")
+    monkeypatch.setattr(np, "save", fill)
+    with pytest.raises(
+        FileError, match=r"the input of PyNN cannot be written \(No space left on device\); free some space there"
+    ):
+        run_brian2(tmp_path / "net.npz", np.zeros((2, 1, 2)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(FileError, match=r"missing': no folder can be made \(No such file or directory\); free some space there"):
+        run_brian2(tmp_path / "net.npz", np.zeros((2, 1, 2)))
 
 
 def test_the_script_refuses_input_of_another_network(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from spear_deploy.errors import BackendError, DataError, UnsupportedError
+from spear_deploy.errors import BackendError, DataError, FileError, UnsupportedError
 from spear_deploy.lava import worker_process
 from spear_deploy.lava.batches import lower_in_passes
 from spear_deploy.lava.formats import BIAS_LIMITS, check_weights, split_into_digits, split_into_planes, to_lava_parameters
@@ -380,6 +380,12 @@ def test_a_long_temporary_folder_is_replaced_since_socket_paths_hold_107_charact
         with pytest.raises(BackendError, match="seen enough"):
             run_lava(chain([fc()], input_shape=(2,)), np.ones((2, 1, 2), bool))
     assert all(re.fullmatch(rf"/tmp/spear-lava-{os.getpid()}-\w+", place) for place in places)
+
+
+def test_a_missing_folder_for_temporary_files_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", "/tmp/missing")
+    with pytest.raises(FileError, match=r"^folder for temporary files '/tmp/missing': no folder can be made \(No such file"):
+        run_lava(chain([fc()], input_shape=(2,)), np.ones((2, 1, 2), bool))
 
 
 def test_the_caller_imports_neither_lava_nor_torch():

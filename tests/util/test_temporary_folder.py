@@ -7,7 +7,9 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 
+from spear_deploy.errors import FileError
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import chain
@@ -72,3 +74,30 @@ def _watch(folder, seen):
         seen.append(list(folder.iterdir()))
 
     return write
+
+
+@pytest.mark.parametrize("place", ["missing", "file"])
+def test_a_folder_that_cannot_be_made_ends_in_a_sentence(place, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    sentence = rf"^folder for temporary files '{tmp_path / place}': no folder can be made \(N.*directory\); free some space there"
+    with pytest.raises(FileError, match=sentence), open_temporary_folder("lava", tmp_path / place):
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / place))
+    with pytest.raises(FileError, match=sentence + ", or set TMPDIR to another folder$"), open_temporary_folder("verify"):
+        pass
+    with pytest.raises(FileError, match=rf"^folder for temporary files '{tmp_path / place}': the network cannot be written \(N"):
+        hash_network(chain([Layer(name="fc", synapse=Dense(weight=np.eye(3)), neuron=IF())], input_shape=(3,)))
+
+
+def test_a_system_without_a_folder_for_temporary_files_is_named(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    sentence = r"^folder for temporary files: no folder can be made \(No usable temporary directory found in \['/nowhere'\]\)"
+    with pytest.raises(FileError, match=sentence), open_temporary_folder("lava"):
+        pass
+
+
+def test_an_error_of_the_block_is_not_that_of_the_folder(tmp_path):
+    with pytest.raises(OSError, match="^of the block$"), open_temporary_folder("lava", tmp_path):
+        raise OSError("of the block")
+    assert list(tmp_path.iterdir()) == []

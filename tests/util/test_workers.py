@@ -75,15 +75,13 @@ def test_a_temporary_folder_that_takes_no_file_ends_in_a_sentence(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", fill)
-        sentence = (
-            rf"^folder '{tmp_path}': \d+ bytes for the workers cannot be written \(No space left on device\); free some space"
-        )
+        sentence = rf"^folder for temporary files '{tmp_path}': \d+ bytes for the workers cannot be written \(No space left"
         with pytest.raises(FileError, match=sentence):
             map_jobs(worker_jobs.multiply, [1], shared=np.ones(3, np.float32), workers=TWO)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(
-        FileError, match=r"missing': .* cannot be written \(No such file or directory\); .*, or set TMPDIR to another"
+        FileError, match=r"missing': no folder can be made \(No such file or directory\); .*, or set TMPDIR to another"
     ):
         map_jobs(worker_jobs.multiply, [1], shared=np.ones(3, np.float32), workers=TWO)
 

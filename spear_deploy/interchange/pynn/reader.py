@@ -25,7 +25,7 @@ import numpy as np
 from spear_deploy.errors import BackendError, FileError
 from spear_deploy.network import Array
 from spear_deploy.util.files import read_arrays
-from spear_deploy.util.temporary_folder import open_temporary_folder
+from spear_deploy.util.temporary_folder import make_file_error, open_temporary_folder
 
 SCRIPT = Path(__file__).with_name("script.py")
 NEEDED = ("timestep_ms", "inputs", "populations", "projections", "output")
@@ -126,13 +126,17 @@ def run_brian2(path: Path, x: Array) -> dict[str, Array] | None:
 
     Raises:
         BackendError: the script ends with an error.
+        FileError: the folder for temporary files cannot be written.
     """
     python = os.environ.get(PYTHON, sys.executable)
     if python == sys.executable and (find_spec("pyNN") is None or find_spec("brian2") is None):
         return None
     with open_temporary_folder("pynn") as folder:
         given, made = Path(folder, "spikes.npy"), Path(folder, "recorded.npz")
-        np.save(given, x.astype(np.uint8))
+        try:
+            np.save(given, x.astype(np.uint8))
+        except OSError as error:
+            raise make_file_error("the input of PyNN cannot be written", error) from error
         command = [python, "-W", "ignore", SCRIPT, "--network", path, "--input", given, "--out", made]
         command += ["--backend", "brian2", "--together", x.shape[1]]
         try:

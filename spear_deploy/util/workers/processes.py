@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spear_deploy.errors import FileError
 from spear_deploy.util.extras import require_packages
-from spear_deploy.util.temporary_folder import open_temporary_folder
+from spear_deploy.util.temporary_folder import make_file_error, open_temporary_folder
 from spear_deploy.util.workers.job import ONE_THREAD, Batch, JobFunction, Outcome, RunBatch, WorkerDied, run_job
 from spear_deploy.util.workers.settings import Workers
 
@@ -45,17 +43,12 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
 @contextmanager
 def _write_shared(content: bytes) -> Iterator[Path]:
     """Yield a file with what all jobs read: of this run alone, readable by this user alone."""
-    with ExitStack() as stack:
+    with open_temporary_folder("workers") as folder:
         try:
-            path = stack.enter_context(open_temporary_folder("workers")) / "shared"
-            path.write_bytes(content)
+            (folder / "shared").write_bytes(content)
         except OSError as error:
-            where = "the temporary folder" if tempfile.tempdir is None else f"folder '{tempfile.tempdir}'"
-            raise FileError(
-                f"{where}: {len(content):,} bytes for the workers cannot be written ({error.strerror or error}); "
-                "free some space there, or set TMPDIR to another folder"
-            ) from error
-        yield path
+            raise make_file_error(f"{len(content):,} bytes for the workers cannot be written", error) from error
+        yield folder / "shared"
 
 
 def _run(function: JobFunction, batch: Batch, workers: Workers, path: Path) -> Iterator[tuple[int, Outcome]]:
