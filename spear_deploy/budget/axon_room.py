@@ -1,80 +1,267 @@
-"""Room on TrueNorth's cores for axons beyond one for each source.
+"""Room on TrueNorth's cores for an axon of each type that a source needs, and for a neuron in front of each axon.
 
-A source whose weights have several types, or that a neuron reads through several weights, takes a further axon for each, and a
-copy of its neuron in front of it, since a neuron sends to one axon. A placement has one axon for each source. Here all further
-ones are laid on every core that may hold them: where they find room even so, the network fits.
+An axon has one type and one delay, and all neurons of its core may have a synapse with it. Of a core a source needs, for each
+type and delay, as many axons as the neuron there that reads most weights of the type from it (a neuron reads several through a
+pool). A neuron sends to one axon: it stands on its core once for each axon that it drives, and once more where it is the
+network's output. A placement counts one axon for each source. Here they are counted as the integers have them: the type of a
+weight is its number among the values of its neuron in ascending order, the layers of weights one after another.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, TypeAlias
 
-from spear_deploy.budget.core_rows import measure_core_use
+import numpy as np
+
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Weights, write_out
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.network.labels import name_layers
+from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.placement.place import Placement
-from spear_deploy.quantize.palette import AXONS
+from spear_deploy.placement.weight_bits import max_distinct_weights
+from spear_deploy.quantize.fold import replace_mean_by_sum
+from spear_deploy.quantize.palette import find_axon_types
+from spear_deploy.quantize.shared_cells import sum_cells
+from spear_deploy.util.number_format import join_names
+
+Types: TypeAlias = dict[str, Array]
+"""By layer of weights the type of each, -1 for those of 0; a way without weights has the name ""."""
+MAX_PAIRS = 1 << 22
+"""Pairs of neurons between two layers up to which their axons are counted."""
+NOT_COUNTED = "its sources take an axon for each type of their weights; how many on each core is not counted"
 
 
-def find_further_axons(graph: SNNGraph) -> dict[str, tuple[int, int]]:
-    """Return by layer of integer weights the sources and the axons that they take, where these are more."""
-    findings = graph.metadata.get("quantization", {}).get("findings", ())
-    return {row["layer"]: (int(row["given"]), int(row["stored"])) for row in findings if row["what"] == AXONS}
+@dataclass(frozen=True, kw_only=True)
+class CoreRoom:
+    """What lies on a core with the axons of each type.
+
+    Attributes:
+        layers: neuron layers, in the order of the network.
+        group: kind of core, or None where all are alike.
+        axons: into the core.
+        neurons: on the core, one in front of each axon that they drive.
+    """
+
+    layers: tuple[str, ...]
+    group: int | None
+    axons: int
+    neurons: int
 
 
-def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> set[str]:
-    """Return the layers of weights whose further axons, or the copies of neurons in front of them, may find no room."""
-    ways = _list_ways(graph, placement)
-    crowded: set[str] = set()
-    for use in measure_core_use(placement):
-        here = [way for way in ways if way.target in use.layers]
-        copied = [way for way in ways if way.source in use.layers]
-        read = Counter(s.name for p in placement.populations if p.name in use.layers for q in p.projections for s in q.sources)
-        rows = (use.amounts["axons_in"] or 0) + sum(way.axons - (way.placed if read[way.source] == 1 else 0) for way in here)
-        neurons = (use.amounts["neurons"] or 0) + sum(way.copies for way in copied)
-        cells = rows * neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
-        needs = {"axons_in": rows, "neurons": neurons, "axons_out": neurons, "synapse_memory": cells}
-        limits = profile.core_limits(use.group)
-        if any(need > limit for name, need in needs.items() if (limit := limits[name].max_value) is not None):
-            crowded |= {way.layer for way in (*here, *copied)}
+def counts_axons(graph: SNNGraph, profile: HardwareProfile) -> bool:
+    """Return whether a chip has types of axons, and a network the integers that they are counted of."""
+    has_types = profile.connectivity.weight_palette.max_value is not None
+    return has_types and graph.is_integer and profile.synapse_memory.format.value == "crossbar"
+
+
+def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> dict[str, str]:
+    """Return the layers of integer weights whose axons, or the neurons in front of them, have no room, each with the reason."""
+    palette = profile.connectivity.weight_palette.max_value
+    if palette is None or not counts_axons(graph, profile):
+        return {}
+    try:
+        paths = find_spike_paths(graph)
+    except UnsupportedError:
+        return {}  # a network that no chip holds
+    weights = [(path, layer.name) for path in paths for layer in path.layers if isinstance(layer.synapse, WEIGHTED)]
+    rooms = measure_core_rooms(graph, paths, placement, int(palette))
+    if rooms is None:
+        return dict.fromkeys((name for _, name in weights), NOT_COUNTED)
+    crowded: dict[str, str] = {}
+    for room in sorted(rooms, key=lambda room: (-room.axons, -room.neurons)):
+        if reason := _find_shortage(room, profile):
+            for path, name in weights:
+                if path.target in room.layers or path.source in room.layers:
+                    crowded.setdefault(name, reason)
     return crowded
+
+
+def count_values(graph: SNNGraph, layer: str) -> int:
+    """Return the distinct weights of the neuron that has most, in the layer and the others into the same neurons.
+
+    Layers of convolutions beside dense ones are counted each by itself.
+    """
+    weight: Weights = graph[layer].synapse.weight  # type: ignore[union-attr]
+    most = max_distinct_weights(weight)
+    if graph[layer].neuron is None:
+        for target in (edge.target for edge in graph.edges if edge.source == layer):
+            beside = [graph[edge.source].synapse for edge in graph.edges_into(target)]
+            rows = [s.weight for s in beside if isinstance(s, WEIGHTED) and s.weight.shape[:1] == weight.shape[:1]]
+            if len(rows) > 1 and weight.ndim:
+                together = np.concatenate([write_out(row).reshape(len(row), -1) for row in rows], axis=1)
+                most = max(most, max_distinct_weights(together))
+    return most
+
+
+def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, palette: int) -> list[CoreRoom] | None:
+    """Return what each core of a placement takes with the axons of each type; None where that is not counted.
+
+    Args:
+        graph: the network in integers.
+        paths: of `find_spike_paths`.
+        placement: of the network.
+        palette: types of axons.
+    """
+    types = _find_types(graph, paths, palette)
+    if types is None or placement.more_cores:
+        return None
+    on = _number_cores(placement)
+    if not on:
+        return []
+    axons = np.zeros(1 + max(int(cores.max()) for cores in on.values()), np.int64)
+    copies = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
+    for (source, _), by_target in _group_paths(graph, paths).items():
+        shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
+        if any(prod(shape) * len(on[target]) > MAX_PAIRS for target in by_target):
+            return None
+        count = np.zeros((prod(shape), len(here)), np.int64)
+        for kind in range(palette):
+            most = np.zeros_like(count)
+            for target, ways in by_target.items():
+                _raise_to_most(most, shape, ways, types[target], kind, np.searchsorted(here, on[target]))
+            count += most
+        axons[here] += count.sum(axis=0)
+        if source != INPUT:
+            copies[source] += count.sum(axis=1)
+    neurons = np.zeros_like(axons)
+    for population in placement.populations:
+        np.add.at(neurons, on[population.name], np.maximum(1, copies[population.name] + population.output))
+    return _list_rooms(placement, axons, neurons)
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Way:
-    """Weights from a source that takes further axons.
-
-    Attributes:
-        source, target, layer: the source, the population, and the layer of weights.
-        axons: that the source takes of a core at most.
-        placed: those of them that a core surely has, where nothing else on it reads the source.
-        copies: neurons of the source beyond those that are placed, at most; of the input none, which is sent to each axon.
-    """
-
-    source: str
-    target: str
-    layer: str
-    axons: int
-    placed: int
-    copies: int
+def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
+    """Return what a core has too little of, as a reason; "" where it has room."""
+    cells = room.axons * room.neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
+    limits = {name: leaf.max_value for name, leaf in profile.core_limits(room.group).items()}
+    needs = {"axons_in": (room.axons, "axons"), "neurons": (room.neurons, "neurons"), "synapse_memory": (cells, "cells")}
+    over = [
+        f"{need:,} {unit} of {limit:,}"
+        for name, (need, unit) in needs.items()
+        if (limit := limits[name]) is not None and need > limit
+    ]
+    where = f"a core of {name_layers(room.layers)} takes {join_names(over)}"
+    return f"with an axon for each type of a source's weights and a neuron in front of each axon {where}" if over else ""
 
 
-def _list_ways(graph: SNNGraph, placement: Placement) -> list[_Way]:
-    ways, further = [], find_further_axons(graph)
-    for population in placement.populations:
-        boxes = len(placement.slices_of(population.name))
-        for p in (p for p in population.projections if p.layer in further):
-            axons, placed, connected = further[p.layer][1], 0, 0
-            weight = getattr(graph[p.layer].synapse, "weight", None)
-            if p.kind == "dense" and weight is not None and weight.shape[1] == p.channels:  # each source has a column
-                placed, connected = p.channels, int((weight != 0).any(axis=0).sum())
-            for source in p.sources:
-                copies = 0 if source.name == INPUT else boxes * (axons - connected)
-                ways.append(
-                    _Way(source=source.name, target=population.name, layer=p.layer, axons=axons, placed=placed, copies=copies)
-                )
-    return ways
+def _list_rooms(placement: Placement, axons: Array, neurons: Array) -> list[CoreRoom]:
+    parts: dict[tuple[int, int], list[Any]] = {}
+    for part in placement.slices:
+        parts.setdefault((part.run, part.core), []).append(part)
+    return [
+        CoreRoom(
+            layers=tuple(dict.fromkeys(part.layer for part in members)),
+            group=members[0].group,
+            axons=int(axons[number]),
+            neurons=int(neurons[number]),
+        )
+        for number, members in enumerate(parts.values())
+    ]
+
+
+def _number_cores(placement: Placement) -> dict[str, Array]:
+    """Return by neuron layer the core of each neuron: int64 (neurons,); cores are numbered as their first slices lie."""
+    number: dict[tuple[int, int], int] = {}
+    cores = {population.name: np.zeros(population.shape, np.int64) for population in placement.populations}
+    for part in placement.slices:
+        place = tuple(slice(*along) for along in part.box)
+        cores[part.layer][place] = number.setdefault((part.run, part.core), len(number))
+    return {name: where.reshape(-1) for name, where in cores.items()}
+
+
+Way: TypeAlias = tuple[tuple[Layer, Shape], ...]
+"""Layers with synapses in order, each with the shape of its input."""
+
+
+def _group_paths(graph: SNNGraph, paths: Sequence[SpikePath]) -> dict[tuple[str, int], dict[str, list[Way]]]:
+    """Return by source and delay on the chip, and by target, the ways between them."""
+    groups: dict[tuple[str, int], dict[str, list[Way]]] = {}
+    for path in paths:
+        delay = graph.depths[path.target] - graph.depths[path.source] + path.delay
+        way = tuple((replace_mean_by_sum(layer), graph.input_shape_of(layer.name)) for layer in path.layers)
+        groups.setdefault((path.source, delay), {}).setdefault(path.target, []).append(way)
+    return groups
+
+
+def _find_types(graph: SNNGraph, paths: Sequence[SpikePath], palette: int) -> dict[str, Types] | None:
+    """Return by neuron layer the types of the weights into it; None where they are more than there are."""
+    found: dict[str, Types] = {}
+    for path in paths:
+        weighted = [k for k, layer in enumerate(path.layers) if isinstance(layer.synapse, WEIGHTED)]
+        if len(weighted) > 1:
+            return None
+        first = weighted[0] if weighted else len(path.layers)
+        name = path.layers[first].name if weighted else ""
+        found.setdefault(path.target, {})[name] = _rank_weights(path.layers[first:]) if weighted else np.zeros(1, np.int64)
+    for target, by_layer in found.items():
+        numbers = _number_types(by_layer)
+        if max(int(own.max(initial=-1)) for own in numbers.values()) >= palette:
+            numbers = _rank_together(graph, by_layer)
+        if max(int(own.max(initial=-1)) for own in numbers.values()) >= palette:
+            return None
+        found[target] = numbers
+    return found
+
+
+def _number_types(by_layer: Types) -> Types:
+    """Return the types of layers of weights, those of each behind those of the layers before it."""
+    numbers, first = {}, 0
+    for name, own in by_layer.items():
+        numbers[name] = np.where(own < 0, -1, own + first)
+        first += 1 + int(own.max(initial=-1))
+    return numbers
+
+
+def _rank_together(graph: SNNGraph, by_layer: Types) -> Types:
+    """Return as type of each weight its number among the values of all layers, if their rows are the same neurons."""
+    weights: list[Array] = [write_out(graph[name].synapse.weight) for name in by_layer if name]  # type: ignore[union-attr]
+    if len(weights) < len(by_layer) or len({weight.shape[:1] for weight in weights}) > 1 or not weights[0].ndim:
+        return _number_types(by_layer)
+    rows = np.concatenate([weight.reshape(len(weight), -1) for weight in weights], axis=1)
+    types = np.split(find_axon_types(rows), np.cumsum([weight[0].size for weight in weights])[:-1], axis=1)
+    return {name: own.reshape(weight.shape) for name, own, weight in zip(by_layer, types, weights, strict=True)}
+
+
+def _rank_weights(layers: Sequence[Layer]) -> Array:
+    """Return the types of the weights of the first layer; a neuron reads one of a `Scale` that no pool follows."""
+    synapse: Any = layers[0].synapse
+    if isinstance(synapse, Scale) and (
+        not synapse.weight.ndim or all(isinstance(layer.synapse, Flatten) for layer in layers[1:])
+    ):
+        return np.where(synapse.weight == 0, -1, 0)
+    return find_axon_types(write_out(synapse.weight))
+
+
+def _raise_to_most(most: Array, shape: Shape, ways: Sequence[Way], types: Types, kind: int, cores: Array) -> None:
+    """Raise the axons of each source on each core to the weights of a type that a neuron there reads from it."""
+    order = np.argsort(cores, kind="stable")
+    here, starts = np.unique(cores[order], return_index=True)
+    start = 0
+    for total in _count_weights(shape, ways, types, kind):
+        rows = slice(start, start + len(total))
+        most[rows, here] = np.maximum(most[rows, here], np.maximum.reduceat(total[:, order], starts, axis=1).astype(np.int64))
+        start += len(total)
+
+
+def _count_weights(shape: Shape, ways: Sequence[Way], types: Types, kind: int) -> Iterator[Array]:
+    """Yield how many weights of a type lead from some neurons of a source to each target: (sources, targets)."""
+    passed: list[Way] = []
+    marks: dict[str, Any] = {}
+    for way in ways:
+        layer = next((layer for layer, _ in way if isinstance(layer.synapse, WEIGHTED)), None)
+        own = types["" if layer is None else layer.name] == kind
+        if own.any():
+            passed.append(way)
+            if layer is not None:
+                marks[layer.name] = replace(layer.synapse, weight=own.astype(np.float64), bias=None)  # type: ignore[type-var]
+    if len(passed) == 1 and marks and all(isinstance(layer.synapse, (Dense, Flatten)) for layer, _ in passed[0]):
+        yield from (mark.weight.T for mark in marks.values())
+    elif passed:
+        yield from sum_cells(shape, passed, marks)

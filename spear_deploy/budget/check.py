@@ -14,9 +14,10 @@ from sys import float_info
 
 import numpy as np
 
+from spear_deploy.budget.axon_room import find_crowded
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.connection_rows import PALETTE, check_layer_kinds
+from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
@@ -94,8 +95,9 @@ def check(
     costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
     measured = _measure_rows(on_chip, costs, limits)
     on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
-    rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip)])
-    if integer is not None and {row.resource for row in rows if row.status == "unchecked"} == {PALETTE}:
+    rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
+    is_open = {row.resource for row in rows if row.status == "unchecked"}
+    if integer is not None and PALETTE in is_open and is_open <= {PALETTE, DELAY}:
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies).rows
         rows = _sort_rows(graph, _decide_by_integers(rows, decided))
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
@@ -256,8 +258,12 @@ def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow])
     yield from (row for row in own.values() if row.status == "over")
 
 
-def _list_kinds(on_chip: _OnChip) -> Iterator[BudgetRow]:
-    return check_layer_kinds(on_chip.graph, on_chip.profile, on_chip.placement, on_chip.bits, on_chip.unsupported)
+def _list_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
+    """Return the rows of formats and kinds; axons by type are counted where nothing else speaks against the network."""
+    graph, profile, placement = on_chip.graph, on_chip.profile, on_chip.placement
+    is_settled = bool(on_chip.unsupported) or any(row.status == "over" for row in measured)
+    crowded = {} if is_settled else find_crowded(graph, placement, profile)
+    return check_layer_kinds(graph, profile, placement, on_chip.bits, on_chip.unsupported, crowded)
 
 
 def _sort_rows(graph: SNNGraph, rows: Iterable[BudgetRow]) -> tuple[BudgetRow, ...]:

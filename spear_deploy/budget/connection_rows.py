@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.budget.axon_room import find_crowded, find_further_axons
+from spear_deploy.budget.axon_room import count_values, counts_axons
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.geometry import find_unchecked_geometry
 from spear_deploy.budget.unsupported import Unsupported, list_extra_delays
@@ -32,10 +32,12 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
-from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
+from spear_deploy.placement.weight_bits import bias_bits
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
+DELAY = "delay"
+"""Resource of the delays into a layer; those that differ between synapses of a source take axons, which integers decide."""
 
 
 # ---------------------------------------------------------------------------------------------------------- connections
@@ -158,10 +160,19 @@ def check_layer_kinds(
     placement: Placement,
     weight_bits: Mapping[str, int],
     findings: Sequence[Unsupported],
+    crowded: Mapping[str, str],
 ) -> Iterator[BudgetRow]:
-    """Yield the rows of formats and kinds, layer by layer."""
+    """Yield the rows of formats and kinds, layer by layer.
+
+    Args:
+        graph: the network.
+        profile: the chip.
+        placement: of the network.
+        weight_bits: of a stored weight, by layer.
+        findings: what the chip does not have.
+        crowded: layers of weights whose axons may have no room on a core, with the reason (`axon_room`).
+    """
     by_name = {population.name: population for population in placement.populations}
-    crowded = find_crowded(graph, placement, profile) if find_further_axons(graph) else set()
     by_layer: dict[str, dict[str, list[Unsupported]]] = {}
     for finding in findings:
         by_layer.setdefault(finding.layer, {}).setdefault(finding.resource, []).append(finding)
@@ -170,8 +181,8 @@ def check_layer_kinds(
     for layer in graph.layers:
         missing = by_layer.get(layer.name, {})
         if layer.name in by_name:
-            yield from _check_formats(by_name[layer.name], profile, weight_bits)
-        yield from _check_palette(graph, layer, profile, is_crowded=layer.name in crowded)
+            yield from _check_formats(graph, by_name[layer.name], profile, weight_bits)
+        yield from _check_palette(graph, layer, profile, crowded.get(layer.name, ""))
         yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
             yield _check_kind(layer, profile, missing.get("layer_kind", []))
@@ -180,7 +191,9 @@ def check_layer_kinds(
                 yield _count_missing(resource, layer.name, missing[resource], known=True)
 
 
-def _check_formats(population: Population, profile: HardwareProfile, weight_bits: Mapping[str, int]) -> Iterator[BudgetRow]:
+def _check_formats(
+    graph: SNNGraph, population: Population, profile: HardwareProfile, weight_bits: Mapping[str, int]
+) -> Iterator[BudgetRow]:
     """Yield rows for weight bits and delays, where there are any."""
     has_no_synapses = population.is_input_layer and profile.meta.family == "loihi"
     bits = [] if has_no_synapses else [weight_bits[p.layer] for p in population.projections if p.layer in weight_bits]
@@ -197,26 +210,24 @@ def _check_formats(population: Population, profile: HardwareProfile, weight_bits
             remedy=f"quantise to {max_bits} bits" if status == "over" else "",
         )
     delay = max((steps for _, steps in list_extra_delays(population, profile)), default=0)
-    ways = population.projections
+    ways, is_crossbar = population.projections, profile.synapse_memory.format.value == "crossbar"
     if delay > 0 and profile.weights.delay_max_steps.value != "unlimited":
         limit, free = profile.weights.delay_max_steps.max_value, profile.weights.delay_free_steps.max_value
         status, remedy = classify_use(delay, limit, capacity=False), ""
         if status == "ok" and free is not None and delay > free:
             status = "unchecked"
             remedy = f"delays above {free} steps leave fewer neurons on a core; how many is not published"
-        elif status == "ok" and profile.synapse_memory.format.value == "crossbar" and any(p.mixed_delays for p in ways):
+        elif status == "ok" and is_crossbar and any(p.mixed_delays for p in ways) and not counts_axons(graph, profile):
             status = "unchecked"
             remedy = (
                 "a source whose synapses differ in delay takes an axon, and a copy of its neuron, for each delay; one is placed"
             )
         elif status == "over":
             remedy = f"let a layer that passes spikes on lie in between, one for each {delay - (limit or 0)} steps too many"
-        yield BudgetRow(
-            resource="delay", where=population.name, used=delay, limit=limit, unit="step", status=status, remedy=remedy
-        )
+        yield BudgetRow(resource=DELAY, where=population.name, used=delay, limit=limit, unit="step", status=status, remedy=remedy)
 
 
-def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, is_crowded: bool) -> list[BudgetRow]:
+def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, crowded: str) -> list[BudgetRow]:
     leaf = profile.connectivity.weight_palette
     if not isinstance(layer.synapse, WEIGHTED) or isinstance(layer.synapse, Scale) or leaf.value == "unlimited":
         return []
@@ -225,12 +236,9 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, *, i
     level = f"quantise each neuron's weights to {leaf.max_value} values"
     if not graph.is_integer:
         return check_limit(PALETTE, layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
-    used = max_distinct_weights(layer.synapse.weight)
-    if used <= leaf.max_value and is_crowded:
-        sources, axons = find_further_axons(graph)[layer.name]
-        reason = f"its sources take {axons:,} axons, one for each type of their weights, of which {sources:,} are placed"
-        open_part = "whether the others, and a copy of a neuron in front of each, find room is not worked out"
-        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{reason}; {open_part}")
+    used = count_values(graph, layer.name)
+    if used <= leaf.max_value and crowded:
+        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{crowded}; whether a finer cut finds room is not worked out")
     remedy = level if used > leaf.max_value else ""
     return check_limit(PALETTE, layer.name, used, leaf, capacity=False, remedy=remedy)
 

@@ -50,13 +50,13 @@ def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]
 
 
 def note_axon_types(integer: SNNGraph) -> Iterator[str]:
-    """Yield a note where sources of integers take an axon for each type of their weights: one for each source is placed."""
+    """Yield a note where sources of integers take an axon for each type of their weights, beside those that rows count."""
     findings = integer.metadata.get("quantization", {}).get("findings", ())
     for row in findings:
         if row["what"] == AXONS:
             yield (
-                f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons, one for each type of their weights; "
-                f"{row['given']:,.0f} are placed, one for each source, so that the crossbars may be more"
+                f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons on one core, one for each type of their "
+                f"weights; rows count {row['given']:,.0f}, one for each source, and weight_palette is open where others lack room"
             )
 
 

@@ -71,7 +71,7 @@ class SharedCells:
             largest = [max(_find_largest(synapses.get(layer.name, layer.synapse)) for layer, _ in way) for way in self.ways]
             most = sum(n * bound for n, bound in zip(largest, self.bounds, strict=True)) / 2**shift
             return -most, most
-        totals = [(float(total.min()), float(total.max())) for total in _sum_cells(self.shape, self.ways, synapses)]
+        totals = [(float(total.min()), float(total.max())) for total in sum_cells(self.shape, self.ways, synapses)]
         return min(low for low, _ in totals) / 2**shift, max(high for _, high in totals) / 2**shift
 
     def count_axons(self, types: Mapping[str, Array]) -> int:
@@ -89,7 +89,7 @@ class SharedCells:
                 name: replace(synapse, weight=(types[name] == kind).astype(np.float64), bias=None)  # type: ignore[type-var]
                 for name, synapse in passed.items()
             }
-            axons += sum(int(total.max(axis=1).sum()) for total in _sum_cells(self.shape, self.ways, marks))
+            axons += sum(int(total.max(axis=1).sum()) for total in sum_cells(self.shape, self.ways, marks))
         return axons
 
     def find_shift(self) -> int:
@@ -137,7 +137,7 @@ def _find_between(
     if count > 1 and not is_bounded:
         passed = [layer for way in ways for layer, _ in way if isinstance(layer.synapse, WEIGHTED)]
         marks = {layer.name: _mark_weights(layer.synapse) for layer in passed}
-        count = max(int(total.max()) for total in _sum_cells(shape, ways, marks))
+        count = max(int(total.max()) for total in sum_cells(shape, ways, marks))
     takes_axons = limits is None and any(isinstance(layer.synapse, CONVS) for way in ways for layer, _ in way)
     if count <= 1 and not takes_axons:
         return None
@@ -205,8 +205,14 @@ def _mark_weights(synapse: Any) -> Any:
     return replace(synapse, weight=(synapse.weight != 0).astype(np.float64), bias=None)
 
 
-def _sum_cells(shape: Shape, ways: Sequence[Sequence[tuple[Layer, Shape]]], synapses: Mapping[str, Any]) -> Iterator[Array]:
-    """Yield the sums of the weights from some neurons of a source at a time: (sources, targets)."""
+def sum_cells(shape: Shape, ways: Sequence[Sequence[tuple[Layer, Shape]]], synapses: Mapping[str, Any]) -> Iterator[Array]:
+    """Yield the sums of the weights from some neurons of a source at a time: (sources, targets).
+
+    Args:
+        shape: of the source.
+        ways: layers with synapses on each way, in order, with the shape of their input.
+        synapses: taken in place of those of the layers, by name.
+    """
     size = prod(shape)
     weighers = [[(make_weigher(_expand(synapses.get(layer.name, layer.synapse)), dtype=np.float64), before)
                  for layer, before in way] for way in ways]  # fmt: skip

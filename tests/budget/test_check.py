@@ -34,7 +34,7 @@ from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
 from tests.support.chips import dense_net, random_net, small_chip
 
-LOIHI1, LOIHI2, SPECK = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f"))
+LOIHI1, LOIHI2, SPECK, TRUENORTH = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f", "truenorth"))
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
 MORE = ["passes", "chips_used", "packing", "replaced", "chip_synops", "neuron_ops", "latency_interval_s", "latency_evidence",
         "fullest_core"]  # fmt: skip
@@ -440,20 +440,22 @@ def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
     """On TrueNorth, four: open before weights are rounded. What is over a limit then is over in the report."""
     weight = np.random.default_rng(0).normal(size=(8, 10))
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
-    report = check(graph, load_profile("truenorth"))
+    report = check(graph, TRUENORTH)
     (row,) = (row for row in report.rows if row.resource == "weight_palette")
     assert (row.used, row.limit, row.status, row.detail) == (4, 4, "ok", "of its integers, rounded without data")
     assert report.verdict == "fits" and not any(note.startswith("open: ") for note in report.notes)
-    assert "axons: sources of 'a' take 37 axons, one for each type of their weights; 10 are placed" in " ".join(report.notes)
+    assert "axons: sources of 'a' take 37 axons on one core, one for each type of their weights; rows count 10" in " ".join(
+        report.notes
+    )
     wide = np.random.default_rng(0).normal(size=(60, 200))
     graph = chain([Layer(name="a", synapse=Dense(weight=wide), neuron=IF())], input_shape=(200,))
     for each in (graph, quantize(graph, format="truenorth")):
-        report = check(each, load_profile("truenorth"))
+        report = check(each, TRUENORTH)
         (row,) = (row for row in report.rows if row.status == "unchecked")
         assert (row.resource, report.verdict) == ("weight_palette", "unchecked")
-        assert "axons, one for each type of their weights, of which 200 are placed; whether the others" in row.remedy
+        assert "a core of a takes 799 axons of 256; whether a finer cut finds room is not worked out" in row.remedy
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
-    two = override_facts(load_profile("truenorth"), {"connectivity.weight_palette": 2})
+    two = override_facts(TRUENORTH, {"connectivity.weight_palette": 2})
     report = check(graph, two)
     (row,) = (row for row in report.rows if row.resource == "weight_palette")
     assert (row.used, row.limit, row.status, report.verdict) == (4, 2, "over", "does_not_fit")
@@ -499,12 +501,17 @@ def delayed(kind: str) -> SNNGraph:
     return SNNGraph(layers=(*layers, Layer(name="n", neuron=IF())), edges=tuple(edges), input_shape=(10,), output="n")
 
 
-@pytest.mark.parametrize(("kind", "status"), [("sources", "ok"), ("synapses", "unchecked")])
-def test_synapses_of_one_source_that_differ_in_delay_take_axons_of_a_crossbar_that_are_not_placed(kind: str, status: str) -> None:
-    report = check(delayed(kind), load_profile("truenorth"))
+@pytest.mark.parametrize("kind", ["sources", "synapses"])
+def test_synapses_of_one_source_that_differ_in_delay_take_axons_of_a_crossbar(kind: str) -> None:
+    """Their number is that of the integers: open in floating point, where no integers are asked."""
+    report = check(delayed(kind), TRUENORTH)
     (row,) = (row for row in report.rows if row.resource == "delay")
-    assert (row.where, row.used, row.limit, row.status) == ("n", 3, 14, status)
-    assert ("takes an axon, and a copy of its neuron, for each delay; one is placed" in row.remedy) == (status == "unchecked")
+    assert (row.where, row.used, row.limit, row.status, report.verdict) == ("n", 3, 14, "ok", "fits")
+    assert (row.detail == "of its integers, rounded without data") == (kind == "synapses")
+    unlimited = override_facts(TRUENORTH, {"connectivity.weight_palette": "unlimited"})
+    (row,) = (row for row in check(delayed(kind), unlimited).rows if row.resource == "delay")
+    assert row.status == ("ok" if kind == "sources" else "unchecked")
+    assert ("takes an axon, and a copy of its neuron, for each delay; one is placed" in row.remedy) == (kind == "synapses")
     (row,) = (row for row in check(delayed(kind), LOIHI2).rows if row.resource == "delay")
     assert row.status == "ok"
 
@@ -518,17 +525,17 @@ def test_further_axons_of_truenorth_are_open_where_copies_of_neurons_may_find_no
             Layer(name="a", synapse=Dense(weight=np.ones((hidden, 5))), neuron=IF()),
             Layer(name="b", synapse=Dense(weight=rng.normal(size=(8, hidden))), neuron=IF()),
         ]
-        report = check(chain(layers, input_shape=(5,)), load_profile("truenorth"))
+        report = check(chain(layers, input_shape=(5,)), TRUENORTH)
         return report.verdict, [row.where for row in report.rows if row.status == "unchecked"]
 
     assert verdict(40) == ("fits", [])
-    assert verdict(100) == ("unchecked", ["b"])
+    assert verdict(100) == ("unchecked", ["a", "b"])  # both read neurons on the core that is too full
 
 
 def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
     layers = tuple(Layer(name=name, synapse=Dense(weight=np.ones((9, 7))), neuron=IF()) for name in "ab")
     edges = tuple(Edge(source=INPUT, target=name) for name in "ab")
-    report = check(SNNGraph(layers=layers, edges=edges, input_shape=(7,), output="b"), load_profile("truenorth"))
+    report = check(SNNGraph(layers=layers, edges=edges, input_shape=(7,), output="b"), TRUENORTH)
     assert not [row for row in report.rows if row.resource == "destinations" and row.where == INPUT] and not report.over
 
 
