@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
@@ -116,24 +117,17 @@ def find_delayed_paths(graph: SNNGraph) -> list[Edge]:
     """Return the paths with delay from `INPUT` and from neurons, through layers that only pool, add or reshape.
 
     A path is returned as an edge from the layer that makes the spikes to the layer at which they arrive, with the delay of
-    the whole path; paths without delay are left out. A loop that has no neuron is followed once.
+    the whole path; paths without delay are left out. From layer to layer of a loop that has no neuron the shortest ways count.
     """
     if not any(edge.delay for edge in graph.edges):
         return []
-    looping = find_loops_without_neurons(graph)
-    reached: set[tuple[Edge, frozenset[str]]] = set()
+    passing = {layer.name for layer in graph.layers if layer.neuron is None and carries_spikes(graph, layer.name)}
+    steps = _Steps({name: [(e.target, e.delay) for e in graph.edges_from(name)] for name in passing})
+    paths = set()
     for source in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
-        paths = [(edge, frozenset[str]()) for edge in graph.edges_from(source)]
-        while paths:
-            path, passed = paths.pop()
-            end = path.target
-            if (path, passed) in reached:  # many ways lead through a chain of diamonds
-                continue
-            reached.add((path, passed))
-            if graph[end].neuron is None and carries_spikes(graph, end) and end not in passed:
-                passed |= {end} & looping
-                paths += [(replace(edge, source=source, delay=path.delay + edge.delay), passed) for edge in graph.edges_from(end)]
-    return sorted({path for path, _ in reached if path.delay})
+        starts = [(edge.target, edge.delay) for edge in graph.edges_from(source)]
+        paths |= {Edge(source=source, target=end, delay=delay) for end, delay in steps.walk(starts) if delay}
+    return sorted(paths)
 
 
 def find_loops_without_neurons(graph: SNNGraph, among: Collection[str] | None = None) -> set[str]:
@@ -149,29 +143,69 @@ def find_loops_without_neurons(graph: SNNGraph, among: Collection[str] | None = 
 def find_spike_sources(graph: SNNGraph, name: str) -> list[tuple[str, int]]:
     """Return (neuron layer, steps of delay) of all spikes that reach a layer, directly or through layers without neurons.
 
-    A loop that has no neuron is followed once.
+    From layer to layer of a loop that has no neuron the shortest ways count.
     """
-    looping = find_loops_without_neurons(graph, {name, *_find_plain_layers_before(graph, name)})
+    passing = {name, *_find_plain_layers_before(graph, name)}
+    before = {layer: [(e.source, e.delay) for e in graph.edges_into(layer) if e.source != INPUT] for layer in passing}
+    starts = [(name, 0)] if graph[name].neuron is None else before.pop(name)
+    return [(source, delay) for source, delay in _Steps(before).walk(starts) if graph[source].neuron is not None]
 
-    def go_back(here: str, delay: int, passed: frozenset[str]) -> list[tuple[str, int, frozenset[str]]]:
-        passed |= {here} & looping
-        return [(edge.source, delay + edge.delay, passed) for edge in reversed(graph.edges_into(here))]
 
-    sources: dict[tuple[str, int], None] = {}
-    # each layer once for each delay, as many ways lead through a chain of diamonds, and for each part of loops that was passed
-    seen: set[tuple[str, int, frozenset[str]]] = set()
-    waiting = go_back(name, 0, frozenset())
-    while waiting:
-        state = waiting.pop()
-        here, delay, passed = state
-        if here == INPUT or here in passed or state in seen:
-            continue
-        seen.add(state)
-        if graph[here].neuron is not None:
-            sources[here, delay] = None
-        else:
-            waiting += go_back(*state)
-    return list(sources)
+class _Steps:
+    """Steps from layers that pass spikes on to the next layers, each with its delay; all other layers are ends."""
+
+    def __init__(self, following: Mapping[str, list[tuple[str, int]]]) -> None:
+        self.following = following
+        self.loops = _find_loops(following)
+        self.within: dict[str, dict[str, int]] = {}
+
+    def walk(self, starts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return the layers that are reached, each once for each delay, as many ways lead through a chain of diamonds."""
+        passed: set[tuple[str, int]] = set()
+        reached: dict[tuple[str, int], None] = {}
+        waiting = list(starts)[::-1]
+        while waiting:
+            state = here, delay = waiting.pop()
+            if state in passed:
+                continue
+            passed.add(state)
+            loop = self.loops.get(here, frozenset())
+            behind: list[tuple[str, int]] = []
+            for layer, within in self._cross(here):
+                reached[layer, delay + within] = None
+                behind += [(end, delay + within + d) for end, d in self.following.get(layer, ()) if end not in loop]
+            waiting += reversed(behind)
+        return list(reached)
+
+    def _cross(self, here: str) -> Iterable[tuple[str, int]]:
+        """Return the layers of the loops that a layer lies in, itself first, with the delay of the shortest way to each."""
+        if here not in self.loops:
+            return ((here, 0),)
+        if here not in self.within:
+            nearest: dict[str, int] = {}
+            waiting = [(0, here)]
+            while waiting:
+                delay, layer = heappop(waiting)
+                if layer not in nearest:
+                    nearest[layer] = delay
+                    for end, d in self.following[layer]:
+                        if end in self.loops[here]:
+                            heappush(waiting, (delay + d, end))
+            self.within[here] = nearest
+        return self.within[here].items()
+
+
+def _find_loops(following: Mapping[str, list[tuple[str, int]]]) -> dict[str, frozenset[str]]:
+    """Return by layer that reaches itself the layers that it reaches and that reach it."""
+    ends = {name: {end for end, _ in after if end in following} for name, after in following.items()}
+    while last := {name for name, after in ends.items() if not after}:
+        ends = {name: after - last for name, after in ends.items() if name not in last}
+    if not ends:
+        return {}  # as nearly all networks
+    import networkx
+
+    components = networkx.strongly_connected_components(networkx.DiGraph(ends))
+    return {name: loop for loop in map(frozenset, components) for name in loop if len(loop) > 1 or name in ends[name]}
 
 
 def reads_input(graph: SNNGraph, name: str) -> bool:
