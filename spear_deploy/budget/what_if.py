@@ -235,7 +235,8 @@ def _split_reader(p: Projection, layer: str, channels: int, parts: int) -> list[
     for k, (a, b) in enumerate(pairwise(per * (channels * k // parts) for k in range(parts + 1))):
         sources = tuple(replace(s, name=f"{layer}[{k}]") if s.name == layer else s for s in p.sources)
         nonzero = select_nonzero(p.nonzero, (0, p.outputs), (a, b), p.kernel_channels)
-        inputs, maps = (None if n is None else n * (b - a) // p.kernel_channels for n in (p.channels, p.map_channels))
+        inputs = p.channels * (b - a) // p.kernel_channels
+        maps = None if p.map_channels is None else p.map_channels * (b - a) // p.kernel_channels
         part = replace(p, sources=sources, channels=inputs, map_channels=maps, kernel_channels=b - a, nonzero=nonzero)
         projections.append(part)
     return projections

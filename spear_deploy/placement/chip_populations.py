@@ -51,7 +51,7 @@ def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: b
 
 def needs_nonzero_weights(profile: HardwareProfile) -> bool:
     """Return whether the chip has a limit for which weights of zero matter."""
-    if profile.synapse_memory.format.value == "word_per_weight":
+    if profile.synapse_memory.format.value in ("word_per_weight", "sdram_rows"):
         return True
     return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 
@@ -104,6 +104,7 @@ def _merge(parts: Sequence[Projection], bits: Mapping[str, int]) -> Sequence[Pro
         output_group=first.output_group,
         kernel=shape[1:],
         kernel_channels=shape[0],
+        map_channels=shape[0],
         pool_axes=tuple(identity_axis(n) for n in shape[1:]),
         signed=signed,
         nonzero=None if pairs.all() else pairs,

@@ -303,6 +303,7 @@ def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: Chann
         kernel_channels=builder.kernel_channels,
         input_map=builder.input_map,
         output_map=builder.output_map,
+        map_channels=builder.map_channels,
         pool_axes=builder.pool_axes,
         signed=isinstance(weights, WEIGHTED) and bool(weights.weight.min() < 0),
         nonzero=builder.nonzero,

@@ -134,6 +134,7 @@ class Projection:
             of the map that a dense layer reads.
         kernel_channels: input channels of the kernel that one output reads.
         input_map, output_map: positions of the map in front of the weights and of the map behind them, pools left out.
+        map_channels: of a dense layer: the channels of its sources, which it reads at positions; None where each input is one.
         pool_axes: of a dense layer: the axes of the pools in front of it.
         signed: whether a weight is below 0.
         mixed_delays: whether synapses from one neuron differ in delay.
@@ -156,6 +157,7 @@ class Projection:
     kernel_channels: int = 1
     input_map: Shape = ()
     output_map: Shape = ()
+    map_channels: int | None = None
     pool_axes: tuple[Axis, ...] = ()
     mixed_delays: bool = False
     signed: bool = field(default=True, compare=False)
@@ -173,10 +175,8 @@ class Projection:
 
     @property
     def source_channels(self) -> int:
-        """Channels of the sources; of a dense layer its inputs divided by the positions that it reads through pools."""
-        if self.kind != "dense":
-            return self.channels
-        return self.channels // int(np.prod([count_inputs(axis, 0, axis.outputs) for axis in self.pool_axes], dtype=np.int64))
+        """Channels of the sources."""
+        return self.channels if self.map_channels is None else self.map_channels
 
     @property
     def tap_counts(self) -> tuple[int, ...]:
@@ -263,6 +263,7 @@ class Projection:
             outputs=outputs,
             groups=outputs if self.groups == self.outputs else self.groups,
             kernel_channels=into,
+            map_channels=None if self.map_channels is None else scale(self.map_channels, self.input_group),
             nonzero=select_nonzero(self.nonzero, (0, outputs), (0, into), self.kernel_channels),
         )
 
@@ -321,6 +322,7 @@ class ProjectionBuilder:
         self.axes = [identity_axis(n) for n in shape[1:]]
         self.kernel_axes = [identity_axis(n) for n in shape[1:]]
         self.kernel_channels = 1
+        self.map_channels: int | None = None
         self.pool_axes: tuple[Axis, ...] = ()
         self.nonzero: Weights | None = None
         self.kernel: Shape | None = None
@@ -333,7 +335,8 @@ class ProjectionBuilder:
         positions = [count_inputs(axis, 0, axis.outputs) for axis in self.axes]
         self.kernel, self.kernel_channels = tuple(axis.outputs for axis in self.axes), self.outputs
         if self.kind != "dense":
-            self.pool_axes, self.channels = tuple(self.axes), self.channels * int(np.prod(positions, dtype=np.int64))
+            self.pool_axes, self.map_channels = tuple(self.axes), self.channels
+            self.channels *= int(np.prod(positions, dtype=np.int64))  # 0 where windows lie in the padding alone
         self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
         known = None if self.is_mixed else nonzero
         self.nonzero = known if known is None or isinstance(known, SparseMatrix) else known.reshape(outputs, -1, *self.kernel)

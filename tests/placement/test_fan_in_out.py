@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spear_deploy.budget.check import check
 from spear_deploy.budget.what_if import _select_outputs, _split_reader
+from spear_deploy.hardware.profile import list_profiles, load_profile
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool, make_sparse, sparse_matrix
-from spear_deploy.network.graph import INPUT, Layer, chain
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.populations import (
     add_counts,
     count_synapses_into,
@@ -31,6 +33,22 @@ def test_counts_are_those_of_a_matrix_of_all_synapses(seed: int, zeros: bool) ->
         exists = matrix_onto(net, previous(net, population.name), population.name)
         np.testing.assert_array_equal(projection.fan_in.reshape(-1), exists.sum(axis=1))
         np.testing.assert_array_equal(projection.fan_out.reshape(-1), exists.sum(axis=0))
+
+
+def test_windows_that_lie_in_the_padding_alone_read_nothing() -> None:
+    """Weights behind them divided by no positions; the source feeds other weights too, and its synapses add up."""
+    conv = Conv1d(weight=np.ones((2, 2, 1)), stride=(2,), padding=(1,))
+    layers = [Layer(name="a", neuron=IF()), Layer(name="c", synapse=conv), Layer(name="d", synapse=Dense(weight=np.ones((3, 4))))]
+    layers += [Layer(name="e", synapse=Dense(weight=np.ones((3, 2)))), Layer(name="out", neuron=IF())]
+    ends = (INPUT, "a"), ("a", "c"), ("c", "d"), ("d", "out"), ("a", "e"), ("e", "out")
+    net = SNNGraph(layers=layers, edges=[Edge(source=a, target=b) for a, b in ends], input_shape=(2, 1))
+    for zeros in (False, True):
+        a, out = find_populations(net, zeros=zeros)
+        assert [p.source_channels for p in out.projections] == [2, 2] and count_synapses_into(out).total == 6
+        counts = count_synapses_out_of("a", [a, out])
+        assert (counts.largest, counts.total, counts.connected) == (3, 6, 2)
+    for chip in list_profiles():
+        assert check(net, load_profile(chip), remedies=False).rows
 
 
 def test_weights_of_zero_count_where_nobody_asked_for_them() -> None:
