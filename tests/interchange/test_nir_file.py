@@ -373,6 +373,21 @@ def test_graphs_that_contradict_themselves(nodes, edges, error, match, tmp_path)
         read_nir(raw(tmp_path / "a.nir", nodes, edges))
 
 
+def test_of_several_outputs_the_one_that_all_others_feed_is_the_networks(tmp_path):
+    """A file that shows a hidden layer too was refused; two heads side by side are."""
+    nodes = {"input": INPUT, "n": LIF_FIELDS, "m": LIF_FIELDS, "output": OUTPUT, "shown": OUTPUT}
+    ends = [("input", "n"), ("n", "m"), ("n", "shown"), ("m", "output")]
+    one = read_nir(raw(tmp_path / "a.nir", nodes, ends))
+    assert one.output == "m" and [layer.name for layer in one.layers] == ["n", "m"]
+    assert "the file has 2 Output nodes: that of 'output' is the network's, which the others feed" in one.metadata["assumptions"]
+    alone = {name: node for name, node in nodes.items() if name != "shown"}
+    two = read_nir(raw(tmp_path / "b.nir", alone, [end for end in ends if end[1] != "shown"]))
+    assert one.layers == two.layers and one.edges == two.edges
+    for heads in ([("input", "n"), ("input", "m"), ("n", "shown"), ("m", "output")], [*ends, ("m", "n")]):
+        with pytest.raises(UnsupportedError, match="2 Output nodes .'output', 'shown'., one is supported; export the network"):
+            read_nir(raw(tmp_path / "c.nir", nodes, heads))
+
+
 def test_a_cycle_closed_twice_and_subgraphs_with_two_ends(tmp_path):
     nodes = {"lif": lif(), "d": nir.Delay(delay=np.full(2, 1e-4))}
     edges = [("input", "lif"), ("lif", "d"), ("d", "lif"), ("lif", "lif"), ("lif", "output")]

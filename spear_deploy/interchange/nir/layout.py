@@ -93,10 +93,15 @@ def _read_edges(root: Tree, prefix: str) -> list[tuple[str, str]]:
 
 
 def find_ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> tuple[str, str]:
-    """Return the names of the only input and the only output node; adds the ones that an old file lacks."""
+    """Return the names of the input and the output node; adds the ones that an old file lacks.
+
+    Of several outputs the one that all others feed is the network's, as of a module's forward; the others are removed.
+    """
     ends = []
     for kind, inside in (("Input", "target"), ("Output", "source")):
         names = [name for name, node in nodes.items() if read_kind(node) == kind]
+        if len(names) > 1 and kind == "Output":
+            names = _keep_last_output(names, nodes, arrows, notes)
         if len(names) > 1:
             listed = ", ".join(f"'{name}'" for name in sorted(names))
             raise UnsupportedError(f"{len(names)} {kind} nodes ({listed}), one is supported; {JOINING[kind]}")
@@ -111,6 +116,33 @@ def find_ends(nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> 
             notes.append(f"the file has no {kind} node: it is taken to be at '{free[0]}'")
         ends.append(names[0])
     return ends[0], ends[1]
+
+
+def _keep_last_output(names: list[str], nodes: dict[str, Tree], arrows: list[Arrow], notes: list[str]) -> list[str]:
+    """Return the output that what feeds the others feeds too, and remove those; all of them where it is none or several."""
+    sources: dict[str, set[str]] = {}
+    for arrow in arrows:
+        sources.setdefault(arrow.target, set()).add(arrow.source)
+    heads = {name: sources.get(name, set()) for name in names}
+    last = [name for name in names if all(heads[other] <= _list_feeding(name, sources) for other in names)]
+    if len(last) != 1 or not all(heads.values()):
+        return names
+    for name in set(names) - set(last):
+        del nodes[name]
+    arrows[:] = [arrow for arrow in arrows if arrow.target in nodes]
+    notes.append(f"the file has {len(names)} Output nodes: that of '{last[0]}' is the network's, which the others feed")
+    return last
+
+
+def _list_feeding(name: str, sources: Mapping[str, set[str]]) -> set[str]:
+    """Return the nodes that feed a node, directly or through others."""
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = sources.get(waiting.pop(), set()) - reached
+        reached |= new
+        waiting += new
+    return reached
 
 
 def find_input_shape(nodes: Mapping[str, Tree], arrows: list[Arrow], source: str, notes: list[str]) -> Shape:
