@@ -1,16 +1,22 @@
-"""Order of layers, scales and missing biases in NIR files."""
+"""Order of layers, sums, scales, batch norms and missing biases in NIR files."""
 
+import h5py
 import nir
 import numpy as np
 import pytest
 
+from spear_deploy.budget.check import check
 from spear_deploy.errors import GraphError
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.nir.dialect_writer import make_dialect_graph
 from spear_deploy.interchange.nir.reader import read_nir, read_nir_graph
 from spear_deploy.interchange.nir.writer import write_nir
-from spear_deploy.network import IF, LIF, Conv1d, Dense, Layer, Scale
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network import IF, LIF, AvgPool, BatchNorm, Conv1d, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network.graph import Edge, SNNGraph, chain, merge_parts
 from spear_deploy.simulator import simulate
+
+SCALES = np.arange(1, 13, dtype=np.float32).reshape(2, 3, 2)
+BIASED = Scale(weight=SCALES, bias=np.ones((2, 1, 1), np.float32))
 
 
 def test_layers_come_back_in_their_order_without_a_bias_that_they_lack(tmp_path):
@@ -58,6 +64,64 @@ def test_sums_and_scales_with_a_bias_come_back(shape, tmp_path):
         assert read_nir(tmp_path / "b.nir")["n"].synapse == Scale(weight=weight)
     x = np.random.default_rng(0).random((10, 2, *shape)) < 0.5
     assert np.array_equal(simulate(again, x).output, simulate(graph, x).output)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        None,
+        Flatten(),
+        AvgPool(kernel_size=(1, 2)),
+        SumPool(kernel_size=(1, 2)),
+        Scale(weight=SCALES),
+        BIASED,
+    ],
+    ids=["nothing", "flatten", "mean", "sum", "scale", "scale with a bias"],
+)
+def test_a_batch_norm_behind_no_weights_comes_back_in_its_layer(before, tmp_path):
+    """It came back as weights of a layer behind, which no core holds: check said that the network does not fit."""
+    channels = 12 if isinstance(before, Flatten) else 2
+    gain, mean = np.arange(1, channels + 1, dtype=np.float32), np.full(channels, 0.5, np.float32)
+    norm = BatchNorm(weight=gain, bias=mean, mean=mean, var=np.full(channels, 4, np.float32), eps=0.0)
+    layers = [Layer(name="a", neuron=IF()), Layer(name="n", synapse=before, norm=norm, neuron=IF())]
+    graph = chain(layers, input_shape=(2, 3, 2))
+    what = "written as a factor and a shift per channel and rounded to float32"
+    assert write_nir(graph, tmp_path / "a.nir") == [f"layer 'n': batch norm is {what}"]
+    again = read_nir(tmp_path / "a.nir")
+    assert again.edges == graph.edges and again["n"].synapse == before
+    assert np.array_equal(again["n"].norm.weight, gain / 2) and np.array_equal(again["n"].norm.bias, mean - mean * gain / 2)
+    one, two = (check(g, load_profile("loihi2"), remedies=False) for g in (graph, again))
+    assert one.verdict == two.verdict and one.rows == two.rows
+    x = np.random.default_rng(0).random((10, 2, 2, 3, 2)) < 0.5
+    assert np.array_equal(simulate(again, x).output, simulate(graph, x).output) and simulate(graph, x).output.any()
+    with h5py.File(tmp_path / "a.nir", "a") as file:  # by another tool: no factors any more where the input has one axis
+        weight = file["node/nodes/n.norm/weight"]
+        weight[...] = weight[...] + 1
+    assert (read_nir(tmp_path / "a.nir")["n"].norm is None) == isinstance(before, Flatten)
+
+
+@pytest.mark.parametrize("framework", ["snntorch", "spikingjelly", "sinabs", "norse"])
+def test_a_scale_of_a_flattened_map_comes_back_from_the_matrix_of_an_importer(framework):
+    """The file could not be read: its scale had the values of the flattened map, and lay in front of it."""
+    scale = Scale(weight=np.arange(1, 13, dtype=np.float32))
+    layers = [Layer(name="flat", synapse=Flatten()), Layer(name="n", synapse=scale, neuron=IF())]
+    again = read_nir_graph(make_dialect_graph(chain(layers, input_shape=(2, 3, 2)), framework)[0])
+    assert [type(layer.synapse) for layer in again.layers] == [Flatten, Scale] and again["n"].synapse.weight.shape == (12,)
+
+
+def test_a_sum_of_one_way_leaves_no_weights(tmp_path):
+    """Behind weights, in front of weights and in front of neurons; a scale by 1 was counted as weights behind weights."""
+    dense = Dense(weight=np.eye(2, dtype=np.float32))
+    names = ["weights", "behind", "before", "more", "neurons"]
+    parts = [{"synapse": dense}, {}, {}, {"synapse": dense}, {"neuron": IF()}]
+    layers = [Layer(name=name, **part) for name, part in zip(names, parts, strict=True)]
+    ends = zip(["input", *names], names, [0, 0, 1, 0, 1], strict=False)
+    graph = SNNGraph(layers=layers, edges=[Edge(source=s, target=t, delay=d) for s, t, d in ends], input_shape=(2,))
+    write_nir(graph, tmp_path / "a.nir")
+    again = read_nir(tmp_path / "a.nir")
+    merged = merge_parts(graph)
+    assert [layer.name for layer in again.layers] == ["behind", "more", "neurons"] and again.edges == merged.edges
+    assert [layer.synapse for layer in again.layers] == [layer.synapse for layer in merged.layers] == [dense, dense, None]
 
 
 @pytest.mark.parametrize("stated", ["[", "3", '{"n": 1}', '{"n": {"scale": ["a"]}}'])

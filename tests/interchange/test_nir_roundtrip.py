@@ -31,6 +31,7 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import simulate
+from tests.interchange.test_round_trips import judge
 from tests.support.reference import random_graph, random_spikes
 
 NAMES = ["fc", "lif1.lif", "output", "input_", "conv 1", "0", "fc.synapse", "delay", "if", "größe"]
@@ -145,6 +146,20 @@ def assert_survives(graph, path, seed):
 def test_a_random_network_survives_or_is_refused_by_name(seeds, tmp_path):
     written = [assert_survives(scattered_graph(seed), tmp_path / f"{seed}.nir", seed) for seed in seeds]
     assert 0.6 < sum(written) / len(written) < 1.0  # both happen
+
+
+def test_a_random_network_needs_the_same_on_a_chip_when_it_is_read_again(tmp_path):
+    """Verdict, cores and each resource; 18 of these networks have a batch norm behind no weights."""
+    compared = 0
+    for seed in range(120):
+        graph = scattered_graph(seed)
+        try:
+            write_nir(graph, tmp_path / "a.nir")
+        except UnsupportedError:
+            continue
+        compared += 1
+        assert judge(graph, "loihi2") == judge(read_nir(tmp_path / "a.nir"), "loihi2"), seed
+    assert compared > 100
 
 
 def test_random_integers_survive_or_are_refused_by_name(tmp_path):

@@ -1,48 +1,62 @@
-"""Order of layers, sums, scales and missing biases, which the nodes of a NIR file do not show.
+"""Order of layers, sums, scales, batch norms and missing biases, which the nodes of a NIR file do not show.
 
 In a file nodes stand by name, a convolution has a bias always, a sum is a scale by 1, a scale with a bias is a scale and a
-convolution, and an importer without scales takes a matrix. Chips are filled in the order of the layers, and keep memory for
-biases and weights. The metadata of the graph say so by layer; nodes of weights have no metadata in versions of nir that
-frameworks ask for.
+convolution, a batch norm behind no weights is a matrix or a convolution, and an importer without scales takes a matrix. Chips are
+filled in the order of the layers, and keep memory for biases and weights. The metadata of the graph say so by layer; nodes of
+weights have no metadata in versions of nir that frameworks ask for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.errors import GraphError
-from spear_deploy.network import CONVS, Array, Dense, Layer, Scale, Shape, make_sparse
-from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
+from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, make_sparse
+from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
 
 LAYERS_KEY = "spear_layers"
-"""Metadata of a graph: layers in their order, each with `NO_BIAS`, `SUM` or `SCALE` and the sizes of its factors, as JSON."""
-NO_BIAS, SCALE, SUM = "no bias", "scale", "sum"
+"""Metadata of a graph: layers in their order, each with those of `NO_BIAS`, `NORM`, `SUM` and `SCALE`, as JSON.
+
+The sizes of a scale are those of its factors.
+"""
+NO_BIAS, NORM, SCALE, SUM = "no bias", "norm", "scale", "sum"
 
 
 def describe_layers(graph: SNNGraph) -> dict[str, str]:
     """Return the metadata from which `restore_layers` restores the layers of a network."""
-    return {LAYERS_KEY: json.dumps({layer.name: _list_facts(layer) for layer in merge_parts(graph).layers})}
+    merged = {layer.name: layer for layer in merge_parts(graph).layers}
+    rows: dict[str, dict[str, list[int]]] = {}
+    for layer in graph.layers:
+        sum_of_file: dict[str, list[int]] = {SUM: []} if _is_sum(layer) else {}  # a node of its own, also where it merges
+        if layer.name in merged or sum_of_file:
+            rows[layer.name] = {**sum_of_file, **_list_facts(merged.get(layer.name, layer))}
+    return {LAYERS_KEY: json.dumps(rows)}
+
+
+def _is_sum(layer: Layer) -> bool:
+    return layer.synapse is None and layer.norm is None and layer.neuron is None
 
 
 def _list_facts(layer: Layer) -> dict[str, list[int]]:
     synapse = layer.synapse
+    if isinstance(synapse, (Dense, *CONVS)):  # their batch norm is folded into them
+        return {NO_BIAS: []} if synapse.bias is None and layer.norm is None else {}
+    facts: dict[str, list[int]] = {NORM: []} if layer.norm is not None else {}
     if synapse is None:
-        return {SUM: []} if layer.neuron is None and layer.norm is None else {}
-    if isinstance(synapse, Scale):
-        return {SCALE: list(synapse.weight.shape)}
-    return {NO_BIAS: []} if isinstance(synapse, (Dense, *CONVS)) and synapse.bias is None and layer.norm is None else {}
+        return {SUM: [], **facts}
+    return {SCALE: list(synapse.weight.shape), **facts} if isinstance(synapse, Scale) else facts
 
 
 def restore_layers(graph: SNNGraph, stated: str) -> SNNGraph:
-    """Return a network with its layers in the stated order, without biases of zeros, and with sums and scales.
+    """Return a network of merged parts, with its layers in the stated order, without biases of zeros, and with the stated parts.
 
     Args:
-        graph: the network of the file.
+        graph: the network of the file, a layer each node.
         stated: the metadata of `LAYERS_KEY`; where a layer holds other numbers by now, it stays as it is.
 
     Raises:
@@ -55,24 +69,51 @@ def restore_layers(graph: SNNGraph, stated: str) -> SNNGraph:
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise GraphError(f"metadata '{LAYERS_KEY}' is damaged ({error}); export the network again") from error
     places = {name: place for place, name in enumerate(rows)}
-    graph = graph.with_layers(lambda layer: _restore_layer(layer, rows.get(layer.name, {})))
+    graph = graph.with_layers(lambda layer: replace(layer, synapse=None) if _is_one(layer, rows) else layer)
+    graph = _replace_factors(graph, [name for name, facts in rows.items() if NORM in facts], _make_norm)
+    graph = merge_parts(_replace_factors(graph, [name for name, facts in rows.items() if SCALE in facts], _make_scale))
     for name, facts in rows.items():
+        if NORM in facts:
+            graph = _join_norm(graph, name, rows)
         if SCALE in facts:
             graph = _restore_scale(graph, name, facts[SCALE], rows)
+        if NO_BIAS in facts:
+            graph = _remove_zero_bias(graph, name)
     return replace(graph, layers=tuple(sorted(graph.layers, key=lambda layer: places.get(layer.name, len(places)))))
 
 
-def _restore_layer(layer: Layer, facts: Mapping[str, Shape]) -> Layer:
-    synapse: Any = layer.synapse
-    if SUM in facts and isinstance(synapse, Scale) and synapse.bias is None and (synapse.weight == 1).all():
-        return replace(layer, synapse=None)
-    if not isinstance(synapse, (Dense, *CONVS)):
-        return layer
-    bias = None if synapse.bias is None or not synapse.bias.any() else synapse.bias
-    if SCALE in facts and (factors := _read_factors(synapse)) is not None:
-        scale = Scale(weight=factors, bias=None if bias is None else bias.reshape(factors.shape))
-        return replace(layer, synapse=scale)
-    return replace(layer, synapse=replace(synapse, bias=bias)) if NO_BIAS in facts else layer
+def _is_one(layer: Layer, rows: Mapping[str, Mapping[str, Shape]]) -> bool:
+    """Return whether a layer is a scale by 1 that stands for a sum."""
+    return SUM in rows.get(layer.name, {}) and _is_bare_scale(layer) and bool((layer.synapse.weight == 1).all())  # type: ignore[union-attr]
+
+
+def _replace_factors(graph: SNNGraph, names: Collection[str], make: Callable[[Layer, Array, Array | None], Layer]) -> SNNGraph:
+    """Return the network with other parts in place of weights that only scale, of the layers that merge into the named ones."""
+    heirs, changed = find_heirs(graph), {}
+    for layer in graph.layers:
+        if heirs[layer.name] in names and isinstance(layer.synapse, (Dense, *CONVS)) and layer.norm is None:
+            factors, bias = _read_factors(layer.synapse), layer.synapse.bias
+            if factors is not None:
+                changed[layer.name] = make(layer, factors, bias if bias is not None and bias.any() else None)
+    return graph.with_layers(changed)
+
+
+def _make_norm(layer: Layer, factors: Array, bias: Array | None) -> Layer:
+    gain = factors.reshape(-1)
+    zeros = np.zeros_like(gain)
+    norm = BatchNorm(weight=gain, bias=zeros if bias is None else bias, mean=zeros, var=np.ones_like(gain), eps=0.0)
+    return replace(layer, synapse=None, norm=norm)
+
+
+def _make_scale(layer: Layer, factors: Array, bias: Array | None) -> Layer:
+    return replace(layer, synapse=Scale(weight=factors, bias=None if bias is None else bias.reshape(factors.shape)))
+
+
+def _remove_zero_bias(graph: SNNGraph, name: str) -> SNNGraph:
+    layer = _find_layer(graph, name)
+    if layer is None or not isinstance(layer.synapse, (Dense, *CONVS)) or layer.synapse.bias is None or layer.synapse.bias.any():
+        return graph
+    return graph.with_layers({name: replace(layer, synapse=replace(layer.synapse, bias=None))})
 
 
 def _read_factors(synapse: Any) -> Array | None:
@@ -90,20 +131,45 @@ def _read_factors(synapse: Any) -> Array | None:
     return diagonal
 
 
+def _join_norm(graph: SNNGraph, name: str, stated: Collection[str]) -> SNNGraph:
+    """Return the network with a batch norm in one layer with the part in front that it is behind."""
+    layer, before = _find_layer(graph, name), _find_part_before(graph, name, stated)
+    if layer is None or layer.norm is None or layer.synapse is not None:
+        return graph
+    if before is None or before.neuron is not None or before.norm is not None:
+        return graph
+    return _join(graph, before.name, replace(layer, synapse=before.synapse))
+
+
 def _restore_scale(graph: SNNGraph, name: str, sizes: Shape, stated: Collection[str]) -> SNNGraph:
     """Return the network with a scale whose factors have these sizes, joined with the one in front if it is the bias of that."""
-    layer = next((layer for layer in graph.layers if layer.name == name), None)
+    layer = _find_layer(graph, name)
     if layer is None or not isinstance(layer.synapse, Scale):
         return graph
-    synapse, into = layer.synapse, graph.edges_into(name)
-    before = graph[into[0].source] if len(into) == 1 and not into[0].delay and into[0].source not in (INPUT, *stated) else None
-    if before is None or not _is_bare_scale(before) or len(graph.edges_from(before.name)) > 1 or (synapse.weight != 1).any():
+    synapse, before = layer.synapse, _find_part_before(graph, name, stated)
+    if before is None or not _is_bare_scale(before) or (synapse.weight != 1).any():
         return graph.with_layers({name: replace(layer, synapse=replace(synapse, weight=_shrink(synapse.weight, sizes)))})
     weight = _shrink(before.synapse.weight, sizes)  # type: ignore[union-attr]
-    joined = replace(layer, synapse=replace(synapse, weight=weight))
-    layers = tuple(joined if one.name == name else one for one in graph.layers if one.name != before.name)
-    kept = tuple(edge for edge in graph.edges if edge.source != before.name)
-    edges = tuple(replace(edge, target=name) if edge.target == before.name else edge for edge in kept)
+    return _join(graph, before.name, replace(layer, synapse=replace(synapse, weight=weight)))
+
+
+def _find_layer(graph: SNNGraph, name: str) -> Layer | None:
+    return next((layer for layer in graph.layers if layer.name == name), None)
+
+
+def _find_part_before(graph: SNNGraph, name: str, stated: Collection[str]) -> Layer | None:
+    """Return the layer that feeds this one alone, at once, and is none of the stated: a node that was written for this layer."""
+    into = graph.edges_into(name) if _find_layer(graph, name) is not None else ()
+    if len(into) != 1 or into[0].delay or into[0].source in (INPUT, *stated):
+        return None
+    return graph[into[0].source] if len(graph.edges_from(into[0].source)) == 1 else None
+
+
+def _join(graph: SNNGraph, before: str, joined: Layer) -> SNNGraph:
+    """Return the network without a layer, and with another, of the same name as the one that it feeds, for both."""
+    layers = tuple(joined if one.name == joined.name else one for one in graph.layers if one.name != before)
+    kept = tuple(edge for edge in graph.edges if edge.source != before)
+    edges = tuple(replace(edge, target=joined.name) if edge.target == before else edge for edge in kept)
     return replace(graph, layers=layers, edges=edges)
 
 

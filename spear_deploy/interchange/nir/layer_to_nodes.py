@@ -1,7 +1,8 @@
 """NIR nodes from a layer.
 
-batch norm                                          folded into the weights in float64, then rounded to float32
-a pool of one axis, a scale and shift per channel   depthwise convolutions, since NIR has neither
+batch norm behind weights                           folded into them in float64, then rounded to float32
+a pool of one axis, a scale and shift per channel,  depthwise convolutions, since NIR has none of them; of inputs of one axis
+another batch norm                                  a matrix
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def make_nodes(graph: SNNGraph, layer: Layer, notes: list[str]) -> list[tuple[st
     parts: list[tuple[str, Any]] = []
     synapse, norm = layer.synapse, layer.norm
     if norm is not None:
-        notes.append(f"layer '{layer.name}': batch norm is folded into the weights and rounded to float32")
-        if isinstance(synapse, (Dense, *CONVS)):
+        is_folded = isinstance(synapse, (Dense, *CONVS))
+        what = "folded into the weights" if is_folded else "written as a factor and a shift per channel"
+        notes.append(f"layer '{layer.name}': batch norm is {what} and rounded to float32")
+        if is_folded:
             synapse, norm = fold_norm(synapse, norm), None
     if isinstance(synapse, Dense) and len(shape) > 1:
         parts.append(("flatten", _make_flatten(shape)))

@@ -189,9 +189,9 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     graph = _add_neurons(graph, nodes, neurons, options, notes, ours=is_ours)
     facts = _read_facts(metadata)
     assumptions = list(dict.fromkeys([*facts.pop("assumptions", []), *notes]))
-    merged = merge_parts(replace(graph, metadata={**facts, "assumptions": assumptions}))
-    if (stated := decode_text(metadata.get(LAYERS_KEY))) is not None:
-        merged = restore_layers(merged, stated)
+    graph = replace(graph, metadata={**facts, "assumptions": assumptions})
+    stated = decode_text(metadata.get(LAYERS_KEY))
+    merged = merge_parts(graph) if stated is None else restore_layers(graph, stated)
     restored = _restore_integers(merged, metadata) if options.integers else merged
     return restored if options.dt_s is not None else _restore_time_step(restored, metadata)
 
