@@ -14,7 +14,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.core_needs import count_union
 from spear_deploy.placement.place import Placement
-from spear_deploy.util.number_format import join_names
+from spear_deploy.placement.synapse_memory import bound_sdram_rows
 
 Status: TypeAlias = Literal["ok", "tight", "over", "unchecked"]
 CHIP = "chip"
@@ -208,21 +208,36 @@ def _check_fullest(
 
 
 def _check_chip_memory(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
-    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip.
-
-    Rows of synapses hold the excitatory and the inhibitory weight between two neurons apart. Where pools add up weights of a
-    layer between them both may be there, and one is counted: they surely find room if twice the words do.
-    """
+    """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
     words: dict[tuple[int, int], int] = {}
     for part in placement.slices:
         words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
     is_known = all(part.memory_words is not None for part in placement.slices)
     rows = check_limit("synapse_memory", CHIP, max(words.values()) if is_known else None, profile.chip.memory_words)
-    if profile.synapse_memory.format.value != "sdram_rows":
+    if profile.synapse_memory.format.value != "sdram_rows" or not rows:
         return rows
-    added = dict.fromkeys(p.layer for q in placement.populations for p in q.projections if p.signed and p.passes_several)
-    if not added or not rows or classify_use(2 * max(words.values()), rows[0].limit) != "over" or rows[0].status == "over":
+    (least, most), (row,) = _bound_rows(placement, profile), rows
+    if classify_use(most, row.limit) != "over":  # also where zeros, which a list of synapses leaves out, take more
+        used = min(row.used or 0, most)
+        return [replace(row, used=used, status=classify_use(used, row.limit))]
+    if classify_use(least, row.limit) == "over":
         return rows
-    reason = f"several weights of {join_names([repr(name) for name in added])} lie between two neurons, and pools add them up"
-    remedy = f"{reason}; where their signs differ a pair takes two words, and one is counted"
-    return [replace(rows[0], status="unchecked", remedy=remedy)]
+    remedy = (
+        f"rows of synapses take {least:,} to {most:,} words: sPyNNaker writes a matrix for each sign of weights, with rows as long "
+        "as the longest, and none of the zeros of a list"
+    )
+    return [replace(row, status="unchecked", remedy=remedy)]
+
+
+def _bound_rows(placement: Placement, profile: HardwareProfile) -> tuple[int, int]:
+    """Return the fewest and the most words that rows of synapses take on the chip that has most of them."""
+    synapses = {population.name: population.synapses for population in placement.populations}
+    largest = {name: max(part.neurons for part in placement.slices_of(name)) for name in placement.layers}
+    least: dict[tuple[int, int], int] = {}
+    most: dict[tuple[int, int], int] = {}
+    for part in placement.slices:
+        for p in synapses[part.layer]:
+            low, high = bound_sdram_rows(p, part.box, largest[part.layer], profile.synapse_memory)
+            key = part.run, part.chip
+            least[key], most[key] = least.get(key, 0) + low, most.get(key, 0) + high
+    return max(least.values(), default=0), max(most.values(), default=0)

@@ -142,6 +142,26 @@ def sdram_rows(projection: Projection, box: Box, weight_bits: int, memory: Synap
     return count_axons(stored, box) * _value(memory.row_header_words) + count_synapses(stored, box)
 
 
+def bound_sdram_rows(projection: Projection, box: Box, largest: int, memory: SynapseMemory) -> tuple[int, int]:
+    """Return the fewest and the most words that SpiNNaker's rows onto the neurons of a box take.
+
+    At least: a row for each source neuron that reaches the box, with a word for each weight that is not 0. At most: sPyNNaker's
+    matrices, one for each sign of weights, with a row for each source neuron, all as long as the longest onto any core.
+
+    Args:
+        projection: the synapses.
+        box: the part of the population.
+        largest: neurons of the population's largest box.
+        memory: of the chip.
+    """
+    header, longest = _value(memory.row_header_words), min(largest, int(projection.fan_out.max(initial=0)))
+    axes = projection.pool_axes if projection.kind == "dense" else projection.axes
+    sources = projection.source_channels * prod(axis.inputs for axis in axes)
+    least = count_synapses(projection, box)
+    most = (2 if projection.signed else 1) * sources * (header + longest) if longest else 0
+    return least + header * min(least, count_axons(projection, box)), most
+
+
 FORMATS: dict[str, Callable[[Projection, Box, int, SynapseMemory], int]] = {
     "list_words": list_words,
     "list_blocks": list_blocks,

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,11 @@ from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
-from spear_deploy.network import IF, LI, LIF, Conv1d, Dense, Flatten, SumPool
+from spear_deploy.network import IF, LI, LIF, Dense
 from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.synapse_math import apply_synapse
 from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
 from tests.support.chips import dense_net, random_net, small_chip
@@ -537,46 +535,3 @@ def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
     edges = tuple(Edge(source=INPUT, target=name) for name in "ab")
     report = check(SNNGraph(layers=layers, edges=edges, input_shape=(7,), output="b"), TRUENORTH)
     assert not [row for row in report.rows if row.resource == "destinations" and row.where == INPUT] and not report.over
-
-
-def sum_in_pools(place: str, seed: int) -> SNNGraph:
-    """Return neurons that read others through weights in front of a pool or behind it."""
-    rng = np.random.default_rng(seed)
-    pool = SumPool(kernel_size=(2,), stride=(2 if place == "apart" else 1,))
-    weight = rng.normal(size=(3, 2, 3))
-    conv = Conv1d(weight=np.abs(weight) if place == "one sign" else weight)
-    synapses = {
-        "in front": (conv, pool),
-        "dense": (pool, Flatten(), Dense(weight=rng.normal(size=(3, 22)))),
-    }.get(place, (pool, conv))
-    first = Layer(name="a", synapse=Conv1d(weight=rng.random((2, 1, 1))), neuron=LIF(tau_s=0.02))
-    layers = [Layer(name=f"l{i}", synapse=synapse) for i, synapse in enumerate(synapses)]
-    return chain([first, *layers[:-1], replace(layers[-1], neuron=LIF(tau_s=0.02))], input_shape=(1, 12))
-
-
-@pytest.mark.parametrize("place", ["in front", "behind", "apart", "one sign", "dense"])
-@pytest.mark.parametrize("seed", range(3))
-def test_pairs_of_neurons_with_weights_of_both_signs_take_two_words_of_spinnaker(place: str, seed: int) -> None:
-    """Windows that overlap add up weights between two neurons: those above and those below 0 are words apart."""
-    graph = sum_in_pools(place, seed)
-    signs = []
-    for sign in (1, -1):
-        value = np.eye(24).reshape(24, 2, 12)
-        for layer in graph.layers[1:]:
-            synapse: Any = layer.synapse
-            if isinstance(synapse, (Conv1d, Dense)):
-                synapse = replace(synapse, weight=(sign * np.asarray(synapse.weight) > 0).astype(float))
-            value = apply_synapse(synapse, value)
-        signs.append(value.reshape(24, -1) > 0)
-    words, twice = 12 * 3 + 24 + 24 * 3 + int((signs[0] | signs[1]).sum()), int((signs[0] & signs[1]).sum())
-    adds = place not in ("apart", "one sign")
-    assert (twice > 0) == adds
-    limits = {words - 1: "over", words + twice // 2: "unchecked", 2 * words - 1: "unchecked", 2 * words: "ok"}
-    for limit, status in limits.items():
-        report = check(graph, small_chip("spinnaker1", chip__memory_words=limit), remedies=False)
-        (row,) = (row for row in report.rows if row.resource == "synapse_memory")
-        assert (row.used, row.limit) == (words, limit)
-        expected = status if adds or status != "unchecked" else "tight" if words > 0.9 * limit else "ok"
-        assert row.status == expected
-        assert ("a pair takes two words, and one is counted" in row.remedy) == (expected == "unchecked")
-        assert report.verdict == {"over": "does_not_fit", "unchecked": "unchecked"}.get(expected, "fits")
