@@ -6,15 +6,15 @@ counts of which most is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.core_needs import count_union
-from spear_deploy.placement.place import Placement
-from spear_deploy.placement.synapse_memory import bound_sdram_rows
+from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.synapse_memory import count_listed_rows, count_padded_rows
 
 Status: TypeAlias = Literal["ok", "tight", "over", "unchecked"]
 CHIP = "chip"
@@ -209,35 +209,39 @@ def _check_fullest(
 
 def _check_chip_memory(placement: Placement, profile: HardwareProfile) -> list[BudgetRow]:
     """Return the row of a synapse memory that the cores of a chip share: of the fullest chip."""
-    words: dict[tuple[int, int], int] = {}
-    for part in placement.slices:
-        words[part.run, part.chip] = words.get((part.run, part.chip), 0) + (part.memory_words or 0)
     is_known = all(part.memory_words is not None for part in placement.slices)
-    rows = check_limit("synapse_memory", CHIP, max(words.values()) if is_known else None, profile.chip.memory_words)
-    if profile.synapse_memory.format.value != "sdram_rows" or not rows:
+    words = _sum_by_chip(placement, lambda part: part.memory_words or 0)
+    rows = check_limit("synapse_memory", CHIP, words if is_known else None, profile.chip.memory_words)
+    memory = profile.synapse_memory
+    if memory.format.value != "sdram_rows" or not rows:
         return rows
-    (least, most), (row,) = _bound_rows(placement, profile), rows
+    (row,), synapses = rows, {population.name: population.synapses for population in placement.populations}
+    largest = {name: max(part.neurons for part in placement.slices_of(name)) for name in placement.layers}
+    padded = {name: sum(count_padded_rows(p, largest[name], memory) for p in synapses[name]) for name in placement.layers}
+    most = _sum_by_chip(placement, lambda part: padded[part.layer])
     if classify_use(most, row.limit) != "over":  # also where zeros, which a list of synapses leaves out, take more
-        used = min(row.used or 0, most)
-        return [replace(row, used=used, status=classify_use(used, row.limit))]
+        return [replace(row, used=min(words, most), status=classify_use(min(words, most), row.limit))]
+    listed = {name for name in placement.layers if any(p.nonzero is not None for p in synapses[name])}
+    least = _sum_by_chip(
+        placement,
+        lambda part: (
+            sum(count_listed_rows(p, part.box, memory) for p in synapses[part.layer])
+            if part.layer in listed
+            else part.memory_words or 0
+        ),
+    )
     if classify_use(least, row.limit) == "over":
         return rows
     remedy = (
-        f"rows of synapses take {least:,} to {most:,} words: sPyNNaker writes a matrix for each sign of weights, with rows as long "
-        "as the longest, and none of the zeros of a list"
+        f"rows of synapses take {least:,} to {most:,} words: sPyNNaker writes a matrix for each sign of weights, with rows as "
+        "long as the longest, and none of the zeros of a list"
     )
     return [replace(row, status="unchecked", remedy=remedy)]
 
 
-def _bound_rows(placement: Placement, profile: HardwareProfile) -> tuple[int, int]:
-    """Return the fewest and the most words that rows of synapses take on the chip that has most of them."""
-    synapses = {population.name: population.synapses for population in placement.populations}
-    largest = {name: max(part.neurons for part in placement.slices_of(name)) for name in placement.layers}
-    least: dict[tuple[int, int], int] = {}
-    most: dict[tuple[int, int], int] = {}
+def _sum_by_chip(placement: Placement, words: Callable[[CoreSlice], int]) -> int:
+    """Sum over the slices of each chip; return the largest."""
+    sums: dict[tuple[int, int], int] = {}
     for part in placement.slices:
-        for p in synapses[part.layer]:
-            low, high = bound_sdram_rows(p, part.box, largest[part.layer], profile.synapse_memory)
-            key = part.run, part.chip
-            least[key], most[key] = least.get(key, 0) + low, most.get(key, 0) + high
-    return max(least.values(), default=0), max(most.values(), default=0)
+        sums[part.run, part.chip] = sums.get((part.run, part.chip), 0) + words(part)
+    return max(sums.values(), default=0)

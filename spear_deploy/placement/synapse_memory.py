@@ -142,24 +142,22 @@ def sdram_rows(projection: Projection, box: Box, weight_bits: int, memory: Synap
     return count_axons(stored, box) * _value(memory.row_header_words) + count_synapses(stored, box)
 
 
-def bound_sdram_rows(projection: Projection, box: Box, largest: int, memory: SynapseMemory) -> tuple[int, int]:
-    """Return the fewest and the most words that SpiNNaker's rows onto the neurons of a box take.
+def count_listed_rows(projection: Projection, box: Box, memory: SynapseMemory) -> int:
+    """Count the words of SpiNNaker's rows without the weights of 0, which a list of synapses leaves out."""
+    synapses = count_synapses(projection, box)
+    return synapses + _value(memory.row_header_words) * min(synapses, count_axons(projection, box))
 
-    At least: a row for each source neuron that reaches the box, with a word for each weight that is not 0. At most: sPyNNaker's
-    matrices, one for each sign of weights, with a row for each source neuron, all as long as the longest onto any core.
 
-    Args:
-        projection: the synapses.
-        box: the part of the population.
-        largest: neurons of the population's largest box.
-        memory: of the chip.
+def count_padded_rows(projection: Projection, largest: int, memory: SynapseMemory) -> int:
+    """Return the most words that sPyNNaker writes for the synapses onto a core.
+
+    A matrix for each sign of weights, each with a row for each source neuron, all as long as the longest onto any core; cores
+    have up to `largest` neurons of the population.
     """
-    header, longest = _value(memory.row_header_words), min(largest, int(projection.fan_out.max(initial=0)))
+    longest = min(largest, int(projection.fan_out.max(initial=0)))
     axes = projection.pool_axes if projection.kind == "dense" else projection.axes
     sources = projection.source_channels * prod(axis.inputs for axis in axes)
-    least = count_synapses(projection, box)
-    most = (2 if projection.signed else 1) * sources * (header + longest) if longest else 0
-    return least + header * min(least, count_axons(projection, box)), most
+    return (2 if projection.signed else 1) * sources * (_value(memory.row_header_words) + longest) if longest else 0
 
 
 FORMATS: dict[str, Callable[[Projection, Box, int, SynapseMemory], int]] = {
