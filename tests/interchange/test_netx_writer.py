@@ -112,6 +112,19 @@ def test_one_weight_a_neuron_behind_a_pool_and_a_flatten(tmp_path):
     same_runs(graph, again)
 
 
+@pytest.mark.parametrize(("synapse", "what"), [(Scale(weight=np.array([4, 6])), "a factor"), (None, "a connection")])
+def test_one_weight_a_neuron_is_a_matrix_and_the_writer_says_so(synapse, what, tmp_path):
+    """Loihi 2 keeps two words for a scale of two neurons and more for the matrix; nothing said why the numbers changed."""
+    one = Layer(name="one", synapse=synapse, neuron=loihi(v_threshold=1 if synapse is None else 5))
+    graph = net(dense("fc", np.array([[20, -20], [20, 20]])), one, shape=(2,))
+    matrix = f"layer 'one': {what} of each neuron is written into its weights, a matrix whose zeros may take memory"
+    assert write_netx(graph, tmp_path / "a.net") == [matrix]
+    again = read_netx(tmp_path / "a.net")
+    assert np.array_equal(again["one"].synapse.weight, np.diag([1, 1] if synapse is None else [4, 6]))
+    same_runs(graph, again)
+    assert write_netx(again, tmp_path / "b.net") == []
+
+
 def test_a_layer_that_feeds_itself_through_its_own_weights(tmp_path):
     graph = net(dense("fc", np.array([[20, -20], [20, 20]])), shape=(2,))
     graph = replace(graph, edges=(*graph.edges, Edge(source="fc", target="fc", delay=1)))

@@ -115,6 +115,9 @@ def _layer_entries(graph: SNNGraph, link: ChainLayer, earlier: list[Entry], note
     synapse = convert_weights(link)
     if link.pools:
         notes.append(f"layer '{layer.name}': the sum pool in front of it is written into its weights, which may be more synapses")
+    elif isinstance(synapse, Dense) and not isinstance(layer.synapse, Dense):
+        what = "a connection of each neuron" if layer.synapse is None else "a factor of each neuron"
+        notes.append(f"layer '{layer.name}': {what} is written into its weights, a matrix whose zeros may take memory")
     before = _pad_shape(layer.name, link.shape)
     extra = [Entry("input", before)] if not earlier and len(link.shape) > 1 else []
     if extra and before != link.shape:
