@@ -9,6 +9,7 @@ weights have no metadata in versions of nir that frameworks ask for.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from spear_deploy.errors import GraphError
 from spear_deploy.network import CONVS, Array, BatchNorm, Dense, Layer, Scale, Shape, make_sparse
-from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, find_heirs, merge_parts
 
 LAYERS_KEY = "spear_layers"
 """Metadata of a graph: layers in their order, each with those of `NO_BIAS`, `NORM`, `SUM` and `SCALE`, as JSON.
@@ -70,15 +71,13 @@ def restore_layers(graph: SNNGraph, stated: str) -> SNNGraph:
         raise GraphError(f"metadata '{LAYERS_KEY}' is damaged ({error}); export the network again") from error
     places = {name: place for place, name in enumerate(rows)}
     graph = graph.with_layers(lambda layer: replace(layer, synapse=None) if _is_one(layer, rows) else layer)
-    graph = _replace_factors(graph, [name for name, facts in rows.items() if NORM in facts], _make_norm)
-    graph = merge_parts(_replace_factors(graph, [name for name, facts in rows.items() if SCALE in facts], _make_scale))
+    graph = _replace_factors(graph, {name for name, facts in rows.items() if NORM in facts}, _make_norm)
+    graph = merge_parts(_replace_factors(graph, {name for name, facts in rows.items() if SCALE in facts}, _make_scale))
+    parts = _Parts(graph, rows)
     for name, facts in rows.items():
-        if NORM in facts:
-            graph = _join_norm(graph, name, rows)
-        if SCALE in facts:
-            graph = _restore_scale(graph, name, facts[SCALE], rows)
-        if NO_BIAS in facts:
-            graph = _remove_zero_bias(graph, name)
+        if name in parts.layers:
+            _restore_layer(parts, name, facts)
+    graph = parts.make_graph()
     return replace(graph, layers=tuple(sorted(graph.layers, key=lambda layer: places.get(layer.name, len(places)))))
 
 
@@ -109,13 +108,6 @@ def _make_scale(layer: Layer, factors: Array, bias: Array | None) -> Layer:
     return replace(layer, synapse=Scale(weight=factors, bias=None if bias is None else bias.reshape(factors.shape)))
 
 
-def _remove_zero_bias(graph: SNNGraph, name: str) -> SNNGraph:
-    layer = _find_layer(graph, name)
-    if layer is None or not isinstance(layer.synapse, (Dense, *CONVS)) or layer.synapse.bias is None or layer.synapse.bias.any():
-        return graph
-    return graph.with_layers({name: replace(layer, synapse=replace(layer.synapse, bias=None))})
-
-
 def _read_factors(synapse: Any) -> Array | None:
     """Return one factor a value, or a channel, of weights that only scale; None of others."""
     weight = synapse.weight
@@ -131,46 +123,55 @@ def _read_factors(synapse: Any) -> Array | None:
     return diagonal
 
 
-def _join_norm(graph: SNNGraph, name: str, stated: Collection[str]) -> SNNGraph:
-    """Return the network with a batch norm in one layer with the part in front that it is behind."""
-    layer, before = _find_layer(graph, name), _find_part_before(graph, name, stated)
-    if layer is None or layer.norm is None or layer.synapse is not None:
-        return graph
-    if before is None or before.neuron is not None or before.norm is not None:
-        return graph
-    return _join(graph, before.name, replace(layer, synapse=before.synapse))
+class _Parts:
+    """Layers of a network that are joined with the parts in front of them, all before the network is made again."""
+
+    def __init__(self, graph: SNNGraph, stated: Collection[str]) -> None:
+        self.graph, self.stated = graph, {INPUT, *stated}
+        self.layers = {layer.name: layer for layer in graph.layers}
+        self.joined: dict[str, str] = {}
+        self.fed_by: dict[str, list[Edge]] = {}
+        for edge in graph.edges:
+            self.fed_by.setdefault(edge.target, []).append(edge)
+        self.readers = Counter(edge.source for edge in graph.edges)
+
+    def find_before(self, name: str) -> Layer | None:
+        """Return the layer that feeds this one alone, at once, and is none of the stated: a node written for this one."""
+        edges = self.fed_by.get(name, [])
+        if len(edges) != 1 or edges[0].delay or edges[0].source in self.stated:
+            return None
+        return self.layers[edges[0].source] if self.readers[edges[0].source] == 1 else None
+
+    def join(self, before: Layer, layer: Layer) -> None:
+        """Put a layer in place of the one of its name and of the part in front of that."""
+        self.layers[layer.name] = layer
+        self.joined[before.name] = layer.name
+        self.fed_by[layer.name] = self.fed_by.pop(before.name, [])
+        del self.layers[before.name]
+
+    def make_graph(self) -> SNNGraph:
+        """Return the network."""
+        kept = (edge for edge in self.graph.edges if edge.source not in self.joined)
+        edges = tuple(replace(edge, target=self.joined.get(edge.target, edge.target)) for edge in kept)
+        return replace(self.graph, layers=tuple(self.layers.values()), edges=edges)
 
 
-def _restore_scale(graph: SNNGraph, name: str, sizes: Shape, stated: Collection[str]) -> SNNGraph:
-    """Return the network with a scale whose factors have these sizes, joined with the one in front if it is the bias of that."""
-    layer = _find_layer(graph, name)
-    if layer is None or not isinstance(layer.synapse, Scale):
-        return graph
-    synapse, before = layer.synapse, _find_part_before(graph, name, stated)
-    if before is None or not _is_bare_scale(before) or (synapse.weight != 1).any():
-        return graph.with_layers({name: replace(layer, synapse=replace(synapse, weight=_shrink(synapse.weight, sizes)))})
-    weight = _shrink(before.synapse.weight, sizes)  # type: ignore[union-attr]
-    return _join(graph, before.name, replace(layer, synapse=replace(synapse, weight=weight)))
-
-
-def _find_layer(graph: SNNGraph, name: str) -> Layer | None:
-    return next((layer for layer in graph.layers if layer.name == name), None)
-
-
-def _find_part_before(graph: SNNGraph, name: str, stated: Collection[str]) -> Layer | None:
-    """Return the layer that feeds this one alone, at once, and is none of the stated: a node that was written for this layer."""
-    into = graph.edges_into(name) if _find_layer(graph, name) is not None else ()
-    if len(into) != 1 or into[0].delay or into[0].source in (INPUT, *stated):
-        return None
-    return graph[into[0].source] if len(graph.edges_from(into[0].source)) == 1 else None
-
-
-def _join(graph: SNNGraph, before: str, joined: Layer) -> SNNGraph:
-    """Return the network without a layer, and with another, of the same name as the one that it feeds, for both."""
-    layers = tuple(joined if one.name == joined.name else one for one in graph.layers if one.name != before)
-    kept = tuple(edge for edge in graph.edges if edge.source != before)
-    edges = tuple(replace(edge, target=joined.name) if edge.target == before else edge for edge in kept)
-    return replace(graph, layers=layers, edges=edges)
+def _restore_layer(parts: _Parts, name: str, facts: Mapping[str, Shape]) -> None:
+    """Join a batch norm and a scale with what they are behind, shrink factors to their sizes, and remove a bias of zeros."""
+    layer, before = parts.layers[name], parts.find_before(name)
+    is_bare_norm = NORM in facts and layer.norm is not None and layer.synapse is None
+    if is_bare_norm and before is not None and before.neuron is None and before.norm is None:
+        parts.join(before, replace(layer, synapse=before.synapse))
+        layer, before = parts.layers[name], parts.find_before(name)
+    synapse: Any = layer.synapse
+    if SCALE in facts and isinstance(synapse, Scale):
+        if before is not None and _is_bare_scale(before) and (synapse.weight == 1).all():  # its bias in a node of its own
+            weight = _shrink(before.synapse.weight, facts[SCALE])  # type: ignore[union-attr]
+            parts.join(before, replace(layer, synapse=replace(synapse, weight=weight)))
+        else:
+            parts.layers[name] = replace(layer, synapse=replace(synapse, weight=_shrink(synapse.weight, facts[SCALE])))
+    if NO_BIAS in facts and isinstance(synapse, (Dense, *CONVS)) and synapse.bias is not None and not synapse.bias.any():
+        parts.layers[name] = replace(layer, synapse=replace(synapse, bias=None))
 
 
 def _is_bare_scale(layer: Layer) -> bool:
