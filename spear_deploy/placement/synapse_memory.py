@@ -138,7 +138,7 @@ def sdram_rows(projection: Projection, box: Box, weight_bits: int, memory: Synap
 
     100 neurons to 50 on one core, 3 words of header: 100 · (3 + 50) = 5300 words.
     """
-    stored = replace(projection, nonzero=None)
+    stored = projection if projection.nonzero is None else replace(projection, nonzero=None)
     return count_axons(stored, box) * _value(memory.row_header_words) + count_synapses(stored, box)
 
 
