@@ -15,11 +15,13 @@ from spear_deploy.interchange.nir import reader
 from spear_deploy.interchange.nir.edges import Arrow, close_cycles
 from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, READ_ONLY
 from spear_deploy.interchange.nir.nodes import NODE_TYPES
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.util.hdf5.tree import read_tree
 from tests.interchange.test_nir_file import raw
 from tests.interchange.test_nir_roundtrip import scattered_graph
+from tests.support.reference import random_spikes
 
 
 def read(tree, **options):
@@ -211,8 +213,6 @@ def test_many_mutated_trees_are_read_or_refused(tree, source, dt_s):
 @pytest.mark.parametrize("seed", range(3))
 def test_our_own_files_with_bits_of_them_changed(seed, tmp_path):
     """The metadata, which we trust most, with every entry in turn replaced by something else."""
-    from spear_deploy.interchange.nir.writer import write_nir
-
     graph = next(g for g in map(scattered_graph, range(seed * 100, 10_000)) if len(g.layers) > 2)
     try:
         write_nir(graph, tmp_path / "a.nir")
@@ -321,3 +321,30 @@ def test_readers_are_no_sources(tmp_path):
     for name in READ_ONLY:
         with pytest.raises(UnsupportedError, match=f"source '{name}': reads NIR and writes none"):
             reader.read_nir(path, source=name)
+
+
+def test_whatever_is_stated_of_the_layers_a_network_computes_the_same(tmp_path):
+    """Metadata may join and rename what the nodes hold, and change none of it."""
+    compared = 0
+    for seed in range(40):
+        graph, rng = scattered_graph(seed), np.random.default_rng(seed)
+        try:
+            write_nir(graph, tmp_path / "a.nir")
+        except UnsupportedError:
+            continue
+        tree = read_tree(tmp_path / "a.nir", "NIR file")
+        x = random_spikes(graph, seed, steps=8)
+        plain = simulate(read(tree), x, record=("spikes",))
+        names = rng.permutation([*tree["node"]["nodes"], *(layer.name for layer in graph.layers), "nowhere"])
+        facts = ("no bias", "norm", "scale", "sum")
+        stated = {
+            str(name): {f: rng.integers(-1, 5, rng.integers(4)).tolist() for f in facts if rng.random() < 0.4}
+            for name in names[: rng.integers(1, len(names))]
+        }
+        tree["node"]["metadata"]["spear_layers"] = json.dumps(stated)
+        other = simulate(read(tree), x, record=("spikes",))
+        np.testing.assert_allclose(other.output, plain.output, rtol=1e-5, atol=1e-6, err_msg=str(seed))
+        for name in plain.spikes.keys() & other.spikes.keys():
+            np.testing.assert_array_equal(other.spikes[name], plain.spikes[name], err_msg=f"{seed} {name}")
+            compared += 1
+    assert compared > 40
