@@ -37,6 +37,7 @@ from spear_deploy.budget.notes import (
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
+from spear_deploy.budget.shared_lists import open_shared_lists
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
 from spear_deploy.budget.what_if import WhatIf, build_what_if
@@ -216,9 +217,9 @@ def _resolve_defined_activity(
 
 def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[BudgetRow]:
     """Return the rows of sizes with their remedies, of the user's limits and of a step's work."""
-    profile = on_chip.profile
+    profile, max_cores = on_chip.profile, on_chip.what_if.max_cores
     return [
-        *_add_remedies(on_chip),
+        *open_shared_lists(list(_add_remedies(on_chip)), on_chip.placement, on_chip.bits, profile, max_cores),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
         *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
         *check_remote_synapses(on_chip.placement, profile),

@@ -42,7 +42,7 @@ def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: b
     populations = find_populations(graph, zeros=needs_nonzero_weights(profile) if zeros is None else zeros)
     if profile.synapse_memory.format.value not in BY_SOURCE:
         return populations
-    populations = tuple(replace(p, projections=_part_by_source(p.projections)) for p in populations)
+    populations = tuple(replace(p, projections=part_by_source(p.projections)) for p in populations)
     if profile.meta.family not in ONE_CELL:
         return populations
     bits = stored_bits(graph, profile)
@@ -56,11 +56,12 @@ def needs_nonzero_weights(profile: HardwareProfile) -> bool:
     return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _part_by_source(projections: Sequence[Projection]) -> tuple[Projection, ...]:
+def part_by_source(projections: Sequence[Projection]) -> tuple[Projection, ...]:
+    """Return the projections with one for each source of spikes that are added in front of weights."""
     return tuple(p if len(p.sources) == 1 else replace(p, sources=(source,)) for p in projections for source in p.sources)
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
 
 
 def _merge_by_source(projections: Sequence[Projection], bits: Mapping[str, int]) -> tuple[Projection, ...]:
