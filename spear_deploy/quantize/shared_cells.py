@@ -179,21 +179,22 @@ def _bound_count(synapses: Sequence[Any]) -> int:
 
     One of them connects a neuron that the first ones reach with one that the last ones read, by one weight.
     """
-    reached, read = [], []
-    for synapse in synapses:
-        kernel = (
-            synapse.kernel_size
-            if isinstance(synapse, SumPool)
-            else synapse.weight.shape[2:]
-            if isinstance(synapse, CONVS)
-            else ()
-        )
-        stride = (synapse.stride or kernel) if kernel else ()
-        dilation = getattr(synapse, "dilation", None) or (1,) * len(kernel)
-        reached.append(prod(k if d > 1 else -(-k // s) for k, s, d in zip(kernel, stride, dilation, strict=True)))
-        read.append(prod(kernel))
+    reached, read = zip(*map(_bound_window, synapses), strict=True) if synapses else ((), ())
     splits = [i for i, synapse in enumerate(synapses) if isinstance(synapse, Dense)] or range(max(len(synapses), 1))
     return min(prod(reached[:i]) * prod(read[i + 1 :]) for i in splits)
+
+
+def _bound_window(synapse: Any) -> tuple[int, int]:
+    """Return how many windows of a synapse hold one position at most, and how many positions one window holds."""
+    if isinstance(synapse, SumPool):
+        kernel, dilation = synapse.kernel_size, (1,) * len(synapse.kernel_size)
+    elif isinstance(synapse, CONVS):
+        kernel, dilation = synapse.weight.shape[2:], synapse.dilation
+    else:
+        return 1, 1
+    stride = synapse.stride or kernel
+    windows = (size if d > 1 else -(-size // step) for size, step, d in zip(kernel, stride, dilation, strict=True))
+    return prod(windows), prod(kernel)
 
 
 def _find_largest(synapse: Any) -> float:
