@@ -5,24 +5,31 @@ type and delay, as many axons as the neuron there that reads most weights of the
 pool). A neuron sends to one axon: it stands on its core once for each axon that it drives, and once more where it is the
 network's output. A placement counts one axon for each source. Here they are counted as the integers have them: the type of a
 weight is its number among the values of its neuron in ascending order, the layers of weights one after another.
+
+Fewer neurons on a core read fewer types of a source, and need fewer axons; where fewer lie on a core their copies have room. So
+layers are halved until all cores have room, or no cut is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from spear_deploy.budget.core_rows import check_cores
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Weights, write_out
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
-from spear_deploy.placement.place import Placement
+from spear_deploy.placement.core_needs import Cuts
+from spear_deploy.placement.place import Placement, place_populations
+from spear_deploy.placement.populations import Population
+from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import max_distinct_weights
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.palette import find_axon_types
@@ -33,6 +40,10 @@ Types: TypeAlias = dict[str, Array]
 """By layer of weights the type of each, -1 for those of 0; a way without weights has the name ""."""
 MAX_PAIRS = 1 << 22
 """Pairs of neurons between two layers up to which their axons are counted."""
+MAX_ROUNDS = 24
+"""Times that layers are halved in search of room."""
+MAX_SEARCHED_PAIRS = 1 << 19
+"""Pairs of neurons up to which layers are halved, each time with a count of all axons."""
 NOT_COUNTED = "its sources take an axon for each type of their weights; how many on each core is not counted"
 
 
@@ -79,6 +90,55 @@ def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile
                 if path.target in room.layers or path.source in room.layers:
                     crowded.setdefault(name, reason)
     return crowded
+
+
+def fit_axons(
+    graph: SNNGraph,
+    placement: Placement,
+    weight_bits: Mapping[str, int],
+    profile: HardwareProfile,
+    *,
+    max_cores: int | None = None,
+) -> Placement | None:
+    """Return a placement whose cores have room for all axons, layers cut finer where they need it; None where none is found.
+
+    Args:
+        graph: the network in integers.
+        placement: of the network.
+        weight_bits: of a stored weight, by layer.
+        profile: the chip.
+        max_cores: that the placement may take.
+    """
+    try:
+        paths = find_spike_paths(graph)
+    except UnsupportedError:
+        return None
+    if _find_types(graph, paths, int(profile.connectivity.weight_palette.max_value or 0)) is None:
+        return None
+    pairs = sum(prod(graph.shape_of(path.source)) * prod(graph.shape_of(path.target)) for path in paths)
+    cuts = {p.name: _read_cuts(p, placement) for p in placement.populations}
+    candidates = [placement]
+    for _ in range(MAX_ROUNDS):
+        crowded: set[str] = set()
+        for candidate in candidates:
+            if max_cores is None or candidate.cores_used <= max_cores:
+                crowded = _find_crowded_layers(graph, paths, candidate, profile)
+                if not crowded:
+                    return candidate
+        if pairs > MAX_SEARCHED_PAIRS:
+            return None
+        if len(candidates) > 1:  # at first each layer on cores of its own, as it is cut
+            finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
+            if finer == cuts:
+                return None
+            cuts = finer
+        candidates = [
+            place_populations(placement.populations, weight_bits, each, chips=placement.chips, own_cuts=cuts)
+            for each in (profile, _forbid_sharing(profile))
+        ]
+        if max_cores is not None and candidates[0].cores_used > max_cores:
+            return None
+    return None
 
 
 def count_values(graph: SNNGraph, layer: str) -> int:
@@ -135,6 +195,32 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _find_crowded_layers(graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile) -> set[str]:
+    """Return the neuron layers on cores without room for axons or neurons; all where another limit is over."""
+    rooms = measure_core_rooms(graph, paths, placement, int(profile.connectivity.weight_palette.max_value or 0))
+    if rooms is None or any(row.status == "over" for row in check_cores(placement, profile)):
+        return set(placement.layers)
+    return {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
+
+
+def _read_cuts(population: Population, placement: Placement) -> Cuts:
+    boxes = [part.box for part in placement.slices_of(population.name)]
+    return tuple(tuple(sorted({box[k] for box in boxes})) for k in range(len(population.shape)))
+
+
+def _halve(cuts: Cuts, shape: Shape) -> Cuts:
+    """Return cuts whose pieces are half as long, along the axis on which they are longest."""
+    extent = [max(stop - start for start, stop in along) for along in cuts]
+    longest = extent.index(max(extent))
+    extent[longest] = -(-extent[longest] // 2)
+    return cut_evenly(shape, extent)
+
+
+def _forbid_sharing(profile: HardwareProfile) -> HardwareProfile:
+    share = profile.packing.share_cores.model_copy(update={"value": False})
+    return profile.model_copy(update={"packing": profile.packing.model_copy(update={"share_cores": share})})
 
 
 def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:

@@ -14,7 +14,7 @@ from sys import float_info
 
 import numpy as np
 
-from spear_deploy.budget.axon_room import find_crowded
+from spear_deploy.budget.axon_room import counts_axons, find_crowded, fit_axons
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds
@@ -40,7 +40,7 @@ from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.shared_lists import open_shared_lists
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
-from spear_deploy.budget.what_if import WhatIf, build_what_if
+from spear_deploy.budget.what_if import PLACED, WhatIf, build_what_if, find_core_limit
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
@@ -99,8 +99,12 @@ def check(
     rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
     is_open = {row.resource for row in rows if row.status == "unchecked"}
     if integer is not None and PALETTE in is_open and is_open <= {PALETTE, DELAY}:
-        decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies).rows
-        rows = _sort_rows(graph, _decide_by_integers(rows, decided))
+        decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
+        rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
+        if decided.cores_used > on_chip.placement.cores_used:  # cut finer for the axons of its weights
+            on_chip = replace(on_chip, placement=decided.placement, fewest=decided.placement)
+            rows = _sort_rows(graph, _take_placed(rows, decided.rows))
+            costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     placement = on_chip.placement
     return BudgetReport(
@@ -189,7 +193,10 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
     populations = find_chip_populations(graph, profile)
     bits = stored_bits(graph, profile)
     what_if = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
-    placement = what_if.evaluate().placement
+    unsupported = find_unsupported(graph, profile, populations)
+    packed = what_if.evaluate().placement
+    placement = packed if unsupported else _place_axons(graph, profile, what_if)
+    is_packed = placement is packed  # one that is cut for axons of types has no fewer cores by a count without types
     return _OnChip(
         graph=graph,
         profile=profile,
@@ -197,12 +204,24 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
         bits=bits,
         what_if=what_if,
         placement=placement,
-        fewest=place_in_fewest_cores(placement, bits, profile, cache=what_if.cuts) if remedies else placement,
+        fewest=place_in_fewest_cores(packed, bits, profile, cache=what_if.cuts) if remedies and is_packed else placement,
         bound=lower_bound(populations, bits, profile),
-        unsupported=find_unsupported(graph, profile, populations),
+        unsupported=unsupported,
         replaced=find_replaced(graph, profile),
         remedies=remedies,
     )
+
+
+def _place_axons(graph: SNNGraph, profile: HardwareProfile, what_if: WhatIf) -> Placement:
+    """Return the placement, cut finer where a chip has axons of types and cores lack room for them."""
+    placed = what_if.evaluate()
+    if not counts_axons(graph, profile) or any(row.status == "over" for row in placed.rows):
+        return placed.placement
+    limit = find_core_limit(placed.placement.cores_limit, what_if.max_cores)
+    finer = fit_axons(graph, placed.placement, what_if.weight_bits, profile, max_cores=limit)
+    if finer is not None and finer is not placed.placement:
+        what_if.take_placement(finer)
+    return what_if.evaluate().placement
 
 
 def _resolve_defined_activity(
@@ -257,6 +276,12 @@ def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow])
         takes = found is not None and (row.status == "unchecked" or (found.status == "over" and row.status != "over"))
         yield found if found is not None and takes else row
     yield from (row for row in own.values() if row.status == "over")
+
+
+def _take_placed(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
+    """Yield the rows of a network, those of cores as its integers take them."""
+    yield from (row for row in rows if row.resource not in PLACED or row.where == INPUT)
+    yield from (replace(row, detail=OF_INTEGERS) for row in decided if row.resource in PLACED and row.where != INPUT)
 
 
 def _list_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> Iterator[BudgetRow]:

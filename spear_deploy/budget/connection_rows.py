@@ -238,7 +238,7 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, crow
         return check_limit(PALETTE, layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
     used = count_values(graph, layer.name)
     if used <= leaf.max_value and crowded:
-        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{crowded}; whether a finer cut finds room is not worked out")
+        return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{crowded}; no finer cut that was tried has room")
     remedy = level if used > leaf.max_value else ""
     return check_limit(PALETTE, layer.name, used, leaf, capacity=False, remedy=remedy)
 

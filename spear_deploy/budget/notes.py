@@ -56,7 +56,7 @@ def note_axon_types(integer: SNNGraph) -> Iterator[str]:
         if row["what"] == AXONS:
             yield (
                 f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons on one core, one for each type of their "
-                f"weights; rows count {row['given']:,.0f}, one for each source, and weight_palette is open where others lack room"
+                f"weights; rows count {row['given']:,.0f}, one for each source, but layers are cut so that all have room"
             )
 
 

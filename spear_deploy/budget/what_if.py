@@ -99,6 +99,12 @@ class WhatIf:
             self._results[change] = WhatIfResult(placement=placement, core_rows=core_rows, rows=rows)
         return self._results[change]
 
+    def take_placement(self, placement: Placement) -> None:
+        """Take another placement of the network as it is."""
+        core_rows = tuple(check_cores(placement, self.profile))
+        rows = (check_core_count(placement, self.max_cores, self.profile), *core_rows, *self._check_connections(UNCHANGED))
+        self._results[UNCHANGED] = WhatIfResult(placement=placement, core_rows=core_rows, rows=rows)
+
     def count_cores(self, change: Change) -> int:
         """Return the cores that the network takes with a change, passes added up; it is placed only where that decides."""
         if change not in self._results and change not in self._placed_cores and self._add_chips(change) is None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget import axon_room
-from spear_deploy.budget.axon_room import measure_core_rooms
+from spear_deploy.budget.axon_room import find_crowded, fit_axons, measure_core_rooms
+from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Dense, Flatten, Layer, Scale, SumPool, TrueNorthLIF, make_sparse, write_out
@@ -167,10 +168,8 @@ def truenorth(name: str, weight: Any, neuron: bool = True) -> Layer:
 
 
 def find_open(graph: SNNGraph) -> list[str]:
-    """Return the layers of weights that are open, and nothing else."""
-    rows = [row for row in check(graph, TRUENORTH, remedies=False).rows if row.status != "ok" and row.status != "tight"]
-    assert {(row.resource, row.status) for row in rows} <= {("weight_palette", "unchecked")}
-    return [row.where for row in rows]
+    """Return the layers of weights whose axons have no room on cores that are cut by one axon for each source."""
+    return list(find_crowded(graph, place(graph, TRUENORTH), TRUENORTH))
 
 
 def two_values(outputs: int, inputs: int, unread: int = 0) -> np.ndarray:
@@ -185,15 +184,63 @@ def test_sources_without_weights_hide_no_shortage_of_their_neighbours() -> None:
     graph = chain([truenorth("a", np.ones((200, 3), int)), truenorth("b", two_values(4, 200, 100))], input_shape=(3,))
     assert not graph.metadata.get("quantization", {}).get("findings")
     assert find_open(graph) == ["a", "b"]
-    (row,) = (row for row in check(graph, TRUENORTH).rows if row.where == "b" and row.resource == "weight_palette")
+    report = check(graph, TRUENORTH)
+    assert report.verdict == "fits" and report.cores_used > place(graph, TRUENORTH).cores_used == 1
+    few = chain([truenorth("a", np.ones((200, 3), int)), truenorth("b", two_values(4, 200, 150))], input_shape=(3,))
+    assert find_open(few) == [] and check(few, TRUENORTH).cores_used == 1
+
+
+def test_a_shortage_is_told_with_its_numbers_where_no_cut_has_room() -> None:
+    """Each of 200 neurons reads all others through two types, and has a copy for each neuron that reads it."""
+    size = 200
+    weight = np.where((np.arange(size)[:, None] * 7 + np.arange(size)) % 2, 3, 1)
+    layers = (
+        truenorth("in", np.ones((size, 2), int), neuron=False),
+        truenorth("loop", weight, neuron=False),
+        Layer(name="n", neuron=TrueNorthLIF(v_threshold=9)),
+    )
+    graph = SNNGraph(layers=layers, edges=loop_of(size, "n").edges, input_shape=(2,), output="n")
+    one = override_facts(
+        TRUENORTH, {"chip.cores": 3, "chip.usable_cores": 3, "topology.mesh_columns": None, "topology.mesh_rows": None}
+    )
+    report = check(graph, one)
+    assert report.verdict == "unchecked"
+    (row,) = (row for row in report.rows if row.status == "unchecked" and row.where == "loop")
     assert row.remedy == (
-        "with an axon for each type of a source's weights and a neuron in front of each axon a core of a + b takes "
-        "304 neurons of 256; whether a finer cut finds room is not worked out"
+        "with an axon for each type of a source's weights and a neuron in front of each axon a core of n takes 402 axons of 256, "
+        "600 neurons of 256 and 241,200 cells of 65,536; no finer cut that was tried has room"
     )
-    assert (
-        find_open(chain([truenorth("a", np.ones((200, 3), int)), truenorth("b", two_values(4, 200, 150))], input_shape=(3,)))
-        == []
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_layers_are_cut_until_the_axons_counted_one_by_one_have_room(seed: int) -> None:
+    """The report of a network in floating point has the cores of its integers."""
+    graph = draw(seed)
+    chip = override_facts(TRUENORTH, {"core.neurons": 24, "core.axons_in": 40, "connectivity.fan_in": 40})
+    integer = ask_integers(graph, chip, "spikes")
+    assert isinstance(integer, SNNGraph)
+    report, decided = check(graph, chip), check(integer, chip)
+    placement = fit_axons(integer, place(integer, chip), {}, chip, max_cores=4096)
+    counts = count_by_hand(integer, place(integer, chip))
+    is_full = any(axons > 40 or neurons > 24 for axons, neurons in counts.values())
+    if report.over or report.unsupported:
+        return
+    assert (report.verdict == "fits") == (placement is not None) and report.verdict == decided.verdict
+    if placement is not None:
+        assert all(axons <= 40 and neurons <= 24 for axons, neurons in count_by_hand(integer, placement).values())
+        assert report.cores_used == decided.cores_used == placement.cores_used
+        assert (placement.cores_used > place(integer, chip).cores_used) == is_full
+        (row,) = (row for row in report.rows if row.resource == "cores")
+        assert row.used == placement.cores_used
+
+
+def test_a_limit_of_cores_below_those_of_all_axons_is_open() -> None:
+    graph = chain(
+        [Layer(name="a", synapse=Dense(weight=np.random.default_rng(0).normal(size=(60, 200))), neuron=IF())], input_shape=(200,)
     )
+    assert check(graph, TRUENORTH).cores_used == 60
+    report = check(graph, TRUENORTH, limits=UserLimits(cores=59))
+    assert report.verdict == "unchecked" and report.cores_used == 1
 
 
 def test_axons_of_two_layers_that_share_a_core_and_a_source_are_counted_once() -> None:
@@ -242,6 +289,13 @@ def test_a_neuron_has_four_values_of_all_layers_of_weights_into_it() -> None:
     assert [(row.resource, row.where, row.used, row.limit) for row in report.over] == [
         ("weight_palette", name, 6, 4) for name in "ab"
     ]
+
+
+def test_a_network_of_very_many_pairs_of_neurons_is_not_cut_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain([truenorth("a", np.ones((200, 3), int)), truenorth("b", two_values(4, 200, 100))], input_shape=(3,))
+    assert check(graph, TRUENORTH).verdict == "fits"
+    monkeypatch.setattr(axon_room, "MAX_SEARCHED_PAIRS", 1)
+    assert check(graph, TRUENORTH).verdict == "unchecked"
 
 
 def test_what_is_not_counted_is_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,13 +445,6 @@ def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
     assert "axons: sources of 'a' take 37 axons on one core, one for each type of their weights; rows count 10" in " ".join(
         report.notes
     )
-    wide = np.random.default_rng(0).normal(size=(60, 200))
-    graph = chain([Layer(name="a", synapse=Dense(weight=wide), neuron=IF())], input_shape=(200,))
-    for each in (graph, quantize(graph, format="truenorth")):
-        report = check(each, TRUENORTH)
-        (row,) = (row for row in report.rows if row.status == "unchecked")
-        assert (row.resource, report.verdict) == ("weight_palette", "unchecked")
-        assert "a core of a takes 799 axons of 256; whether a finer cut finds room is not worked out" in row.remedy
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
     two = override_facts(TRUENORTH, {"connectivity.weight_palette": 2})
     report = check(graph, two)
@@ -512,22 +505,6 @@ def test_synapses_of_one_source_that_differ_in_delay_take_axons_of_a_crossbar(ki
     assert ("takes an axon, and a copy of its neuron, for each delay; one is placed" in row.remedy) == (kind == "synapses")
     (row,) = (row for row in check(delayed(kind), LOIHI2).rows if row.resource == "delay")
     assert row.status == "ok"
-
-
-def test_further_axons_of_truenorth_are_open_where_copies_of_neurons_may_find_no_room() -> None:
-    """A layer of four weights a neuron reads 100 neurons on one core: 100 further axons to each type, each with a neuron."""
-    rng = np.random.default_rng(0)
-
-    def verdict(hidden: int) -> tuple[str, list[str]]:
-        layers = [
-            Layer(name="a", synapse=Dense(weight=np.ones((hidden, 5))), neuron=IF()),
-            Layer(name="b", synapse=Dense(weight=rng.normal(size=(8, hidden))), neuron=IF()),
-        ]
-        report = check(chain(layers, input_shape=(5,)), TRUENORTH)
-        return report.verdict, [row.where for row in report.rows if row.status == "unchecked"]
-
-    assert verdict(40) == ("fits", [])
-    assert verdict(100) == ("unchecked", ["a", "b"])  # both read neurons on the core that is too full
 
 
 def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:

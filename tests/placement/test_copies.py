@@ -8,6 +8,7 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.pipeline.api import suggest_command
+from spear_deploy.placement.place import place
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, eighths, random_neuron
 
@@ -62,12 +63,14 @@ def test_hidden_neurons_that_read_themselves_stand_once_for_each_destination_and
     ("hidden", "cores", "copies"), [(8, 1, 2), (126, 1, 2), (127, 2, 2), (128, 2, 2), (129, 2, 3), (192, 4, 5)]
 )
 def test_a_recurrent_layer_takes_as_many_copies_as_cores_read_it(hidden: int, cores: int, copies: int) -> None:
-    report = check(recurrent(0, hidden), TRUENORTH, remedies=False)
-    parts = [part for part in report.placement.slices if part.layer == "hidden"]
-    assert {part.copies for part in parts} == {copies} and report.cores_used == cores
-    # two weights of a source take two axons of 'out' and a further copy in front: of 126 neurons the core holds two copies
-    assert report.verdict == ("fits" if hidden < 126 else "unchecked")
-    assert all(part.copies * part.neurons <= 256 for part in parts) and not report.over
+    """Weights of four values take more axons, and so more cores, than these of a network that is not rounded."""
+    graph = recurrent(0, hidden)
+    placement = place(graph, TRUENORTH)
+    parts = placement.slices_of("hidden")
+    assert {part.copies for part in parts} == {copies} and placement.cores_used == cores
+    assert all(part.copies * part.neurons <= 256 for part in parts)
+    report = check(graph, TRUENORTH, remedies=False)
+    assert report.verdict == "fits" and report.cores_used == {8: 1, 126: 33, 127: 34, 128: 34, 129: 28, 192: 99}[hidden]
 
 
 def test_layers_beyond_the_destinations_of_a_core_are_over_where_neurons_have_no_copies_and_no_pruning_is_advised() -> None:
@@ -76,6 +79,6 @@ def test_layers_beyond_the_destinations_of_a_core_are_over_where_neurons_have_no
     )
     report = check(recurrent(0), lists, remedies=False)
     assert {(row.resource, row.where) for row in report.over} == {("destinations", "hidden + out"), ("fan_out_cores", "hidden")}
-    assert suggest_command("my.nir", "truenorth", report) == "spear-deploy rank my.nir (which chip takes it)"
+    assert suggest_command("my.nir", "truenorth", report) == ("spear-deploy rank my.nir", "which chip takes it")
     small = override_facts(lists, {"chip.cores": 1, "chip.usable_cores": 1, "core.neurons": 4})
-    assert "prune my.nir" in suggest_command("my.nir", "truenorth", check(recurrent(0, 8), small, remedies=False))
+    assert "prune my.nir" in suggest_command("my.nir", "truenorth", check(recurrent(0, 8), small, remedies=False))[0]
