@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from spear_deploy.network import Shape
+from spear_deploy.util.ctrl_c import hold_ctrl_c
 from spear_deploy.util.machine_code import IS_KEPT
 
 Tensor: TypeAlias = torch.Tensor
@@ -99,7 +100,8 @@ def _load_loops(learnt: int) -> ModuleType | None:
     _done += learnt
     if not _loaded and _done >= PAYS_BACK:
         try:
-            from spear_deploy.norse import compiled_cells
+            with hold_ctrl_c():
+                from spear_deploy.norse import compiled_cells
         except Exception:  # numba is not installed, of another numpy, or finds no folder for its machine code
             _loaded.append(None)
         else:

@@ -8,7 +8,6 @@ kept: never in the user's home.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from spear_deploy.util.ctrl_c import hold_ctrl_c
 from spear_deploy.util.machine_code import IS_KEPT
-
-njit: Any = functools.partial(numba.njit, cache=IS_KEPT)
 
 TILE = 512
 """Neurons that are updated together through all steps: states and constants of 28 KiB, within the innermost cache."""
@@ -28,6 +26,19 @@ REGISTER = 32
 """Bytes of a vector register; where a processor's are narrower, LLVM takes several."""
 POSITIONS = 16
 """Output positions of a convolution that are summed before they are written: a cache line of int32."""
+
+
+def njit(function: Any) -> Any:
+    """Let numba compile a function when it is called first; Ctrl-C waits for that."""
+    kernel: Any = numba.njit(cache=IS_KEPT)(function)
+    compile_kernel = kernel.compile
+
+    def compile_held(signature: Any) -> Any:
+        with hold_ctrl_c():
+            return compile_kernel(signature)
+
+    kernel.compile = compile_held
+    return kernel
 
 
 WORD = ir.IntType(64)
@@ -122,7 +133,7 @@ def _write_row_sum(code: _Instructions, vectors: int) -> None:
 add_four, add_one = make_row_sum(4), make_row_sum(1)
 
 
-@njit()
+@njit
 def add_rows(weight: Any, limit: int, rows: Any, line: int, count: int, offset: int, totals: Any, place: int) -> None:
     """Add rows of weights to a sum: totals[place] += sum over e < count of weight[rows[line, e] + offset].
 
@@ -144,7 +155,7 @@ def add_rows(weight: Any, limit: int, rows: Any, line: int, count: int, offset: 
         start = stop
 
 
-@njit()
+@njit
 def sum_dense(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: Any) -> None:
     """Sum the weights of the inputs that spike: y = ((W x) << shift) + bias.
 
@@ -168,7 +179,7 @@ def sum_dense(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: Any) ->
             y[n, o] = (total << shift if shift >= 0 else total >> -shift) + bias[o]
 
 
-@njit()
+@njit
 def sum_sparse(x: Any, starts: Any, outputs: Any, values: Any, bias: Any, shift: int, y: Any) -> None:
     """Sum the weights of the inputs that spike, of which only those that are not zero are stored.
 
@@ -188,7 +199,7 @@ def sum_sparse(x: Any, starts: Any, outputs: Any, values: Any, bias: Any, shift:
             total[o] = (total[o] << shift if shift >= 0 else total[o] >> -shift) + bias[o]
 
 
-@njit()
+@njit
 def list_channels(x: Any, first: int, taps: int, counts: Any, channels: Any) -> None:
     """List the channels that spike at each position of a sample.
 
@@ -208,7 +219,7 @@ def list_channels(x: Any, first: int, taps: int, counts: Any, channels: Any) -> 
                 counts[i, j] += spikes[j]
 
 
-@njit()
+@njit
 def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, row_counts: Any) -> None:
     """List, for each input column, the weights that its spikes add in a row of output positions by the kernel's first column.
 
@@ -230,7 +241,7 @@ def list_rows(row: int, channels: Any, counts: Any, geometry: Any, rows: Any, ro
                 row_counts[j] = first + counts[i, j]
 
 
-@njit()
+@njit
 def sum_convolution(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: Any, geometry: Any, first: Any) -> None:
     """Sum the weights of the inputs that spike, for one group of channels of a convolution.
 
@@ -268,7 +279,7 @@ def sum_convolution(x: Any, weight: Any, limit: int, bias: Any, shift: int, y: A
                         y[n, first[1] + o, row, start + place] = total + bias[o]
 
 
-@njit()
+@njit
 def advance_loihi(drive: Any, emitted: Any, u: Any, v: Any, constants: Any, limits: Any, subtracts: bool) -> tuple[int, int]:
     """Advance Loihi's neurons through all steps, states in place.
 
@@ -307,7 +318,7 @@ def advance_loihi(drive: Any, emitted: Any, u: Any, v: Any, constants: Any, limi
     return wraps, saturations
 
 
-@njit()
+@njit
 def send_events(x: Any, weight: Any, threshold: Any, limits: Any, v: Any, counts: Any) -> None:
     """Send the spikes of a step one after another to neurons that reset to 0 (`OdinLIF`), in place.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from spear_deploy.util.ctrl_c import hold_ctrl_c
+
 PAYS_BACK = 1 << 27
 """Updates of neurons and sums that numpy has done before compiled kernels are loaded: about a second of its work."""
 
@@ -33,7 +35,8 @@ def find_kernels(work: int = 0) -> ModuleType | None:
 
 def _load_kernels() -> ModuleType | None:
     try:
-        from spear_deploy.simulator import compiled_kernels
+        with hold_ctrl_c():
+            from spear_deploy.simulator import compiled_kernels
     except Exception:  # numba is not installed, of another numpy, or finds no folder for its machine code
         return None
     return compiled_kernels
