@@ -237,10 +237,14 @@ def check_labels(y: Any, where: str) -> Array:
     """
     labels = np.asarray(y)
     if labels.ndim != 1:
-        raise DataError(f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample")
+        raise DataError(
+            f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample; cut sequences with a label at "
+            "each step into windows (docs/howto/data.md), and give one-hot labels as y.argmax(-1)"
+        )
     if labels.dtype.kind not in "biu":
         raise DataError(
-            f"{where}: labels are {name_values(labels.dtype.kind)}, expected whole numbers from 0; number the classes"
+            f"{where}: labels are {name_values(labels.dtype.kind)}, expected whole numbers from 0; number the classes, "
+            "since only classes are learnt, no regression"
         )
     if labels.size and int(labels.min()) < 0:
         raise DataError(f"{where}: label {labels.min()} is negative, labels are whole numbers from 0")
