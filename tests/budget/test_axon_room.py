@@ -91,6 +91,7 @@ def count_by_hand(graph: SNNGraph, placement: Any) -> dict[int, tuple[int, int]]
         for at in product(*(range(*along) for along in part.box)):
             core_of[part.layer, int(np.ravel_multi_index(at, shape))] = part.core
     needs: dict[tuple[Any, ...], int] = {}
+    palette: dict[tuple[str, int, int], int] = {}
     for name, units in synapses.items():
         layers = list(dict.fromkeys(order_weights(graph, name)))
         first = {layer: sum(most_values(graph, other) for other in layers[:k]) for k, layer in enumerate(layers)}
@@ -98,7 +99,9 @@ def count_by_hand(graph: SNNGraph, placement: Any) -> dict[int, tuple[int, int]]
             read: dict[tuple[Any, ...], int] = {}
             for source, unit, delay, layer, row, value in into:
                 steps = graph.depths[name] - graph.depths[source] + delay
-                axon = (source, unit, steps, first[layer] + rank(graph, layer, row, value))
+                kind = first[layer] + rank(graph, layer, row, value)
+                axon = (source, unit, steps, kind)
+                assert kind < 4 and palette.setdefault((name, n, kind), value) == value  # a neuron has one weight for each type
                 read[axon] = read.get(axon, 0) + 1
             for axon, number in read.items():
                 key = (core_of[name, n], axon)
