@@ -113,9 +113,10 @@ def fit_axons(
         paths = find_spike_paths(graph)
     except UnsupportedError:
         return None
-    if _find_types(graph, paths, int(profile.connectivity.weight_palette.max_value or 0)) is None:
+    pairs = [_count_pairs(graph, path) for path in paths]
+    palette = int(profile.connectivity.weight_palette.max_value or 0)
+    if max(pairs, default=0) > MAX_PAIRS or _find_types(graph, paths, palette) is None:
         return None
-    pairs = sum(prod(graph.shape_of(path.source)) * prod(graph.shape_of(path.target)) for path in paths)
     cuts = {p.name: _read_cuts(p, placement) for p in placement.populations}
     candidates = [placement]
     for _ in range(MAX_ROUNDS):
@@ -125,7 +126,7 @@ def fit_axons(
                 crowded = _find_crowded_layers(graph, paths, candidate, profile)
                 if not crowded:
                     return candidate
-        if pairs > MAX_SEARCHED_PAIRS:
+        if sum(pairs) > MAX_SEARCHED_PAIRS:
             return None
         if len(candidates) > 1:  # at first each layer on cores of its own, as it is cut
             finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
@@ -167,8 +168,10 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
         placement: of the network.
         palette: types of axons.
     """
+    if placement.more_cores or any(_count_pairs(graph, path) > MAX_PAIRS for path in paths):
+        return None
     types = _find_types(graph, paths, palette)
-    if types is None or placement.more_cores:
+    if types is None:
         return None
     on = _number_cores(placement)
     if not on:
@@ -177,8 +180,6 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
     copies = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
     for (source, _), by_target in _group_paths(graph, paths).items():
         shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
-        if any(prod(shape) * len(on[target]) > MAX_PAIRS for target in by_target):
-            return None
         count = np.zeros((prod(shape), len(here)), np.int64)
         for kind in range(palette):
             most = np.zeros_like(count)
@@ -250,6 +251,10 @@ def _list_rooms(placement: Placement, axons: Array, neurons: Array) -> list[Core
         )
         for number, members in enumerate(parts.values())
     ]
+
+
+def _count_pairs(graph: SNNGraph, path: SpikePath) -> int:
+    return prod(graph.shape_of(path.source)) * prod(graph.shape_of(path.target))
 
 
 def _number_cores(placement: Placement) -> dict[str, Array]:
