@@ -26,7 +26,6 @@ from spear_deploy.quantize.weighted_inputs import (
 )
 
 MAX_STATE = 2**15 - 1
-MAX_WEIGHT = 127
 ROUNDING = 1e-9
 """Largest rounding error of a product in float64."""
 MAX_SHIFT = 7

@@ -253,8 +253,8 @@ def test_digits_keep_their_accuracy_on_xylo(neuron, end, chip, loss):
     assert after > before - loss, (before, after)
 
 
-def test_weights_of_two_ways_from_one_source_fit_the_chip_as_their_sum(tmp_path):
-    """Each of the two layers fills 8 bits by itself; the chip's array holds one weight from an input to a neuron."""
+def make_two_ways():
+    """Two layers from the input to one neuron layer; each fills 8 bits by itself."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(6, 7))
     weight[0, 0] = 3 * np.abs(weight).max()
@@ -265,12 +265,19 @@ def test_weights_of_two_ways_from_one_source_fit_the_chip_as_their_sum(tmp_path)
         dense(rng.normal(size=(3, 6)), cuba(), name="d"),
     ]
     edges = [Edge(source=s, target=t) for s, t in (("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), ("c", "d"))]
-    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(7,))
-    x = spikes((7,), 1)
-    for calibration in (None, x):
-        integer = quantize(graph, format="xylo", calibration=calibration)
-        total = integer["a"].synapse.weight + integer["b"].synapse.weight
-        assert 120 <= np.abs(total).max() <= 127
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(7,))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_weights_of_two_ways_from_one_source_are_scaled_for_their_sum(calibrated):
+    """The chip's array holds one weight from an input to a neuron."""
+    integer = quantize(make_two_ways(), format="xylo", calibration=spikes((7,), 1) if calibrated else None)
+    total = integer["a"].synapse.weight + integer["b"].synapse.weight
+    assert 120 <= np.abs(total).max() <= 127
+
+
+def test_weights_of_two_ways_from_one_source_are_exported_as_their_sum(tmp_path):
+    graph, x = make_two_ways(), spikes((7,), 1)
     assert api.export(graph, tmp_path / "net.npz", to="xylo", x=x)["mismatches"] == 0
 
 
