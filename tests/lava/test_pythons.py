@@ -26,7 +26,7 @@ __all__ = ["fault", "traces"]  # fixtures
 
 pytestmark = [pytest.mark.lava, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-VERSIONS = ("3.10", "3.11", "3.12")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 NEEDS = ("lava-nc==0.10.0", "numpy<2.4", "networkx<3", "scipy")
 
 
