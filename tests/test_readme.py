@@ -111,7 +111,7 @@ def test_two_commands_lead_from_a_nir_file_to_a_chip_and_a_remedy(tmp_path, monk
     ranked = CliRunner().invoke(main, first, env={"COLUMNS": "200"})
     assert ranked.exit_code == 0 and re.search(r"^loihi2 .*fits", ranked.stdout, re.MULTILINE)
     assert re.search(r"^odin .*does not fit .*\w.*\n.*→ adapt \(", ranked.stdout, re.MULTILINE)
-    assert ranked.stderr.splitlines()[-1].startswith("next: spear-deploy check net.nir --chip ")
+    assert ranked.stderr.splitlines()[-1].startswith("next, each limit, and what to change: spear-deploy check net.nir --chip ")
     assert CliRunner().invoke(main, second).stdout.startswith("FITS loihi2")
     small = str(ROOT / "examples" / "smallchip.yaml")
     refused = CliRunner().invoke(main, [*second[:-1], small])

@@ -82,21 +82,22 @@ def adapt(
         ) from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"]:
-        suggest(_suggest(facts, chip, overrides, out.rstrip("/")), as_json=as_json)
+        suggest(*_choose_next(facts, chip, overrides, data or "DATA", out.rstrip("/")), as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
 
 
-def _suggest(facts: Mapping[str, Any], chip: str, overrides: dict[str, str], folder: str) -> str:
-    """Return the command after an adaptation in which nothing is missing: pruning, or the file for the chip."""
+def _choose_next(facts: Mapping[str, Any], chip: str, overrides: dict[str, str], data: str, folder: str) -> tuple[str, str]:
+    """Return the command after an adaptation in which nothing is missing, and its purpose: pruning, or the file for the chip."""
     from spear_deploy.pipeline import api
 
     words = api.repeat_chip(chip, overrides=overrides)
     if facts["verdict"] == "does_not_fit":
         network = shlex.quote(f"{folder}/{facts['files']['adapted']}")
-        return f"spear-deploy prune {network} --chip {words} --data DATA --out pruned"
+        command = f"spear-deploy prune {network} --chip {words} --data {shlex.quote(data)} --out pruned"
+        return command, "make it smaller, until it fits"
     to, ending, kind = api.choose_format(chip)
     network = shlex.quote(f"{folder}/{facts['files'].get(kind, facts['files']['adapted'])}")
-    return f"spear-deploy export {network} --to {to} --chip {words} --out chip/net{ending} (the file to load)"
+    return f"spear-deploy export {network} --to {to} --chip {words} --out chip/net{ending}", "the file to load"
 
 
 def _show(console: Any, facts: Mapping[str, Any], labels: Mapping[str, str], folder: str) -> None:

@@ -92,10 +92,10 @@ def check(
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
         held = find_chip_format(graph)
-        if command := api.suggest_command(
+        command, purpose = api.suggest_command(
             named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides, quantized_for=held
-        ):
-            suggest(command, as_json=as_json)
+        )
+        suggest(command, purpose, as_json=as_json)
     leave(report.verdict)
 
 

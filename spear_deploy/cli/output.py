@@ -97,10 +97,10 @@ def print_line(line: str) -> None:
     click.echo(escape_hidden(line, keep="\n"), err=True)
 
 
-def suggest(command: str, *, as_json: bool) -> None:
-    """Print the command to try next on stderr."""
-    if not as_json:
-        print_line(f"next: {command}")
+def suggest(command: str, purpose: str, *, as_json: bool) -> None:
+    """Print the command to try next on stderr, where there is one: last on its line, so that a shell takes what is copied."""
+    if command and not as_json:
+        print_line(f"next, {purpose}: {command}")
 
 
 def console() -> Any:

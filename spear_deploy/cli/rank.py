@@ -55,6 +55,6 @@ def rank(
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)
     if best is not None:
         command = f"spear-deploy check {repeat_net(net, source)} --chip {api.repeat_chip(best.profile, overrides=overrides)}"
-        suggest(f"{command} (each limit, and what to change)", as_json=as_json)
+        suggest(command, "each limit, and what to change", as_json=as_json)
     if all(ranked.verdict == "does_not_fit" for ranked in ranking):
         raise SystemExit(DOES_NOT_FIT)

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 from click.testing import CliRunner
 
+from spear_deploy.cli.adapt import _choose_next
 from spear_deploy.cli.app import main
 from spear_deploy.interchange.snn_file import write_snn
 from tests.pipeline.test_adapt import small_map_network
@@ -31,9 +32,16 @@ def test_the_next_command_writes_the_file_for_the_chip(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_snn(small_map_network(), "net.snn")
     result = run("net.snn", "--chip", "brainscales2", "--out", "my out/")
-    command = result.stderr.splitlines()[-1].removeprefix("next: spear-deploy ").removesuffix(" (the file to load)")
+    command = result.stderr.splitlines()[-1].removeprefix("next, the file to load: spear-deploy ")
     assert command == "export 'my out/adapted.snn' --to nir --chip brainscales2 --out chip/net.nir"
     assert CliRunner().invoke(main, shlex.split(command)).exit_code == 0 and (tmp_path / "chip" / "net.nir").is_file()
+
+
+def test_pruning_after_an_adaptation_takes_the_same_data():
+    facts = {"verdict": "does_not_fit", "files": {"adapted": "adapted.snn"}}
+    command, purpose = _choose_next(facts, "odin", {}, "my data.npz", "out")
+    assert command == "spear-deploy prune out/adapted.snn --chip odin --data 'my data.npz' --out pruned"
+    assert purpose == "make it smaller, until it fits"
 
 
 def test_without_data_what_has_to_be_learnt_is_missing_and_the_exit_code_is_3(tmp_path):

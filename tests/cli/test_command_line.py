@@ -159,19 +159,20 @@ def test_a_narrow_terminal_cuts_no_word_and_no_number(name):
 def test_the_next_command_is_printed_on_stderr_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     over = run("check", "digits", "--chip", SMALL, code=3)
-    assert (
-        over.stderr
-        == f"next: spear-deploy prune digits --chip {SMALL} --data DATA --out pruned (make it smaller, until it fits)\n"
+    smaller, lacking, other = (
+        f"next, {purpose}: spear-deploy"
+        for purpose in ("make it smaller, until it fits", "replace what the chip lacks", "which chip takes it")
     )
+    assert over.stderr == f"{smaller} prune digits --chip {SMALL} --data DATA --out pruned\n"
     limits = ("--cores", "2", "--synops", "1000", "--energy-uj", "1", "--latency-ms", "0.001")
-    command = "spear-deploy prune digits --chip loihi2 --cores 2 --synops 1000 --energy-uj 1 --latency-ms 0.001"
-    assert f"next: {command} --data" in run("check", "digits", "--chip", "loihi2", *limits, "--activity", "0.1", code=3).stderr
-    adapt = "next: spear-deploy adapt digits --chip truenorth --data DATA --out adapted (replace what the chip lacks)\n"
+    command = f"{smaller} prune digits --chip loihi2 --cores 2 --synops 1000 --energy-uj 1 --latency-ms 0.001"
+    assert f"{command} --data" in run("check", "digits", "--chip", "loihi2", *limits, "--activity", "0.1", code=3).stderr
+    adapt = f"{lacking} adapt digits --chip truenorth --data DATA --out adapted\n"
     assert run("check", "digits", "--chip", "truenorth", code=3).stderr == adapt
     partly = run("check", "digits", "--chip", "brainscales2", "--set", "neuron.models=null", code=3)  # its integers refuse LIF
-    assert "replaces a part" in partly.stdout and partly.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
+    assert "replaces a part" in partly.stdout and partly.stderr == f"{other} rank digits\n"
     foreign = run("check", "digits", "--chip", "xylo_audio2", code=3)  # 8 outputs
-    assert foreign.stderr == "next: spear-deploy rank digits (which chip takes it)\n"
+    assert foreign.stderr == f"{other} rank digits\n"
     assert run("check", "digits", "--chip", "loihi2").stderr == ""
     quiet = run("check", "digits", "--chip", SMALL, "--json", code=3)
     assert quiet.stderr == "" and json.loads(quiet.stdout)["verdict"] == "does_not_fit"
@@ -182,7 +183,7 @@ def test_the_next_command_keeps_the_options_of_the_file(tmp_path, monkeypatch):
     layer = Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=LIF(tau_s=2e-3))
     write_nir(chain([layer], input_shape=(4,)), "my net.nir")
     suggestion = run("rank", "my net.nir", "--dt-s", "1e-3", "--reset", "subtract").stderr.splitlines()[-1]
-    assert re.fullmatch(r"next: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+ \(each .*", suggestion)
+    assert re.fullmatch(r"next, each .*: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+", suggestion)
     chip = suggestion.split("--chip ")[1].split()[0]
     assert run("check", "my net.nir", "--dt-s", "0.001", "--reset", "subtract", "--chip", chip).stdout.startswith(
         ("FITS", "UNCHECKED")

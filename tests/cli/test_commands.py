@@ -120,8 +120,8 @@ def test_a_quantised_network_that_does_not_fit_is_sent_neither_to_prune_nor_from
     limit = ("--synops", 10, "--activity", 0.5)
     for chip, reason in (("speck2f", "give the floating-point network that it was made of"), ("loihi2", "limit")):
         done = run("check", "int.snn", "--chip", chip, *limit, code=3)
-        assert reason in " ".join(done.stdout.split()) and "next:" not in done.output
-    assert "next: spear-deploy prune" in run("check", "net.snn", "--chip", "loihi2", *limit, code=3).stderr
+        assert reason in " ".join(done.stdout.split()) and "next, " not in done.output
+    assert "until it fits: spear-deploy prune" in run("check", "net.snn", "--chip", "loihi2", *limit, code=3).stderr
 
 
 def test_check_replaces_facts_by_set(run):

@@ -262,12 +262,11 @@ def test_a_layer_of_one_channel_is_named_in_the_singular():
 
 def test_after_a_check_of_several_chips_pruning_is_for_one_where_no_board_carries_them():
     report = sd.check(dense(), "loihi1", chips=3, overrides={"core.neurons": 1, "chip.usable_cores": 1})
-    command = api.suggest_command("net.nir", "loihi1", report, chips=3)
-    assert command.endswith("(make it smaller, until it fits one chip: no board of loihi1 carries 3)")
-    assert api.suggest_command("net.nir", "loihi1", report, chips=2).startswith(
-        "spear-deploy prune net.nir --chip loihi1:kapoho_bay "
-    )
-    assert api.suggest_command("net.nir", "loihi1", report).endswith("(make it smaller, until it fits)")
+    _, purpose = api.suggest_command("net.nir", "loihi1", report, chips=3)
+    assert purpose == "make it smaller, until it fits one chip: no board of loihi1 carries 3"
+    command, _ = api.suggest_command("net.nir", "loihi1", report, chips=2)
+    assert command.startswith("spear-deploy prune net.nir --chip loihi1:kapoho_bay ")
+    assert api.suggest_command("net.nir", "loihi1", report)[1] == "make it smaller, until it fits"
 
 
 def test_a_layer_keeps_the_width_that_others_leave_it(tmp_path):
@@ -385,7 +384,7 @@ def test_check_deploy_and_verify_know_that_sums_stand_in_for_too_many_inputs(tra
         "no narrower layer changes them: give the network fewer inputs; `adapt` puts in its place: sums over windows of "
         "2 inputs, which the host forms (learnt)"
     )
-    assert api.suggest_command("net.nir", "loihi2", report).startswith("spear-deploy adapt net.nir --chip loihi2 --data DATA")
+    assert api.suggest_command("net.nir", "loihi2", report)[0].startswith("spear-deploy adapt net.nir --chip loihi2 --data DATA")
     result = sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
     assert result.report.verdict == "fits" and result.notes[0].startswith("adapted to loihi2: 1 part replaced")
     verified = sd.verify(tmp_path / "out", data=task())
@@ -397,7 +396,7 @@ def test_too_many_outputs_lead_to_another_chip_and_are_refused_before_anything_i
     report = sd.check(trained, "loihi2", overrides=few)
     (row,) = [row for row in report.rows if row.resource == "output_channels"]
     assert row.remedy == "no narrower layer changes them: give the network fewer outputs"
-    assert api.suggest_command("net.nir", "loihi2", report) == "spear-deploy rank net.nir (which chip takes it)"
+    assert api.suggest_command("net.nir", "loihi2", report) == ("spear-deploy rank net.nir", "which chip takes it")
     with pytest.raises(ChipError, match="nothing replaces it: output: 3 channels; loihi2 has 2, so that the output has to be"):
         sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
 
@@ -535,12 +534,12 @@ def test_the_next_command_of_check_rank_and_adapt_is_of_the_same_chip(tmp_path):
 
     def run(*words):
         result = CliRunner().invoke(main, [*words])
-        return next(line for line in result.output.splitlines() if line.startswith("next: "))
+        return next(line for line in result.output.splitlines() if line.startswith("next, "))
 
     facts = ("--set", "chip.cores=2", "--set", "chip.usable_cores=2")
     repeated = "--set chip.cores=2 --set chip.usable_cores=2"
     assert f"prune digits --chip loihi2 {repeated} --data DATA" in run("check", "digits", "--chip", "loihi2", *facts)
-    assert f"check digits --chip loihi2 {repeated} (" in run("rank", "digits", "--chip", "loihi2", *facts)
+    assert run("rank", "digits", "--chip", "loihi2", *facts).endswith(f": spear-deploy check digits --chip loihi2 {repeated}")
     adapting = ("adapt", "digits", "--chip", "brainscales2", "--set", "core.neurons=400", "--out", str(tmp_path / "a"))
     assert "--chip brainscales2 --set core.neurons=400 --data DATA" in run(*adapting)
     assert api.repeat_chip("spinnaker1", chips=48) == "spinnaker1:spin5"

@@ -123,7 +123,7 @@ def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_ow
         first = report.unsupported[0]
         assert (report.verdict, f"{first.what}, {first.why}") == ("does_not_fit", refusal.removeprefix("network: "))
         assert not [note for note in report.notes if note.startswith("adapt: ")]
-        assert api.suggest_command("n.snn", chip, report, quantized_for=family) == ""
+        assert api.suggest_command("n.snn", chip, report, quantized_for=family) == ("", "")
     if family != "loihi":
         with pytest.raises(UnsupportedError, match=f"^network: quantised for {family}, numbers of loihi2 differ; give the"):
             api.export(stored, tmp_path / "n.net", to="netx")

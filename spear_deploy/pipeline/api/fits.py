@@ -118,8 +118,8 @@ def suggest_command(
     chips: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     quantized_for: str | None = None,
-) -> str:
-    """Return the command to try next, after a network that does not fit; empty where there is none.
+) -> tuple[str, str]:
+    """Return the command to try next, after a network that does not fit, and what it is for; both empty where there is none.
 
     `prune` where the chip is full, `adapt` where what it lacks can be replaced, `rank` where it cannot, where there is no
     integer format here, or where a limit is exceeded that no width changes: inputs, outputs, layers that a layer goes to. A
@@ -139,19 +139,19 @@ def suggest_command(
 
     words, family = repeat_chip(chip, chips=chips, overrides=overrides), profile(chip).meta.family
     if family in FORMATS and quantized_for not in (None, family):
-        return ""
+        return "", ""
     adaptation = next((note for note in report.notes if note.startswith("adapt: ") and "` replaces what " in note), None)
     if adaptation is not None:
         learns = " --data DATA" if "--data DATA" in adaptation else ""
-        return f"spear-deploy adapt {net} --chip {words}{learns} --out adapted (replace what the chip lacks)"
+        return f"spear-deploy adapt {net} --chip {words}{learns} --out adapted", "replace what the chip lacks"
     is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
     if report.unsupported or exceeds_fixed(report) or is_wiring or family not in FORMATS:
-        return f"spear-deploy rank {net} (which chip takes it)"  # facts of one chip are none of the others
+        return f"spear-deploy rank {net}", "which chip takes it"  # facts of one chip are none of the others
     if quantized_for is not None:
-        return ""
+        return "", ""
     stated = ("" if bits is None else f" --bits {shlex.quote(bits)}") + _state_limits(report)
     one = "" if (chips or 1) == 1 or ":" in words.split()[0] else f" one chip: no board of {report.profile} carries {chips}"
-    return f"spear-deploy prune {net} --chip {words}{stated} --data DATA --out pruned (make it smaller, until it fits{one})"
+    return f"spear-deploy prune {net} --chip {words}{stated} --data DATA --out pruned", f"make it smaller, until it fits{one}"
 
 
 def _state_limits(report: BudgetReport) -> str:
