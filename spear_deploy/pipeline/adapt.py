@@ -12,6 +12,7 @@ from typing import Any
 from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
 from spear_deploy.network.classes import count_classes
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
 from spear_deploy.pipeline.adaptation.results import FACTS, RESULTS, describe_adapted
@@ -74,13 +75,7 @@ def adapt(
     settings = replace(settings, device=choose_device(settings.device), workers=give_logs(settings.workers, Path(out)))
     profile, chips = api.resolve_chip(chip, overrides)
     network = fold_chained_weights(api.load(net, **reading) if data is None else load_for(net, data, **reading))
-    dataset = None
-    if data is None and coding:
-        raise DataError(f"{next(iter(coding))}: says how data are read, and none are given; give data, or leave the option out")
-    if data is not None:
-        require_packages("torch", "norse", user="adaptation")
-        dataset = api.data(data, network, seed=settings.seed, **coding)
-        dataset.check(network.input_shape, count_classes(network))
+    dataset = _load_data(data, network, settings.seed, coding)
     task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
     with own_folder(out) as folder:
         facts = describe_adapted(adapt_network(task), task, folder)
@@ -92,3 +87,23 @@ def adapt(
         write_json(folder / FACTS, facts)
         write_report(folder)
     return facts
+
+
+def _load_data(
+    data: str | os.PathLike[str] | Dataset | None, network: SNNGraph, seed: int, coding: Mapping[str, Any]
+) -> Dataset | None:
+    """Return the data that the replacements learn from; None where none are given.
+
+    Raises:
+        DataError: data that do not go with the network, or options of how data are read without any.
+    """
+    if data is None:
+        if coding:
+            raise DataError(
+                f"{next(iter(coding))}: says how data are read, and none are given; give data, or leave the option out"
+            )
+        return None
+    require_packages("torch", "norse", user="adaptation")
+    dataset = api.data(data, network, seed=seed, **coding)
+    dataset.check(network.input_shape, count_classes(network))
+    return dataset

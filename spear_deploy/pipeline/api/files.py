@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spear_deploy.hardware.schema import HardwareProfile
     from spear_deploy.interchange.certificate import ProofInput
     from spear_deploy.interchange.netx.lint import LintFinding
+    from spear_deploy.placement.place import Placement
 
 CHIPS_OF_FORMATS = {"xylo": "xylo_audio2", "speck": "speck2f", "pynn": "spinnaker1"}
 """By format of a chip's own tool, the chip where none is named."""
@@ -144,18 +145,10 @@ def export(
     details: dict[str, Any] = {name: options[name] for name in ("scan", "framework") if options.get(name)}
     if to == "xylo" or to == "speck" or to == "pynn":
         return _export_to_chip(graph, path, to, chip or CHIPS_OF_FORMATS[to], proof, progress, force=bool(options.get("force")))
-    if to == "netx" and find_chip_format(graph) != "loihi":
-        graph, proof, details["approximations"] = _quantize_for_file(graph, proof, chip or "loihi2")
-    elif to == "netx" and chip is not None and (target := profile(chip)).meta.family != "loihi":
-        raise UnsupportedError(
-            f"export to netx: the network is quantised for loihi, numbers of {target.name} differ; name a loihi chip"
-        )
+    if to == "netx":
+        graph, proof, details["approximations"] = _quantize_for_netx(graph, proof, chip)
     if to == "nir" and chip is not None:
-        from spear_deploy.placement.place import place
-        from spear_deploy.quantize.for_chip import require_own_numbers
-
-        require_own_numbers(graph, holder := profile(chip))
-        details["placement"] = place(graph, holder)
+        details["placement"] = _place_own_numbers(graph, chip)
     return interchange.export(graph, path, to=to, proof=proof, progress=progress, **details)
 
 
@@ -174,6 +167,31 @@ def _refuse_options(to: str, chip: Chip | None, options: Mapping[str, Any]) -> N
     if options.get("framework") and (to != "nir" or chip is not None):
         what = f"its importer reads NIR, not {to}" if to != "nir" else "its importer knows no cores of a chip"
         raise UnsupportedError(f"export for {options['framework']}: {what}; write NIR without a chip")
+
+
+def _quantize_for_netx(graph: SNNGraph, proof: ProofInput, chip: Chip | None) -> tuple[SNNGraph, ProofInput, list[str]]:
+    """Return the integers of a Loihi chip, their own where the network has them, the input of their proof, and approximations.
+
+    Raises:
+        UnsupportedError: the network has integers of Loihi, and the chip is another one.
+    """
+    if find_chip_format(graph) != "loihi":
+        return _quantize_for_file(graph, proof, chip or "loihi2")
+    if chip is not None and (target := profile(chip)).meta.family != "loihi":
+        raise UnsupportedError(
+            f"export to netx: the network is quantised for loihi, numbers of {target.name} differ; name a loihi chip"
+        )
+    return graph, proof, []
+
+
+def _place_own_numbers(graph: SNNGraph, chip: Chip) -> Placement:
+    """Return the cores of a chip for the metadata of a NIR file; a network of another chip's integers is refused."""
+    from spear_deploy.placement.place import place
+    from spear_deploy.quantize.for_chip import require_own_numbers
+
+    target = profile(chip)
+    require_own_numbers(graph, target)
+    return place(graph, target)
 
 
 def _export_to_chip(
