@@ -24,7 +24,7 @@ from spear_deploy.network import (
     XyloLIF,
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import chip_scales, chips, loihi, quantize, speck, xylo
+from spear_deploy.quantize import chip_scales, chips, loihi, quantize, speck, xylo, xylo_scales
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
@@ -320,6 +320,14 @@ def test_the_scales_of_xylo_fit_weights_threshold_bias_and_the_potential_of_a_re
         assert sorted(scales) == pytest.approx([greatest * n / 127 for n in range(64, 128)])
     else:
         assert scales[3:] == pytest.approx([greatest / 2, greatest / 4, greatest / 8, greatest / 16, greatest / 32])
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_xylo_scales_hold_the_sums_of_weights_that_lie_in_one_cell(shift, monkeypatch):
+    """Sums of 2 that may be 100 allow a scale of 50; sums of 0 limit nothing."""
+    monkeypatch.setattr(xylo_scales, "limit_shared_cells", lambda shared, synapses: [(2.0, 100.0), (0.0, 3.0)])
+    layer = unscaled_layer([[1.0, -1 / 3]], 1e-9, 0.0, readout=False)
+    assert _scales_to_try(layer, 127, shift, on_data=False).max() == pytest.approx(50 * 2**shift)
 
 
 @pytest.mark.parametrize(
