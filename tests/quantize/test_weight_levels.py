@@ -115,6 +115,15 @@ def test_layers_whose_bits_hold_no_more_are_no_finding():
     assert few(graph, "loihi", layer_bits={"fc": 2}) == {}
 
 
+def test_bits_beside_a_sign_of_its_own_hold_values_of_each_sign():
+    """ODIN stores 3 bits beside the sign of the source: 7 values of each sign."""
+    weight = np.abs(np.random.default_rng(0).normal(size=(6, 30))) * np.where(np.arange(30) % 2, 1, -1)
+    neuron = IF(v_threshold=np.asarray(700.0))
+    integer = quantize(chain([Layer(name="fc", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(30,)), format="odin")
+    (row,) = (row for row in integer.metadata["quantization"]["findings"] if row["what"] == FEW_LEVELS)
+    assert (row["stored"], row["held"]) == (2.0, 14)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_sparse_weights_are_reported_as_the_full_ones(seed, monkeypatch):
     rng = np.random.default_rng(seed)

@@ -345,3 +345,23 @@ def test_weights_far_below_those_beside_them_are_a_finding_too():
 def test_a_threshold_that_a_bias_leaves_no_room_for_is_refused_with_the_bias(format: Any, neuron: Any, message: str):
     with pytest.raises(QuantizationError, match=f"layer 'fc': v_threshold 1 {message}"):
         quantize(biased(1e6, neuron), format=format)
+
+
+@pytest.mark.parametrize(("bias", "words"), [(None, ""), (0.4, ""), (0.5, ""), (0.6, " with a bias of up to 0.6")])
+def test_a_threshold_is_named_beside_a_bias_that_is_above_it(bias: float | None, words: str):
+    synapse = Dense(weight=np.ones((2, 3)), bias=None if bias is None else np.array([-bias, 0.0]))
+    graph = chain([Layer(name="fc", synapse=synapse, neuron=IF(v_threshold=np.asarray(0.5)))], input_shape=(3,))
+    (layer,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    assert layer.beside_bias == words
+
+
+def test_the_potential_that_is_0_in_integers_is_one_number_or_one_of_each_neuron():
+    neurons = [
+        (IF(v_reset=np.asarray(-0.5)), -0.5),
+        (IF(v_reset=np.array([-0.5, -0.5])), -0.5),
+        (IF(v_reset=np.array([-0.5, -0.25])), [-0.5, -0.25]),
+    ]
+    for neuron, offset in neurons:
+        graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((2, 3))), neuron=neuron)], input_shape=(3,))
+        (layer,) = collect_neuron_inputs(graph, "spikes", 1.0)
+        assert layer.offset == offset and type(layer.offset) is type(offset)

@@ -79,7 +79,7 @@ TARGETS = {
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
     "quantize/weighted_inputs.py": (
         *QUANTIZE, "tests/quantize/test_weighted_inputs.py", "tests/quantize/test_rounding.py",
-        "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py",
+        "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py", "tests/quantize/test_weight_levels.py",
     ),
     "quantize/network.py": (
         INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
