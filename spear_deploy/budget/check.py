@@ -97,8 +97,7 @@ def check(
     measured = _measure_rows(on_chip, costs, limits)
     on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
     rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
-    is_open = {row.resource for row in rows if row.status == "unchecked"}
-    if integer is not None and PALETTE in is_open and is_open <= {PALETTE, DELAY}:
+    if integer is not None and _is_left_to_integers(graph, integer, profile, rows):
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
         if decided.cores_used > on_chip.placement.cores_used:  # cut finer for the axons of its weights
@@ -268,14 +267,26 @@ def _split_refusal(answer: Refusal) -> tuple[str, str]:
     return (reason, remedy) if reason and not answer.remedy else (answer.why or NONE_HELD, answer.remedy)
 
 
+def _is_left_to_integers(graph: SNNGraph, integer: SNNGraph, profile: HardwareProfile, rows: Sequence[BudgetRow]) -> bool:
+    """Return whether the integers decide what is open: values and delays, or axons of types where nothing is over."""
+    is_open = {row.resource for row in rows if row.status == "unchecked"}
+    has_axons = counts_axons(integer, profile) and not graph.is_integer and all(row.status != "over" for row in rows)
+    return is_open <= {PALETTE, DELAY} and (PALETTE in is_open or has_axons)
+
+
 def _decide_by_integers(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
-    """Yield the rows of a network, those that are open as its integers have them, and what of the integers is over a limit."""
+    """Yield the rows of a network, those that are open as its integers have them, and what of the integers is over a limit.
+
+    Integers may hold weights under other names: those of a layer whose neurons stand in the next one.
+    """
     own = {(row.resource, row.where): replace(row, detail=OF_INTEGERS) for row in decided}
     for row in rows:
         found = own.pop((row.resource, row.where), None)
+        if found is None and row.resource == PALETTE and row.status == "unchecked":
+            continue
         takes = found is not None and (row.status == "unchecked" or (found.status == "over" and row.status != "over"))
         yield found if found is not None and takes else row
-    yield from (row for row in own.values() if row.status == "over")
+    yield from (row for row in own.values() if row.status == "over" or row.resource == PALETTE)
 
 
 def _take_placed(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Iterator[BudgetRow]:

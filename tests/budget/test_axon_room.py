@@ -237,6 +237,25 @@ def test_layers_are_cut_until_the_axons_counted_one_by_one_have_room(seed: int) 
         assert row.used == placement.cores_used
 
 
+def test_weights_without_neurons_of_their_own_are_decided_by_the_integers_of_the_next_layer() -> None:
+    dense = Dense(weight=np.random.default_rng(0).normal(size=(5, 9)))
+    graph = chain([Layer(name="fc", synapse=dense), Layer(name="n", neuron=IF())], input_shape=(9,))
+    report = check(graph, TRUENORTH)
+    assert report.verdict == "fits"
+    assert [(row.where, row.used) for row in report.rows if row.resource == "weight_palette"] == [("n", 4)]
+
+
+def test_single_weights_in_front_of_a_pool_take_axons_though_no_values_are_open() -> None:
+    """Each neuron reads a source through up to two windows of windows: an axon for each, and more cores."""
+    pool = SumPool(kernel_size=(2,), stride=(1,))
+    scale = Scale(weight=np.full((4, 69), 2.0))
+    layers = [Layer(name="p", synapse=pool), Layer(name="n", synapse=scale), Layer(name="q", synapse=pool, neuron=IF())]
+    graph = chain(layers, input_shape=(4, 70))
+    integer = ask_integers(graph, TRUENORTH, "spikes")
+    report, decided = check(graph, TRUENORTH), check(integer, TRUENORTH)
+    assert report.cores_used == decided.cores_used > place(graph, TRUENORTH).cores_used and report.verdict == "fits"
+
+
 def test_a_limit_of_cores_below_those_of_all_axons_is_open() -> None:
     graph = chain(
         [Layer(name="a", synapse=Dense(weight=np.random.default_rng(0).normal(size=(60, 200))), neuron=IF())], input_shape=(200,)
