@@ -36,7 +36,7 @@ from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune import last_adjustments, rounded_learning
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
-from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
+from spear_deploy.pruning.tune.measure import BudgetMonitor, accuracy_error, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_with_rounding
 from spear_deploy.pruning.tune.thin_weights import (
     WeightRemoval,
@@ -600,7 +600,7 @@ def test_the_note_on_rounding_names_the_batches_of_the_cycle_that_is_kept(task, 
     assert kept.note.endswith(f"; {2 * a_cycle} batches after them gained no more within the budgets")
 
 
-def test_lower_thresholds_after_rounding_stay_only_where_the_integers_are_as_accurate(task, monkeypatch):
+def test_lower_thresholds_after_rounding_stay_unless_the_accuracy_of_the_integers_falls_by_more_than_chance(task, monkeypatch):
     graph, data = task
     form = low_bits(graph, data, 4)
     used = evaluate(*form(graph, data.val)).synops.total
@@ -609,7 +609,8 @@ def test_lower_thresholds_after_rounding_stay_only_where_the_integers_are_as_acc
     )
     learnt = rounded_learning._measure(graph, below, form, 1)
     taken = rounded_learning._hold_budget(graph, below, form, 1)
-    assert learnt.use.active_use < taken.use.active_use <= 1 and taken.accuracy >= learnt.accuracy
+    assert learnt.use.active_use < taken.use.active_use <= 1
+    assert taken.accuracy >= learnt.accuracy - accuracy_error(learnt.accuracy, len(data.val))
     monkeypatch.setattr(rounded_learning, "scale_thresholds", lambda net, _: last_adjustments.multiply_thresholds(net, 20.0))
     assert rounded_learning._hold_budget(graph, below, form, 1).graph is graph
     silent = rounded_learning._hold_budget(graph, above, form, 1)

@@ -249,6 +249,15 @@ def sampling_margin(
     return float(min(MAX_MARGIN, sigmas * np.hypot(error, drift)))
 
 
+def accuracy_error(accuracy: float, samples: int) -> float:
+    """Return the standard error of an accuracy that was measured on so many samples.
+
+    >>> round(accuracy_error(0.9, 225), 3)
+    0.02
+    """
+    return float((accuracy * (1 - accuracy) / samples) ** 0.5)
+
+
 def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
     """Return s − R · d of each sample of two sets, R = Σ s / Σ d over both: two ratios are equal where their means are.
 

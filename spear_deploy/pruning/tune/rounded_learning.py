@@ -11,7 +11,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.tune.last_adjustments import scale_thresholds, zero_weights
-from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
+from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, accuracy_error
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
@@ -181,7 +181,7 @@ def _measure(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches
 def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
     """Return a network whose thresholds, and where these are not enough its smallest weights, hold the budgets of its spikes.
 
-    Where a budget is left over, lower thresholds use it, unless the integers are less accurate by that.
+    Where a budget is left over, lower thresholds use it, unless the accuracy of the integers falls by more than chance.
     """
 
     def relative_use(network: SNNGraph) -> float:
@@ -191,8 +191,9 @@ def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, bat
     scaled = scale_thresholds(graph, relative_use)
     if learnt.use.active_use > 1:
         scaled = zero_weights(scaled, evaluate(scaled, monitor.dataset.val).counts, relative_use)
-    held = _measure(scaled, monitor, form, batches)
-    return held if learnt.use.active_use > 1 or held.accuracy >= learnt.accuracy else learnt
+        return _measure(scaled, monitor, form, batches)
+    held, noise = _measure(scaled, monitor, form, batches), accuracy_error(learnt.accuracy, len(monitor.dataset.val))
+    return held if held.accuracy >= learnt.accuracy - noise else learnt
 
 
 def _choose_best(networks: Sequence[_Measured]) -> _Measured:
