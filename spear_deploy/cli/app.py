@@ -32,10 +32,13 @@ from spear_deploy.cli import (
     sweep,
     verify,
 )
-from spear_deploy.cli.command import PARAMETERS
+from spear_deploy.cli.command import ARGUMENTS, PARAMETERS, join_command
 from spear_deploy.cli.inputs import repeat_adapting
 from spear_deploy.cli.output import ERROR, complete, print_line
 from spear_deploy.errors import ChipError, SpearError
+
+LEARNING = ("demo", "deploy", "adapt", "prune", "sweep")
+"""Commands that take minutes, and that know what is kept after Ctrl-C only while they learn."""
 
 
 class _Group(click.Group):
@@ -73,7 +76,7 @@ class _Group(click.Group):
         except KeyboardInterrupt as stop:
             if self.owns_process:
                 last_guard.ignore_ctrl_c()
-            print_line(f"interrupted; {stop}" if str(stop) else "interrupted")
+            print_line("; ".join(filter(None, ("interrupted", str(stop) or _name_repetition(ctx)))))
             ctx.exit(last_guard.exit_code_of_stop())
         except BrokenPipeError:
             sys.stderr.close()
@@ -92,6 +95,16 @@ def _name_adapting(ctx: click.Context, error: SpearError) -> None:
     """Put network, chip and data of the command line into the command that an error names."""
     if isinstance(error, ChipError) and error.adapting:
         error.adapting = repeat_adapting(ctx.meta.get(PARAMETERS, {}), error.adapting)
+
+
+def _name_repetition(ctx: click.Context) -> str:
+    """Return which command to run again after Ctrl-C, for those that take minutes."""
+    name = ctx.invoked_subcommand
+    return (
+        f"run `{join_command(name, ctx.meta[ARGUMENTS])}` again"
+        if name is not None and name in LEARNING and ARGUMENTS in ctx.meta
+        else ""
+    )
 
 
 def _print_error(ctx: click.Context, error: Exception, sentence: str) -> None:

@@ -101,4 +101,9 @@ def refuse_unused(reason: str, *names: str) -> None:
 def command_line() -> str:
     """Return the command line that runs this command again."""
     context = click.get_current_context()
-    return shlex.join(["spear-deploy", str(context.info_name), *context.meta[ARGUMENTS]])
+    return join_command(str(context.info_name), context.meta[ARGUMENTS])
+
+
+def join_command(name: str, arguments: list[str]) -> str:
+    """Return the line of a command and its arguments, quoted for the shell."""
+    return shlex.join(["spear-deploy", name, *arguments])

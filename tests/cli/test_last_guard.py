@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli import last_guard, main
+from spear_deploy.cli.app import LEARNING
 from spear_deploy.errors import GraphError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Dense, Layer
@@ -243,9 +245,26 @@ def test_ctrl_c_in_prune_names_the_command_that_goes_on(kept, tmp_path, monkeypa
     monkeypatch.setattr("spear_deploy.pipeline.prune.prune", stop)
     command = ["prune", "digits", "--chip", "loihi2", "--data", "digits", "--synops", "50%", "--out", ".", "--quiet"]
     done = CliRunner().invoke(main, command)
-    words = "; what was measured is in '.', and `" if kept else ""
+    words = "; what was measured is in '.', and `" if kept else f"; run `spear-deploy {shlex.join(command)}` again\n"
     assert done.exit_code == 130 and f"interrupted{words}" in done.stderr
     assert ("goes on from its checkpoint.json" in done.stderr) == kept
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_ctrl_c_before_a_command_learns_names_the_command(name, tmp_path, monkeypatch):
+    """While it reads its network: nothing was begun that could be kept."""
+    monkeypatch.chdir(tmp_path)
+    command = [name, "digits", "--chip", "loihi2", "--data", "digits", "--out", "a b"]
+    command = {"demo": ["demo", "--out", "a b"], "sweep": ["sweep", "file.toml", "--out", "a b"]}.get(name, command)
+    monkeypatch.setattr(f"spear_deploy.cli.{name}.display", lambda *_: signal.raise_signal(signal.SIGINT))
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 130 and "interrupted; " in done.stderr
+    assert f"`spear-deploy {shlex.join(command)}`" in done.stderr
+
+
+def test_ctrl_c_in_a_short_command_names_none(monkeypatch):
+    done = run_failing(KeyboardInterrupt(), monkeypatch=monkeypatch)
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_hangup_that_is_ignored_stays_ignored():
