@@ -23,6 +23,7 @@ from spear_deploy.budget.core_rows import check_cores
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Weights, write_out
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
@@ -67,7 +68,8 @@ class CoreRoom:
 def counts_axons(graph: SNNGraph, profile: HardwareProfile) -> bool:
     """Return whether a chip has types of axons, and a network the integers that they are counted of."""
     has_types = profile.connectivity.weight_palette.max_value is not None
-    return has_types and graph.is_integer and profile.synapse_memory.format.value == "crossbar"
+    is_own = graph.is_integer and find_chip_format(graph) == profile.meta.family
+    return has_types and is_own and profile.synapse_memory.format.value == "crossbar"
 
 
 def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> dict[str, str]:
@@ -115,7 +117,8 @@ def fit_axons(
         return None
     pairs = [_count_pairs(graph, path) for path in paths]
     palette = int(profile.connectivity.weight_palette.max_value or 0)
-    if max(pairs, default=0) > MAX_PAIRS or _find_types(graph, paths, palette) is None:
+    types = _find_types(graph, paths, palette) if max(pairs, default=0) <= MAX_PAIRS else None
+    if types is None:
         return None
     cuts = {p.name: _read_cuts(p, placement) for p in placement.populations}
     candidates = [placement]
@@ -123,7 +126,7 @@ def fit_axons(
         crowded: set[str] = set()
         for candidate in candidates:
             if max_cores is None or candidate.cores_used <= max_cores:
-                crowded = _find_crowded_layers(graph, paths, candidate, profile)
+                crowded = _find_crowded_layers(graph, paths, candidate, profile, types)
                 if not crowded:
                     return candidate
         if sum(pairs) > MAX_SEARCHED_PAIRS:
@@ -171,8 +174,16 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
     if placement.more_cores or any(_count_pairs(graph, path) > MAX_PAIRS for path in paths):
         return None
     types = _find_types(graph, paths, palette)
-    if types is None:
-        return None
+    return None if types is None else _measure_core_rooms(graph, paths, placement, types)
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _measure_core_rooms(
+    graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, types: Mapping[str, Types]
+) -> list[CoreRoom]:
+    """Return what each core takes; `types` are those of the weights into each neuron layer."""
     on = _number_cores(placement)
     if not on:
         return []
@@ -181,7 +192,7 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
     for (source, _), by_target in _group_paths(graph, paths).items():
         shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
         count = np.zeros((prod(shape), len(here)), np.int64)
-        for kind in range(palette):
+        for kind in range(1 + max(int(own.max(initial=-1)) for target in by_target for own in types[target].values())):
             most = np.zeros_like(count)
             for target, ways in by_target.items():
                 _raise_to_most(most, shape, ways, types[target], kind, np.searchsorted(here, on[target]))
@@ -195,13 +206,12 @@ def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: P
     return _list_rooms(placement, axons, neurons)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _find_crowded_layers(graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile) -> set[str]:
+def _find_crowded_layers(
+    graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile, types: Mapping[str, Types]
+) -> set[str]:
     """Return the neuron layers on cores without room for axons or neurons; all where another limit is over."""
-    rooms = measure_core_rooms(graph, paths, placement, int(profile.connectivity.weight_palette.max_value or 0))
-    if rooms is None or any(row.status == "over" for row in check_cores(placement, profile)):
+    rooms = _measure_core_rooms(graph, paths, placement, types)
+    if any(row.status == "over" for row in check_cores(placement, profile)):
         return set(placement.layers)
     return {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
 

@@ -32,7 +32,7 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
-from spear_deploy.placement.weight_bits import bias_bits
+from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
@@ -236,7 +236,9 @@ def _check_palette(graph: SNNGraph, layer: Layer, profile: HardwareProfile, crow
     level = f"quantise each neuron's weights to {leaf.max_value} values"
     if not graph.is_integer:
         return check_limit(PALETTE, layer.name, None, leaf, remedy=f"weights are not quantised yet; {level}")
-    used = count_values(graph, layer.name)
+    used = max_distinct_weights(layer.synapse.weight)
+    if used <= leaf.max_value and counts_axons(graph, profile):
+        used = count_values(graph, layer.name)
     if used <= leaf.max_value and crowded:
         return check_limit(PALETTE, layer.name, None, leaf, remedy=f"{crowded}; no finer cut that was tried has room")
     remedy = level if used > leaf.max_value else ""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget import axon_room
-from spear_deploy.budget.axon_room import find_crowded, fit_axons, measure_core_rooms
+from spear_deploy.budget.axon_room import counts_axons, find_crowded, fit_axons, measure_core_rooms
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
@@ -18,6 +18,7 @@ from spear_deploy.network import IF, Dense, Flatten, Layer, Scale, SumPool, True
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.placement.place import place
+from spear_deploy.quantize import quantize
 from spear_deploy.quantize.for_chip import ask_integers
 from tests.adaptation.random_networks import random_map_network
 from tests.support.drawn_networks import draw_network
@@ -343,3 +344,12 @@ def test_a_sparse_matrix_takes_the_axons_of_the_array() -> None:
     )
     assert rooms == [measure_core_rooms(sparse, find_spike_paths(sparse), place(sparse, TRUENORTH), 4)]
     assert rooms[0] is not None and rooms[0][0].axons == 14
+
+
+def test_axons_are_counted_of_the_chips_own_integers_alone() -> None:
+    graph = chain([Layer(name="a", synapse=Dense(weight=two_values(3, 5) * 0.1), neuron=IF())], input_shape=(5,))
+    counted = {format: counts_axons(quantize(graph, format=format), TRUENORTH) for format in ("truenorth", "loihi")}
+    assert counted == {"truenorth": True, "loihi": False} and not counts_axons(graph, TRUENORTH)
+    assert not counts_axons(
+        quantize(graph, format="truenorth"), override_facts(TRUENORTH, {"connectivity.weight_palette": "unlimited"})
+    )
