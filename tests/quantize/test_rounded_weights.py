@@ -8,9 +8,11 @@ from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import IF, LI, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import quantize, rounded_weights
 from spear_deploy.quantize.explain import explain
 from spear_deploy.quantize.rounded_weights import draw_mismatch
+from spear_deploy.quantize.weight_levels import FEW_LEVELS
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
 from spear_deploy.simulator import simulate
 from spear_deploy.training.mismatch import evaluate_mismatch
 
@@ -55,6 +57,28 @@ def test_weights_of_zero_have_a_scale_of_1():
     rounded = quantize(chain([Layer(name="a", synapse=Dense(weight=np.zeros((2, 3))), neuron=cuba())], input_shape=(3,)),
                        format="brainscales")  # fmt: skip
     assert rounded.metadata["quantization"]["scale"] == {"a": 1.0} and not rounded["a"].synapse.weight.any()
+
+
+def test_weights_of_few_values_are_a_finding_with_the_values_that_the_bits_hold():
+    """A weight far above the others leaves one value of the six that two bits beside a sign hold."""
+    weight = np.random.default_rng(0).normal(size=(10, 10))
+    weight[0, 0] = 20
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=cuba())], input_shape=(10,))
+    (row,) = quantize(graph, format="brainscales", weight_bits=2).metadata["quantization"]["findings"]
+    assert (row["what"], row["stored"], row["held"]) == (FEW_LEVELS, 1.0, 6)
+    assert "findings" not in quantize(graph, format="brainscales", weight_bits=6).metadata["quantization"]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_learnt_scale_is_kept_where_cells_hold_the_sums_of_the_weights_at_it(held, monkeypatch):
+    weight = np.random.default_rng(0).normal(size=(3, 4))
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=cuba())], input_shape=(4,))
+    (layer,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    seen = []
+    monkeypatch.setattr(rounded_weights, "holds_shared_cells", lambda shared, whole: seen.append(whole["a"].weight) or held)
+    settings = LoweringSettings(weight_bits=6, kind="spikes", learnt_scales={"a": (7.0, 0)})
+    assert (rounded_weights._choose_scale(layer, 63, settings) == 7.0) == held
+    assert np.array_equal(seen, [np.rint(weight * 7)])
 
 
 def test_explain_has_the_weights_as_its_only_stage():
