@@ -55,9 +55,9 @@ REASONS: dict[str, tuple[str, ...]] = {
     "the first of the scales is taken without data, however many there are": (
         r"quantize/speck\.py _choose_integers: 1 → 2",
         r"quantize/loihi\.py _scales_to_try: 1 → 2",
-        r"quantize/rounded_weights\.py lower: 1 → 2 \(2\)",
+        r"quantize/rounded_weights\.py _choose_scale: 1 → 2",
     ),
-    "twice a scale holds all of its values, and is tried": (r"quantize/rounded_weights\.py lower: 2 → 3",),
+    "twice a scale holds all of its values, and is tried": (r"quantize/rounded_weights\.py _choose_scale: 2 → 3",),
     "a shift below 0 has no candidates": (r"quantize/chip_scales\.py choose_scales: 1 → 2 \(2\)",),
     "magnitudes of single spikes are not read there": (
         r"quantize/chip_scales\.py _drive: False → True",
@@ -85,7 +85,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "numpy's reshape takes any negative number for -1": (r"quantize/fold\.py fold_batchnorm\.fold: 1 → 2 \(3\)",),
     "samples that are alike, of which the first is read": (r"quantize/fuse_weights\.py _compose_dense: 1 → 2",),
     "an input of spikes takes no factor": (
-        r"quantize/rounded_weights\.py lower: 1\.0 → 2\.0 \(3\)",
+        r"quantize/rounded_weights\.py lower: 1\.0 → 2\.0",
         r"quantize/rounding\.py (read_rounding|_pair_up): 1\.0 → 2\.0( \(2\))?",
     ),
     "a value that stands twice in a palette is the same palette": (r"quantize/rounding\.py _read_palette: 0 → 1",),
