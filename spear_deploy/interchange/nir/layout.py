@@ -125,7 +125,7 @@ def _keep_last_output(names: list[str], nodes: dict[str, Tree], arrows: list[Arr
         sources.setdefault(arrow.target, set()).add(arrow.source)
     heads = {name: sources.get(name, set()) for name in names}
     last = [name for name in names if all(heads[other] <= _list_feeding(name, sources) for other in names)]
-    if len(last) != 1 or not all(heads.values()):
+    if len(last) != 1 or not all(heads.values()) or any(arrow.source in heads for arrow in arrows):
         return names
     for name in set(names) - set(last):
         del nodes[name]
