@@ -4,7 +4,8 @@ Spikes of several sources that are added in front of one layer of weights are on
 for each weight and a row for each source hold the weights of each source apart: there each source has a projection of its own.
 
 Some chips hold one weight from a neuron to another. Where several ways lead from a source to a layer, its weights are added, and
-two neurons have one synapse, however many of the ways connect them: `Population.merged`.
+two neurons have one synapse, however many of the ways connect them: `Population.merged`. SpiNNaker's rows have one for each way
+and, where pools let several weights of a way connect them, one with their sum or as many as weights: `synapses_per_pair`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.projections import Axis, Projection, identity_axis
 from spear_deploy.placement.weight_bits import stored_bits
+from spear_deploy.quantize.fuse_pools import count_unsummed
 from spear_deploy.quantize.shared_cells import ONE_CELL
 
 BY_SOURCE = ("crossbar", "word_per_weight", "sdram_rows")
@@ -43,6 +45,9 @@ def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: b
     if profile.synapse_memory.format.value not in BY_SOURCE:
         return populations
     populations = tuple(replace(p, projections=part_by_source(p.projections)) for p in populations)
+    if profile.synapse_memory.format.value == "sdram_rows":
+        several = count_unsummed(graph)
+        populations = tuple(_repeat_synapses(p, several[p.name]) if p.name in several else p for p in populations)
     if profile.meta.family not in ONE_CELL:
         return populations
     bits = stored_bits(graph, profile)
@@ -62,6 +67,10 @@ def part_by_source(projections: Sequence[Projection]) -> tuple[Projection, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _repeat_synapses(population: Population, count: int) -> Population:
+    return replace(population, projections=tuple(replace(p, synapses_per_pair=count) for p in population.projections))
 
 
 def _merge_by_source(projections: Sequence[Projection], bits: Mapping[str, int]) -> tuple[Projection, ...]:

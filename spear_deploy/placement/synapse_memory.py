@@ -154,7 +154,7 @@ def count_padded_rows(projection: Projection, largest: int, memory: SynapseMemor
     A matrix for each sign of weights, each with a row for each source neuron, all as long as the longest onto any core; cores
     have up to `largest` neurons of the population.
     """
-    longest = min(largest, int(projection.fan_out.max(initial=0)))
+    longest = min(largest, int(projection.fan_out.max(initial=0))) * projection.synapses_per_pair
     axes = projection.pool_axes if projection.kind == "dense" else projection.axes
     sources = projection.source_channels * prod(axis.inputs for axis in axes)
     return (2 if projection.signed else 1) * sources * (_value(memory.row_header_words) + longest) if longest else 0

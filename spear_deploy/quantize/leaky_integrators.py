@@ -6,7 +6,8 @@ becomes
     ReckOn      W ← s · m · r · W / 2^shift               no bias                          keep ← 2^15 (1 − m), LI 2^7 (1 − m)
     SpiNNaker   W ← s · r · jump · W / 2^shift            v_rest ← s (v_leak + r · jump / syn · b)   keep_v ← 2^15 (1 − mem)
 
-rounded to whole numbers of the widths that the neuron's `FORMAT` names; m is mem, for IF 0 in a decay and 1 in a weight.
+rounded to whole numbers of the widths that the neuron's `FORMAT` names; m is mem, for IF 0 in a decay and 1 in a weight. W of
+SpiNNaker is the sum of the weights that lead from a source to a neuron on one way (`fuse_pools`).
 """
 
 from __future__ import annotations

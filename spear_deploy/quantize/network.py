@@ -24,6 +24,7 @@ from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
 from spear_deploy.quantize.even_neurons import even_neurons
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
+from spear_deploy.quantize.fuse_pools import fuse_pools
 from spear_deploy.quantize.layer_error import FloatRun, run_float_network
 from spear_deploy.quantize.rounding import find_learnt_scales, stands_for
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
@@ -228,6 +229,8 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
 def _prepare(graph: SNNGraph, format: Format) -> SNNGraph:
     """Return the network from which all families start, see the module."""
     prepared = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
+    if format == "spinnaker":
+        return fuse_pools(prepared)
     return xylo.convert_to_dense(prepared) if format == "xylo" else prepared
 
 

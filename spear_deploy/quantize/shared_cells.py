@@ -131,7 +131,7 @@ def _find_between(
 ) -> SharedCells | None:
     """Return the ways between two layers, or None where every cell holds one weight."""
     ways = tuple(tuple((replace_mean_by_sum(layer), graph.input_shape_of(layer.name)) for layer in p.layers) for p in paths)
-    shape, bounds = graph.shape_of(source), tuple(_bound_count([layer.synapse for layer, _ in way]) for way in ways)
+    shape, bounds = graph.shape_of(source), tuple(bound_count([layer.synapse for layer, _ in way]) for way in ways)
     count = sum(bounds)
     is_bounded = prod(shape) * prod(graph.shape_of(target)) > MAX_CELLS
     if count > 1 and not is_bounded:
@@ -174,7 +174,7 @@ def holds_shared_cells(cells: Sequence[SharedCells], synapses: Mapping[str, Any]
     return True
 
 
-def _bound_count(synapses: Sequence[Any]) -> int:
+def bound_count(synapses: Sequence[Any]) -> int:
     """Return how many weights lead from a neuron to another at most, along the synapses of a way.
 
     One of them connects a neuron that the first ones reach with one that the last ones read, by one weight.

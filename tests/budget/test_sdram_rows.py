@@ -26,11 +26,13 @@ from tests.support.chips import small_chip
 def sum_in_pools(place: str, seed: int) -> SNNGraph:
     """Return neurons that read others through weights in front of a pool or behind it."""
     rng = np.random.default_rng(seed)
-    pool = SumPool(kernel_size=(2,), stride=(2 if place == "apart" else 1,))
+    padding = (1 if place == "border" else 0,)  # at which no kernel has the sums of the weights
+    pool = SumPool(kernel_size=(2,), stride=(2 if place == "apart" else 1,), padding=padding)
     weight = rng.normal(size=(3, 2, 3))
-    conv = Conv1d(weight=np.abs(weight) if place == "one sign" else weight)
+    conv = Conv1d(weight=np.abs(weight) if place in ("one sign", "border") else weight)
     synapses = {
         "in front": (conv, pool),
+        "border": (conv, pool),
         "dense": (pool, Flatten(), Dense(weight=rng.normal(size=(3, 22)))),
     }.get(place, (pool, conv))
     first = Layer(name="a", synapse=Conv1d(weight=rng.random((2, 1, 1))), neuron=LIF(tau_s=0.02))
@@ -77,7 +79,7 @@ def draw_leaky(seed: int) -> SNNGraph:
     return graph.with_layers(change)
 
 
-@pytest.mark.parametrize("kind", ["in front", "behind", "apart", "one sign", "dense", "drawn"])
+@pytest.mark.parametrize("kind", ["in front", "behind", "apart", "border", "one sign", "dense", "drawn"])
 @pytest.mark.parametrize("seed", range(6))
 def test_rows_are_open_between_words_without_padding_and_the_longest_matrices(kind: str, seed: int) -> None:
     graph = draw_leaky(seed) if kind == "drawn" else sum_in_pools(kind, seed)

@@ -414,7 +414,7 @@ def test_the_bound_of_a_convolution_in_front_of_a_pool_is_met():
     """Strides, dilation and a dense layer behind pools; none of the windows overlaps in the last."""
 
     def bound(*synapses):
-        return shared_cells._bound_count(synapses)
+        return shared_cells.bound_count(synapses)
 
     wide, pool = Conv2d(weight=np.ones((2, 1, 3, 3))), SumPool(kernel_size=(2, 2))
     assert bound(wide, pool) == 4 and bound(pool, wide) == 1

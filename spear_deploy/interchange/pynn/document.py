@@ -11,7 +11,9 @@ float32 as the network computes with them, and a scale s, a power of two for eac
     CubaLIF IF_curr_exp, tau_syn ← −dt / ln(1 − syn);  weight ← s · r · jump / ((tau_syn / dt) · syn) · W
 
 A bias is the weight of a source that spikes in every step. Layers without neurons are unrolled into lists of single weights,
-those of 0 left out. A spike takes one step at least: a layer acts `offset` steps later than in the network.
+those of 0 left out. Where pools let a source reach a neuron through several weights, one synapse has their sum if a kernel or a
+matrix does (`quantize.fuse_pools`), else each is a synapse: so sPyNNaker rounds what the chip's integers here have rounded. A
+spike takes one step at least: a layer acts `offset` steps later than in the network.
 
 Before its first step a neuron has to be quiet. One that starts elsewhere than at v_rest gets the difference in that step, from a
 source that spikes once. One whose v_leak is not below its threshold has a lower v_rest, and the difference as a bias.
@@ -23,16 +25,32 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import reduce
+from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.reset_words import name_one_spike, name_resets
-from spear_deploy.network import LI, LIF, POOLS, READOUTS, Array, CubaLI, CubaLIF, Flatten, Layer, find_start, sends_several
+from spear_deploy.network import (
+    LI,
+    LIF,
+    POOLS,
+    READOUTS,
+    WEIGHTED,
+    Array,
+    CubaLI,
+    CubaLIF,
+    Flatten,
+    Layer,
+    find_start,
+    sends_several,
+)
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_batchnorm
+from spear_deploy.quantize.fuse_pools import fuse_pools
 from spear_deploy.simulator import neurons as neuron_models
 from spear_deploy.simulator.synapse_math import make_weigher
 from spear_deploy.util.files import replace_file
@@ -290,7 +308,7 @@ def _spread(value: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _fold(graph: SNNGraph) -> SNNGraph:
-    """Return the network with weights of float32 and norms folded into them."""
+    """Return the network with weights of float32, norms and pools folded into them as in the integers of the chip."""
 
     def convert(layer: Layer) -> Layer:
         synapse = layer.synapse
@@ -300,7 +318,7 @@ def _fold(graph: SNNGraph) -> SNNGraph:
         return replace(layer, synapse=replace(synapse, weight=synapse.weight.astype(np.float32).astype(np.float64), bias=bias))
 
     graph = replace(graph, layers=tuple(convert(layer) for layer in graph.layers))
-    return fold_batchnorm(graph) if any(layer.norm is not None for layer in graph.layers) else graph
+    return fuse_pools(fold_batchnorm(graph))
 
 
 def _find_offsets(graph: SNNGraph, paths: list[SpikePath]) -> dict[str, int]:
@@ -327,23 +345,46 @@ def _find_offsets(graph: SNNGraph, paths: list[SpikePath]) -> dict[str, int]:
     return offsets
 
 
-def _unroll(graph: SNNGraph, path: SpikePath) -> tuple[Array, Array, Array]:
-    """Return source, target and weight of every connection of a way, without those of 0."""
-    shape = graph.shape_of(path.source)
-    size = int(np.prod(shape))
-    weighers = [make_weigher(_without_bias(layer), dtype=np.float64) for layer in path.layers]
-    blocks: list[tuple[Array, Array, Array]] = []
+Lists: TypeAlias = tuple[Array, Array, Array]
+"""Source, target and weight of every synapse."""
+
+
+def _unroll(graph: SNNGraph, path: SpikePath) -> Lists:
+    """Return the synapses of a way, without those of 0: one for each weight, as often as pools read it."""
+    weighted = [k for k, layer in enumerate(path.layers) if isinstance(layer.synapse, WEIGHTED)] or [0]
+    parts = (path.layers[: weighted[0]], path.layers[weighted[0] : weighted[-1] + 1], path.layers[weighted[-1] + 1 :])
+    lists = [_list_synapses(graph, part) for part in parts if any(not isinstance(layer.synapse, Flatten) for layer in part)]
+    every = np.arange(prod(graph.shape_of(path.source)))
+    return reduce(_join, lists) if lists else (every, every, np.ones(len(every)))
+
+
+def _list_synapses(graph: SNNGraph, layers: Sequence[Layer]) -> Lists:
+    """Return what layers in a row make of each of their inputs, without what is 0."""
+    shape = graph.input_shape_of(layers[0].name)
+    size = prod(shape)
+    weighers = [make_weigher(_without_bias(layer), dtype=np.float64) for layer in layers]
+    blocks: list[Lists] = []
     for start in range(0, size, CHUNK):
         value = np.zeros((min(CHUNK, size - start), size))
         np.fill_diagonal(value[:, start:], 1.0)
         value = value.reshape(-1, *shape)
-        for weigh, layer in zip(weighers, path.layers, strict=True):
+        for weigh, layer in zip(weighers, layers, strict=True):
             value = weigh(value.reshape(-1, *graph.input_shape_of(layer.name)))
         value = value.reshape(len(value), -1)
         source, target = np.nonzero(value)
         blocks.append((source + start, target, value[source, target]))
     source, target, weight = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return source, target, weight
+
+
+def _join(first: Lists, second: Lists) -> Lists:
+    """Return the synapses over every pair of which the second, in the order of its sources, begins where the first ends."""
+    source, between, weight = first
+    from_source, target, weight_behind = second
+    counts = np.bincount(from_source, minlength=int(between.max(initial=-1)) + 1)
+    number = counts[between]
+    index = np.repeat(np.cumsum(counts)[between] - np.cumsum(number), number) + np.arange(int(number.sum()))
+    return np.repeat(source, number), target[index], np.repeat(weight, number) * weight_behind[index]
 
 
 def _without_bias(layer: Layer) -> Any:

@@ -37,6 +37,7 @@ from spear_deploy.quantize.explain.partial_networks import (
     substitute_stored_numbers,
 )
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
+from spear_deploy.quantize.fuse_pools import fuse_pools
 from spear_deploy.quantize.network import quantize_input
 from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs, limit_spikes
 from spear_deploy.simulator import InputKind
@@ -74,8 +75,10 @@ def build_stages(graph: SNNGraph, integer: SNNGraph, x: Array, kind: InputKind =
         kind: of `x`.
     """
     folded = fold_batchnorm(graph)
-    evened = even_neurons(folded, integer.metadata.get("quantization", {}).get("format", "loihi"))
+    format = integer.metadata.get("quantization", {}).get("format", "loihi")
+    evened = even_neurons(folded, format)
     prepared = add_missing_weights(evened)
+    prepared = fuse_pools(prepared) if format == "spinnaker" else prepared
     has_norm = any(layer.norm is not None for layer in graph.layers)
     what = "batch norm becomes weights and biases" if has_norm else "there is no batch norm"
     factors = {
