@@ -87,7 +87,7 @@ digits at 10 %, seeds 0 and 1, and N-MNIST at 10 %, seed 0. That weights take th
 derived, and kept after one comparison with the test accuracy at 10 % in view: seeds 2 and 3 of digits and N-MNIST, 2 to 5 of
 Braille. `cifar32` (CIFAR-10 at 32 x 32, read from JPEG) has two trained networks: one of 82.4 % on the 10,000 test images, 16
 epochs of `spear_cifar --net vgg6`, gone on with to 20 and, on plain images, to 23, and one of 83.5 %, 23 epochs at once with the
-last three on plain images, for seed 7 at 50, 10 and 5 %; the methods learn from half of the training images.
+last three on plain images, for seed 7; the methods learn from half of the training images.
 Most batches of `spear` are in the fine-tunes of its search: on MNIST 420 of 525, so that one epoch is left for fine-tuning; on
 CIFAR-10 it learnt from four times as many as the others. What stays unused is the margin with which samples that nobody measured
 keep the budget with a probability of 99.7 %; the medians by task above say how much that is, and how much of it only
