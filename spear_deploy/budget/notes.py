@@ -16,9 +16,9 @@ from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
+from spear_deploy.quantize.integer_layers import V_MIN
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
-from spear_deploy.quantize.weighted_inputs import V_MIN
 from spear_deploy.util.number_format import join_names, plural, unit_noun
 
 
@@ -49,14 +49,14 @@ def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]
         )
 
 
-def note_axon_types(integer: SNNGraph) -> Iterator[str]:
-    """Yield a note where sources of integers take an axon for each type of their weights, beside those that rows count."""
-    findings = integer.metadata.get("quantization", {}).get("findings", ())
-    for row in findings:
+def note_axon_types(integer: SNNGraph, placement: Placement) -> Iterator[str]:
+    """Yield a note where sources of integers take an axon for each type of their weights."""
+    count = "have these axons as cores are cut" if placement.counted else "count one for each source"
+    for row in integer.metadata.get("quantization", {}).get("findings", ()):
         if row["what"] == AXONS:
             yield (
-                f"axons: sources of '{row['layer']}' take {row['stored']:,.0f} axons on one core, one for each type of their "
-                f"weights; rows count {row['given']:,.0f}, one for each source, but layers are cut so that all have room"
+                f"axons: the {row['given']:,.0f} sources of '{row['layer']}' take {row['stored']:,.0f} axons on one core, one "
+                f"for each type of their weights; rows {count}"
             )
 
 

@@ -30,8 +30,8 @@ from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.even_neurons import find_uneven
+from spear_deploy.quantize.integer_layers import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.shared_cells import CELL_LIMITS, ONE_CELL, find_shared_cells
-from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.util.number_format import join_names, plural, write_steps
 
 LOOP = "a loop without neurons"

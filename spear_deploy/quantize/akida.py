@@ -24,14 +24,9 @@ from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import LI, LIF, SparseMatrix
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
+from spear_deploy.quantize.integer_layers import IntegerLayer, assemble_network
 from spear_deploy.quantize.layer_error import FloatRun
-from spear_deploy.quantize.weighted_inputs import (
-    IntegerLayer,
-    LoweringSettings,
-    NeuronInput,
-    assemble_network,
-    collect_neuron_inputs,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 
 FORMAT = "akida"
 MAX_SPIKES = 15

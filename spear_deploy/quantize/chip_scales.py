@@ -19,10 +19,11 @@ import numpy as np
 from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import Array, OdinLIF, SpinnakerLIF, Synapse
 from spear_deploy.network.graph import INPUT, SNNGraph
+from spear_deploy.quantize.integer_layers import IntegerLayer, round_to_int, store_synapse
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerDrive, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
-from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, round_to_int, store_synapse
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
 from spear_deploy.simulator.neurons.chips import SIGN_BITS
 from spear_deploy.simulator.stepper import apply_delay
 from spear_deploy.simulator.synapse_math import pack_signs

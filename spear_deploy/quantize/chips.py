@@ -28,10 +28,11 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.quantize.chip_scales import FamilyRule, choose_scales, find_first_layer
+from spear_deploy.quantize.integer_layers import assemble_network
 from spear_deploy.quantize.integrate_and_fire import propose_catalyst, propose_odin, propose_truenorth
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
 from spear_deploy.quantize.leaky_integrators import propose_reckon, propose_spinnaker
-from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, assemble_network, collect_neuron_inputs
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 from spear_deploy.util.number_format import plural
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from spear_deploy.errors import Refusal, UnsupportedError
 from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, SparseMatrix, TrueNorthLIF, write_out
 from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
+from spear_deploy.quantize.integer_layers import IntegerLayer, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons, find_axon_types
 from spear_deploy.quantize.shared_cells import limit_shared_cells
-from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, build_neuron, round_to_int
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
 
 CATALYST_ROOM = 16
 """Thresholds of Catalyst N1 that its numbers hold where v may fall below the reset: v may fall by 15 of them."""

@@ -29,8 +29,9 @@ from spear_deploy.quantize.chip_scales import (
     round_synapses,
 )
 from spear_deploy.quantize.even_neurons import find_current_gain, find_initial_share
+from spear_deploy.quantize.integer_layers import IntegerLayer, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import FloatRun, drive_layer
-from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, NeuronInput, build_neuron, round_to_int
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
 from spear_deploy.simulator.neurons.chips import RING_BUFFER_MAX
 from spear_deploy.simulator.synapse_math import sum_by_neuron
 from spear_deploy.util.number_format import write_steps

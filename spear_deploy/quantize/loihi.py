@@ -28,19 +28,11 @@ import numpy as np
 from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import IF, LOIHI_UNIT, Array, CubaLI, CubaLIF, LoihiLIF, Scale, Synapse, find_start
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.integer_layers import V_MIN, IntegerLayer, assemble_network, round_to_int, store_synapse
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.scaled_weights import ScaledSynapse, sort_values
-from spear_deploy.quantize.weighted_inputs import (
-    V_MIN,
-    IntegerLayer,
-    LoweringSettings,
-    NeuronInput,
-    assemble_network,
-    collect_neuron_inputs,
-    round_to_int,
-    store_synapse,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 from spear_deploy.simulator.neurons import STATE_LIMIT
 from spear_deploy.simulator.synapse_math import sum_by_neuron
 

@@ -22,11 +22,12 @@ import numpy as np
 from spear_deploy.errors import DataError, Refusal, UnsupportedError
 from spear_deploy.network import IF, LIF, WEIGHTED, CubaLI, CubaLIF, Layer
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.integer_layers import require_neurons
 from spear_deploy.quantize.layer_error import FloatRun
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
 from spear_deploy.quantize.weight_levels import report_levels
-from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs, require_neurons
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 
 
 @dataclass(frozen=True, kw_only=True)

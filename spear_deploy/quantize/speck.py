@@ -34,6 +34,7 @@ import numpy as np
 from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
 from spear_deploy.network import IF, Array, SpeckIF, Synapse
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.integer_layers import V_MIN, IntegerLayer, assemble_network, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import (
     NOT_MEASURED,
     FloatRun,
@@ -44,16 +45,7 @@ from spear_deploy.quantize.layer_error import (
 )
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.scaled_weights import BLOCK, ScaledSynapse, keep_distinct, sort_values
-from spear_deploy.quantize.weighted_inputs import (
-    V_MIN,
-    IntegerLayer,
-    LoweringSettings,
-    NeuronInput,
-    assemble_network,
-    build_neuron,
-    collect_neuron_inputs,
-    round_to_int,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 
 MAX_THRESHOLD = 2**15 - 1
 INPUT_LEVELS = 15

@@ -29,15 +29,9 @@ from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.network import IF, RESET_WORDS, Array, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, find_start
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import find_offsets, find_spike_paths
+from spear_deploy.quantize.integer_layers import IntegerLayer, assemble_network, round_to_int
 from spear_deploy.quantize.layer_error import FloatRun, report_several_spikes
-from spear_deploy.quantize.weighted_inputs import (
-    IntegerLayer,
-    LoweringSettings,
-    NeuronInput,
-    assemble_network,
-    collect_neuron_inputs,
-    round_to_int,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 from spear_deploy.quantize.xylo_scales import UnscaledLayer, choose_scales
 from spear_deploy.util.number_format import write_steps
 

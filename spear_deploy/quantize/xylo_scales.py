@@ -14,16 +14,11 @@ import numpy as np
 
 from spear_deploy.errors import QuantizationError, Refusal
 from spear_deploy.network import Array, Dense, Neuron, Synapse, XyloLIF
+from spear_deploy.quantize.integer_layers import IntegerLayer, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerError, drive_layer, measure_layer_error
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
-from spear_deploy.quantize.weighted_inputs import (
-    IntegerLayer,
-    LoweringSettings,
-    NeuronInput,
-    build_neuron,
-    round_to_int,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
 
 MAX_STATE = 2**15 - 1
 ROUNDING = 1e-9

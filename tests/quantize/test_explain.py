@@ -22,7 +22,7 @@ from spear_deploy.quantize.explain.first_difference import (
 )
 from spear_deploy.quantize.explain.partial_networks import substitute_stored_numbers
 from spear_deploy.quantize.explain.stages import build_stages
-from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
+from spear_deploy.quantize.integer_layers import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide

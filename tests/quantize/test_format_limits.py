@@ -26,10 +26,11 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import chip_scales, chips, loihi, quantize, speck, xylo, xylo_scales
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
+from spear_deploy.quantize.integer_layers import IntegerLayer
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
 from spear_deploy.quantize.speck import _common_divisor, _integers_at
-from spear_deploy.quantize.weighted_inputs import IntegerLayer, LoweringSettings, collect_neuron_inputs
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
 from spear_deploy.quantize.xylo_scales import (
     UnscaledLayer,
     XyloCandidate,

@@ -17,8 +17,8 @@ from spear_deploy.pipeline import api
 from spear_deploy.pipeline.bits import state_bits
 from spear_deploy.pipeline.preflight import check_inputs
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
+from spear_deploy.quantize.integer_layers import RESET_DELAY
 from spear_deploy.quantize.network import choose_input_scale
-from spear_deploy.quantize.weighted_inputs import RESET_DELAY
 from spear_deploy.simulator import simulate
 
 WIDTHS = {

@@ -1,4 +1,4 @@
-"""Weights and biases that drive neurons against the network's own sums, and neurons that send fewer spikes than they may."""
+"""Weights and biases that drive neurons against the network's own sums."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from spear_deploy.quantize import quantize, quantize_input, xylo
 from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.weight_levels import WEIGHTS_LOST
-from spear_deploy.quantize.weighted_inputs import (
-    LoweringSettings,
-    NeuronInput,
-    collect_neuron_inputs,
-    limit_spikes,
-)
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 from spear_deploy.simulator import simulate
 
 CHANNELS = np.array([0.5, 1.0, 2.0])
@@ -206,35 +201,11 @@ def test_inputs_that_reach_neurons_one_by_one_are_quantised_and_run(family: Any,
     assert np.mean(run.output != wanted) < (0.08 if family == "speck" and kind == "current" else 0.03)
 
 
-def several(max_spikes: int | None, readout: Any) -> SNNGraph:
-    layers = [
-        Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=LIF(tau_s=0.004, reset="subtract", max_spikes=max_spikes)),
-        Layer(name="flat", synapse=Flatten()),
-        Layer(name="b", synapse=Dense(weight=np.eye(2)), neuron=readout),
-    ]
-    return chain(layers, input_shape=(2,))
-
-
-@pytest.mark.parametrize(("given", "held", "limited"), [(None, 20, 20), (40, 20, 20), (20, 20, 20), (5, 20, 5), (1, 20, 1)])
-def test_neurons_send_no_more_spikes_than_their_integers(given: int | None, held: int, limited: int):
-    """A finding names them; the network is itself where none sends fewer. The output of Xylo sends one a step."""
-    for end, sent in ((LIF(tau_s=0.004, reset="subtract", max_spikes=None), 1), (LI(tau_s=0.004), None)):
-        graph = several(given, end)
-        integer = quantize(graph, format="xylo", max_spikes=held)
-        after = limit_spikes(graph, integer)
-        assert after["a"].neuron.max_spikes == limited and getattr(after["b"].neuron, "max_spikes", None) == sent  # type: ignore[union-attr]
-        rows = {row["layer"]: row for row in integer.metadata["quantization"]["findings"] if row["what"] == "max_spikes"}
-        assert rows.keys() == ({"a"} if given != limited else set()) | ({"b"} if sent else set())
-        if given != limited:
-            assert (rows["a"]["given"], rows["a"]["stored"]) == (given, held)
-            assert after is not graph
-        elif sent is None:
-            assert after is graph
-
-
 def test_options_that_are_not_given_are_those_of_the_chip():
     """Without a scale of the input a current is sent as it is; Xylo's hidden neurons send 31 spikes and an input takes 15."""
-    integer = xylo.lower(several(None, LI(tau_s=0.004)), LoweringSettings(weight_bits=8, kind="current"))
+    hidden = Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=LIF(tau_s=0.004, reset="subtract", max_spikes=None))
+    readout = Layer(name="b", synapse=Dense(weight=np.eye(2)), neuron=LI(tau_s=0.004))
+    integer = xylo.lower(chain([hidden, readout], input_shape=(2,)), LoweringSettings(weight_bits=8, kind="current"))
     facts: Any = integer.metadata["quantization"]
     assert (facts["input_scale"], facts["input_events_max"], integer["a"].neuron.max_spikes) == (1.0, 15, 31)  # type: ignore[union-attr]
 

@@ -81,6 +81,7 @@ TARGETS = {
         *QUANTIZE, "tests/quantize/test_weighted_inputs.py", "tests/quantize/test_rounding.py",
         "tests/quantize/test_xylo.py", "tests/quantize/test_speck.py", "tests/quantize/test_weight_levels.py",
     ),
+    "quantize/integer_layers.py": (*QUANTIZE, "tests/quantize/test_integer_layers.py", "tests/quantize/test_weight_levels.py"),
     "quantize/network.py": (
         INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
         "tests/quantize/test_chips.py", "tests/quantize/test_layer_bits.py",

@@ -14,10 +14,10 @@ import numpy as np
 from spear_deploy.network import sends_several
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.rounding import LayerRounding
+from spear_deploy.quantize.integer_layers import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.integrate_and_fire import FLOOR
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
-from spear_deploy.quantize.weighted_inputs import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import ChipRun, SpikeCounts
 from spear_deploy.util.number_format import plural

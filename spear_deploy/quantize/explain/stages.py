@@ -38,8 +38,9 @@ from spear_deploy.quantize.explain.partial_networks import (
 )
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 from spear_deploy.quantize.fuse_pools import fuse_pools
+from spear_deploy.quantize.integer_layers import limit_spikes
 from spear_deploy.quantize.network import quantize_input
-from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs, limit_spikes
+from spear_deploy.quantize.weighted_inputs import collect_neuron_inputs
 from spear_deploy.simulator import InputKind
 
 
