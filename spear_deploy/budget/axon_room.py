@@ -28,7 +28,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.placement.core_needs import Cuts
-from spear_deploy.placement.place import Placement, place_populations
+from spear_deploy.placement.place import CoreSlice, Placement, place_populations
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import max_distinct_weights
@@ -53,16 +53,20 @@ class CoreRoom:
     """What lies on a core with the axons of each type.
 
     Attributes:
+        core: pass and number.
         layers: neuron layers, in the order of the network.
         group: kind of core, or None where all are alike.
         axons: into the core.
         neurons: on the core, one in front of each axon that they drive.
+        driven: axons that they drive.
     """
 
+    core: tuple[int, int]
     layers: tuple[str, ...]
     group: int | None
     axons: int
     neurons: int
+    driven: int
 
 
 def counts_axons(graph: SNNGraph, profile: HardwareProfile) -> bool:
@@ -74,15 +78,14 @@ def counts_axons(graph: SNNGraph, profile: HardwareProfile) -> bool:
 
 def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> dict[str, str]:
     """Return the layers of integer weights whose axons, or the neurons in front of them, have no room, each with the reason."""
-    palette = profile.connectivity.weight_palette.max_value
-    if palette is None or not counts_axons(graph, profile):
+    if not counts_axons(graph, profile):
         return {}
     try:
         paths = find_spike_paths(graph)
     except UnsupportedError:
         return {}  # a network that no chip holds
     weights = [(path, layer.name) for path in paths for layer in path.layers if isinstance(layer.synapse, WEIGHTED)]
-    rooms = measure_core_rooms(graph, paths, placement, int(palette))
+    rooms = measure_core_rooms(graph, paths, placement, profile)
     if rooms is None:
         return dict.fromkeys((name for _, name in weights), NOT_COUNTED)
     crowded: dict[str, str] = {}
@@ -104,6 +107,8 @@ def fit_axons(
 ) -> Placement | None:
     """Return a placement whose cores have room for all axons, layers cut finer where they need it; None where none is found.
 
+    The amounts of its cores are those with the axons of all types.
+
     Args:
         graph: the network in integers.
         placement: of the network.
@@ -115,9 +120,7 @@ def fit_axons(
         paths = find_spike_paths(graph)
     except UnsupportedError:
         return None
-    pairs = [_count_pairs(graph, path) for path in paths]
-    palette = int(profile.connectivity.weight_palette.max_value or 0)
-    types = _find_types(graph, paths, palette) if max(pairs, default=0) <= MAX_PAIRS else None
+    types = None if placement.more_cores else _find_types_of_few(graph, paths, profile)
     if types is None:
         return None
     cuts = {p.name: _read_cuts(p, placement) for p in placement.populations}
@@ -126,10 +129,11 @@ def fit_axons(
         crowded: set[str] = set()
         for candidate in candidates:
             if max_cores is None or candidate.cores_used <= max_cores:
-                crowded = _find_crowded_layers(graph, paths, candidate, profile, types)
+                rooms = _measure_core_rooms(graph, paths, candidate, types)
+                crowded = _find_crowded_layers(rooms, candidate, profile)
                 if not crowded:
-                    return candidate
-        if sum(pairs) > MAX_SEARCHED_PAIRS:
+                    return _count_on_cores(candidate, rooms, profile)
+        if sum(_count_pairs(graph, path) for path in paths) > MAX_SEARCHED_PAIRS:
             return None
         if len(candidates) > 1:  # at first each layer on cores of its own, as it is cut
             finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
@@ -143,6 +147,14 @@ def fit_axons(
         if max_cores is not None and candidates[0].cores_used > max_cores:
             return None
     return None
+
+
+def count_axons(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> Placement | None:
+    """Return a placement with the amounts of its cores; None where one has no room, or where axons are not counted."""
+    rooms = measure_core_rooms(graph, find_spike_paths(graph), placement, profile)
+    return (
+        None if rooms is None or _find_crowded_layers(rooms, placement, profile) else _count_on_cores(placement, rooms, profile)
+    )
 
 
 def count_values(graph: SNNGraph, layer: str) -> int:
@@ -162,32 +174,40 @@ def count_values(graph: SNNGraph, layer: str) -> int:
     return most
 
 
-def measure_core_rooms(graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, palette: int) -> list[CoreRoom] | None:
+def measure_core_rooms(
+    graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile
+) -> list[CoreRoom] | None:
     """Return what each core of a placement takes with the axons of each type; None where that is not counted.
 
     Args:
         graph: the network in integers.
         paths: of `find_spike_paths`.
         placement: of the network.
-        palette: types of axons.
+        profile: the chip.
     """
-    if placement.more_cores or any(_count_pairs(graph, path) > MAX_PAIRS for path in paths):
-        return None
-    types = _find_types(graph, paths, palette)
+    types = None if placement.more_cores else _find_types_of_few(graph, paths, profile)
     return None if types is None else _measure_core_rooms(graph, paths, placement, types)
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
+def _find_types_of_few(graph: SNNGraph, paths: Sequence[SpikePath], profile: HardwareProfile) -> dict[str, Types] | None:
+    """Return the types of the weights into each neuron layer; None where there are too many, or pairs of neurons are."""
+    if any(_count_pairs(graph, path) > MAX_PAIRS for path in paths):
+        return None
+    return _find_types(graph, paths, int(profile.connectivity.weight_palette.max_value or 0))
+
+
 def _measure_core_rooms(
     graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, types: Mapping[str, Types]
 ) -> list[CoreRoom]:
     """Return what each core takes; `types` are those of the weights into each neuron layer."""
-    on = _number_cores(placement)
-    if not on:
-        return []
-    axons = np.zeros(1 + max(int(cores.max()) for cores in on.values()), np.int64)
+    parts: dict[tuple[int, int], list[CoreSlice]] = {}
+    for part in placement.slices:
+        parts.setdefault((part.run, part.core), []).append(part)
+    on = _number_cores(placement, {core: number for number, core in enumerate(parts)})
+    axons = np.zeros(len(parts), np.int64)
     copies = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
     for (source, _), by_target in _group_paths(graph, paths).items():
         shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
@@ -200,17 +220,44 @@ def _measure_core_rooms(
         axons[here] += count.sum(axis=0)
         if source != INPUT:
             copies[source] += count.sum(axis=1)
-    neurons = np.zeros_like(axons)
+    neurons, driven = np.zeros_like(axons), np.zeros_like(axons)
     for population in placement.populations:
-        np.add.at(neurons, on[population.name], np.maximum(1, copies[population.name] + population.output))
-    return _list_rooms(placement, axons, neurons)
+        own = copies[population.name]
+        np.add.at(neurons, on[population.name], np.maximum(1, own + population.output))
+        np.add.at(driven, on[population.name], own)
+    return [
+        CoreRoom(
+            core=core,
+            layers=tuple(dict.fromkeys(part.layer for part in members)),
+            group=members[0].group,
+            axons=int(axons[number]),
+            neurons=int(neurons[number]),
+            driven=int(driven[number]),
+        )
+        for number, (core, members) in enumerate(parts.items())
+    ]
 
 
-def _find_crowded_layers(
-    graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile, types: Mapping[str, Types]
-) -> set[str]:
+def _count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: HardwareProfile) -> Placement:
+    """Return a placement with the amounts of its cores."""
+    counted = {
+        room.core: {
+            "axons_in": room.axons,
+            "neurons": room.neurons,
+            "axons_out": room.driven,
+            "synapse_memory": _count_cells(room, profile),
+        }
+        for room in rooms
+    }
+    return replace(placement, counted=counted)
+
+
+def _count_cells(room: CoreRoom, profile: HardwareProfile) -> int:
+    return room.axons * room.neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
+
+
+def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profile: HardwareProfile) -> set[str]:
     """Return the neuron layers on cores without room for axons or neurons; all where another limit is over."""
-    rooms = _measure_core_rooms(graph, paths, placement, types)
     if any(row.status == "over" for row in check_cores(placement, profile)):
         return set(placement.layers)
     return {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
@@ -236,7 +283,7 @@ def _forbid_sharing(profile: HardwareProfile) -> HardwareProfile:
 
 def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
     """Return what a core has too little of, as a reason; "" where it has room."""
-    cells = room.axons * room.neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
+    cells = _count_cells(room, profile)
     limits = {name: leaf.max_value for name, leaf in profile.core_limits(room.group).items()}
     needs = {"axons_in": (room.axons, "axons"), "neurons": (room.neurons, "neurons"), "synapse_memory": (cells, "cells")}
     over = [
@@ -248,32 +295,15 @@ def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
     return f"with an axon for each type of a source's weights and a neuron in front of each axon {where}" if over else ""
 
 
-def _list_rooms(placement: Placement, axons: Array, neurons: Array) -> list[CoreRoom]:
-    parts: dict[tuple[int, int], list[Any]] = {}
-    for part in placement.slices:
-        parts.setdefault((part.run, part.core), []).append(part)
-    return [
-        CoreRoom(
-            layers=tuple(dict.fromkeys(part.layer for part in members)),
-            group=members[0].group,
-            axons=int(axons[number]),
-            neurons=int(neurons[number]),
-        )
-        for number, members in enumerate(parts.values())
-    ]
-
-
 def _count_pairs(graph: SNNGraph, path: SpikePath) -> int:
     return prod(graph.shape_of(path.source)) * prod(graph.shape_of(path.target))
 
 
-def _number_cores(placement: Placement) -> dict[str, Array]:
-    """Return by neuron layer the core of each neuron: int64 (neurons,); cores are numbered as their first slices lie."""
-    number: dict[tuple[int, int], int] = {}
+def _number_cores(placement: Placement, numbers: Mapping[tuple[int, int], int]) -> dict[str, Array]:
+    """Return by neuron layer the number of the core of each neuron: int64 (neurons,)."""
     cores = {population.name: np.zeros(population.shape, np.int64) for population in placement.populations}
     for part in placement.slices:
-        place = tuple(slice(*along) for along in part.box)
-        cores[part.layer][place] = number.setdefault((part.run, part.core), len(number))
+        cores[part.layer][tuple(slice(*along) for along in part.box)] = numbers[part.run, part.core]
     return {name: where.reshape(-1) for name, where in cores.items()}
 
 

@@ -14,7 +14,7 @@ from sys import float_info
 
 import numpy as np
 
-from spear_deploy.budget.axon_room import counts_axons, find_crowded, fit_axons
+from spear_deploy.budget.axon_room import count_axons, counts_axons, find_crowded, fit_axons
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds
@@ -100,10 +100,12 @@ def check(
     if integer is not None and _is_left_to_integers(graph, integer, profile, rows):
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
-        if decided.cores_used > on_chip.placement.cores_used:  # cut finer for the axons of its weights
-            on_chip = replace(on_chip, placement=decided.placement, fewest=decided.placement)
+        if decided.placement.counted:  # cores as the axons of its weights fill them
+            is_cut = decided.placement.slices != on_chip.placement.slices
+            on_chip = replace(on_chip, placement=decided.placement, fewest=decided.fewest_cores)
             rows = _sort_rows(graph, _take_placed(rows, decided.rows))
-            costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
+            if is_cut:
+                costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     placement = on_chip.placement
     return BudgetReport(
@@ -195,7 +197,12 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
     unsupported = find_unsupported(graph, profile, populations)
     packed = what_if.evaluate().placement
     placement = packed if unsupported else _place_axons(graph, profile, what_if)
-    is_packed = placement is packed  # one that is cut for axons of types has no fewer cores by a count without types
+    is_packed = (
+        placement.slices == packed.slices
+    )  # one that is cut for axons of types has no fewer cores by a count without types
+    fewest = place_in_fewest_cores(packed, bits, profile, cache=what_if.cuts) if remedies and is_packed else placement
+    if placement.counted and fewest.cores_in_all < placement.cores_in_all:
+        fewest = count_axons(graph, fewest, profile) or placement
     return _OnChip(
         graph=graph,
         profile=profile,
@@ -203,7 +210,7 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
         bits=bits,
         what_if=what_if,
         placement=placement,
-        fewest=place_in_fewest_cores(packed, bits, profile, cache=what_if.cuts) if remedies and is_packed else placement,
+        fewest=fewest,
         bound=lower_bound(populations, bits, profile),
         unsupported=unsupported,
         replaced=find_replaced(graph, profile),
@@ -212,13 +219,13 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
 
 
 def _place_axons(graph: SNNGraph, profile: HardwareProfile, what_if: WhatIf) -> Placement:
-    """Return the placement, cut finer where a chip has axons of types and cores lack room for them."""
+    """Return the placement; where a chip has axons of types they are counted, and layers cut finer that lack room for them."""
     placed = what_if.evaluate()
     if not counts_axons(graph, profile) or any(row.status == "over" for row in placed.rows):
         return placed.placement
     limit = find_core_limit(placed.placement.cores_limit, what_if.max_cores)
     finer = fit_axons(graph, placed.placement, what_if.weight_bits, profile, max_cores=limit)
-    if finer is not None and finer is not placed.placement:
+    if finer is not None:
         what_if.take_placement(finer)
     return what_if.evaluate().placement
 
@@ -298,7 +305,7 @@ def _take_placed(rows: Sequence[BudgetRow], decided: Sequence[BudgetRow]) -> Ite
 def _list_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> Iterator[BudgetRow]:
     """Return the rows of formats and kinds; axons by type are counted where nothing else speaks against the network."""
     graph, profile, placement = on_chip.graph, on_chip.profile, on_chip.placement
-    is_settled = bool(on_chip.unsupported) or any(row.status == "over" for row in measured)
+    is_settled = bool(on_chip.unsupported or placement.counted) or any(row.status == "over" for row in measured)
     crowded = {} if is_settled else find_crowded(graph, placement, profile)
     return check_layer_kinds(graph, profile, placement, on_chip.bits, on_chip.unsupported, crowded)
 
@@ -324,7 +331,7 @@ def _list_notes(
     profile = on_chip.profile
     if not is_input_known and not takes_current(profile):
         yield f"input: taken as spikes; values that are not coded as spikes (a current) cannot be sent to {profile.name}"
-    yield from note_axon_types(integer)
+    yield from note_axon_types(integer, on_chip.placement)
     yield from note_levels(integer)
     yield from note_replaced(on_chip.replaced, profile.name)
     yield from note_readout(on_chip.populations, on_chip.unsupported)

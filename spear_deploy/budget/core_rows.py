@@ -126,9 +126,10 @@ def measure_core_use(placement: Placement) -> list[CoreUse]:
         members_of.setdefault((part.run, part.core), []).append(i)
     alone: dict[tuple[object, ...], CoreUse] = {}
     uses = []
-    for members in members_of.values():
-        if len(members) > 1:
-            uses.append(_measure(placement, members))
+    for core, members in members_of.items():
+        if len(members) > 1 or core in placement.counted:
+            use = _measure(placement, members)
+            uses.append(replace(use, amounts={**use.amounts, **placement.counted.get(core, {})}))
             continue
         part = placement.slices[members[0]]
         key = (part.layer, part.group, part.copies, id(placement.items[members[0]]))  # equal slices are one object

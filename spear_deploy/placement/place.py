@@ -8,7 +8,7 @@ cores as the limits allow (what placing by hand can gain), `balanced` cuts furth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,7 @@ class Placement:
         runs: passes that the network takes; 1 on a chip without passes.
         unplaced: layers without enough cores, on a chip whose cores differ.
         more_cores: cores beyond those of the slices, of a network that is far too large to be cut to the end.
+        counted: by pass and core, amounts that are counted weight by weight, in place of those of its slices.
     """
 
     profile: str
@@ -101,6 +102,7 @@ class Placement:
     runs: int = 1
     unplaced: tuple[Unplaced, ...] = ()
     more_cores: int = 0
+    counted: Mapping[tuple[int, int], Mapping[str, int]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def cores_used(self) -> int:

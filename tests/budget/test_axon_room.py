@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -13,10 +14,12 @@ from spear_deploy.budget import axon_room
 from spear_deploy.budget.axon_room import counts_axons, find_crowded, fit_axons, measure_core_rooms
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
+from spear_deploy.budget.what_if import PLACED
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Dense, Flatten, Layer, Scale, SumPool, TrueNorthLIF, make_sparse, write_out
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
+from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.placement.place import place
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.for_chip import ask_integers
@@ -83,9 +86,12 @@ def pass_on(layer: Layer, shape: tuple[int, ...], before: list[Synapses]) -> lis
     return after
 
 
-def count_by_hand(graph: SNNGraph, placement: Any) -> dict[int, tuple[int, int]]:
-    """Return the axons and neurons of each core, counted axon by axon."""
-    synapses = {p.name: list_synapses(graph, p.name) for p in placement.populations}
+def count_by_hand(graph: SNNGraph, placement: Any, quiet: Collection[str] = ()) -> dict[int, tuple[int, int]]:
+    """Return the axons and neurons of each core, counted axon by axon; `quiet` sources left out."""
+    synapses = {
+        p.name: [[one for one in unit if one[0] not in quiet] for unit in list_synapses(graph, p.name)]
+        for p in placement.populations
+    }
     core_of: dict[tuple[str, int], int] = {}
     for part in placement.slices:
         (shape,) = (p.shape for p in placement.populations if p.name == part.layer)
@@ -116,6 +122,11 @@ def count_by_hand(graph: SNNGraph, placement: Any) -> dict[int, tuple[int, int]]
     for neuron, number in driven.items():
         neurons[core_of[neuron]] += max(1, number + (neuron[0] == graph.output))
     return {core: (axons[core], neurons[core]) for core in axons}
+
+
+def count_from_input(graph: SNNGraph, placement: Any) -> int:
+    """Return the axons that the network's input takes on all cores: what the count has of it alone."""
+    return sum(axons for axons, _ in count_by_hand(graph, placement, placement.layers).values())
 
 
 def order_weights(graph: SNNGraph, name: str) -> list[str]:
@@ -162,7 +173,7 @@ def test_axons_and_neurons_of_each_core_are_those_counted_one_by_one(seed: int) 
         pytest.skip("refused")
     for profile in (TRUENORTH, chip):
         placement = place(integer, profile)
-        rooms = measure_core_rooms(integer, find_spike_paths(integer), placement, 4)
+        rooms = measure_core_rooms(integer, find_spike_paths(integer), placement, profile)
         assert rooms is not None
         assert {k: (room.axons, room.neurons) for k, room in enumerate(rooms)} == count_by_hand(integer, placement)
 
@@ -238,6 +249,53 @@ def test_layers_are_cut_until_the_axons_counted_one_by_one_have_room(seed: int) 
         assert row.used == placement.cores_used
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_rows_and_floor_plan_have_the_axons_and_neurons_that_are_counted_one_by_one(seed: int) -> None:
+    graph = draw(seed)
+    chip = override_facts(TRUENORTH, {"core.neurons": 64, "core.axons_in": 128, "connectivity.fan_in": 64})
+    integer = ask_integers(graph, chip, "spikes")
+    assert isinstance(integer, SNNGraph)
+    report, decided = check(graph, chip), check(integer, chip)
+    if report.verdict != "fits":
+        return
+    counts = count_by_hand(integer, decided.placement)
+    cores = describe_cores(decided.placement, chip)
+    place_of = {name: k for k, name in enumerate(cores["resources"])}
+    shown = [
+        tuple(core["amounts"][place_of[name]] for name in ("axons_in", "neurons", "synapse_memory")) for core in cores["cores"]
+    ]
+    assert shown == [(axons, neurons, axons * neurons) for axons, neurons in counts.values()]
+    for resource, most in zip(("axons_in", "neurons", "synapse_memory"), map(max, zip(*shown, strict=True)), strict=True):
+        assert max(row.used or 0 for row in decided.rows if row.resource == resource) == most
+    driven = [core["amounts"][place_of["axons_out"]] for core in cores["cores"]]
+    sent = sum(counts[core][0] for core in counts) - count_from_input(integer, decided.placement)
+    assert sum(driven) == sent and all(out <= neurons for out, (_, neurons, _) in zip(driven, shown, strict=True))
+
+    def list_placed(rows: Any) -> list[Any]:
+        return sorted((row.resource, row.where, row.used) for row in rows if row.resource in PLACED and row.where != INPUT)
+
+    assert list_placed(report.rows) == list_placed(decided.rows)
+
+
+@pytest.mark.parametrize(("values", "fewest"), [(2, 4), (1, 3)])
+def test_the_tightest_packing_has_room_for_axons_of_each_type(values: int, fewest: int) -> None:
+    """Three layers of 90 and three of 166 neurons fill three cores, of which each then takes the axons of two layers.
+
+    One has 60 sources of two values, the other 90: 300 axons.
+    """
+
+    def build(name: str, size: int, first: int, count: int, values: int) -> Layer:
+        weight = np.zeros((size, 150), int)
+        weight[:, first : first + count] = 1 + (np.arange(size)[:, None] + np.arange(count)) % values
+        return truenorth(name, weight)
+
+    layers = [build(name, 90, 0, 60, most) for name, most in zip("abc", (values, values, 1), strict=True)]
+    layers += [build(name, 166, 60, 90, values) for name in "def"]
+    edges = tuple(Edge(source=INPUT, target=name) for name in "abcdef")
+    report = check(SNNGraph(layers=tuple(layers), edges=edges, input_shape=(150,), output="f"), TRUENORTH)
+    assert (report.verdict, report.cores_used, report.fewest_cores.cores_in_all) == ("fits", 4, fewest)
+
+
 def test_weights_without_neurons_of_their_own_are_decided_by_the_integers_of_the_next_layer() -> None:
     dense = Dense(weight=np.random.default_rng(0).normal(size=(5, 9)))
     graph = chain([Layer(name="fc", synapse=dense), Layer(name="n", neuron=IF())], input_shape=(9,))
@@ -271,7 +329,7 @@ def test_axons_of_two_layers_that_share_a_core_and_a_source_are_counted_once() -
     layers = (truenorth("a", two_values(8, 120)), truenorth("b", two_values(9, 120)), truenorth("c", np.ones((1, 8), int)))
     edges = [Edge(source=INPUT, target="a"), Edge(source=INPUT, target="b"), Edge(source="a", target="c")]
     graph = SNNGraph(layers=layers, edges=tuple(edges), input_shape=(120,), output="c")
-    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), 4) or ()
+    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
     assert (room.layers, room.axons, room.neurons) == (("a", "b", "c"), 240 + 8, 8 + 9 + 1)
     assert find_open(graph) == []
     late = replace(edges[1], delay=1)
@@ -306,7 +364,7 @@ def test_a_neuron_has_four_values_of_all_layers_of_weights_into_it() -> None:
         return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(3,), output="n")
 
     graph = build(1, 2, 3, 2, 3, 4)
-    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), 4) or ()
+    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
     assert (room.axons, room.neurons) == (6, 2) and check(graph, TRUENORTH).verdict == "fits"
     report = check(build(1, 2, 3, 4, 5, 6), TRUENORTH)
     assert [(row.resource, row.where, row.used, row.limit) for row in report.over] == [
@@ -325,7 +383,7 @@ def test_what_is_not_counted_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights behind weights have no type of their own, and very many pairs of neurons are not listed."""
     graph = chain([truenorth("a", [[1, 2]]), truenorth("b", [[1]])], input_shape=(2,))
     behind = chain([truenorth("a", [[1, 2]], neuron=False), truenorth("b", [[1]])], input_shape=(2,))
-    assert measure_core_rooms(behind, find_spike_paths(behind), place(behind, TRUENORTH), 4) is None
+    assert measure_core_rooms(behind, find_spike_paths(behind), place(behind, TRUENORTH), TRUENORTH) is None
     assert find_open(graph) == []
     monkeypatch.setattr(axon_room, "MAX_PAIRS", 1)
     assert find_open(graph) == ["a", "b"]
@@ -336,13 +394,13 @@ def test_what_is_not_counted_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sparse_matrix_takes_the_axons_of_the_array() -> None:
     weight = two_values(6, 9, 2)
     rooms = [
-        measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), 4)
+        measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH)
         for graph in (chain([truenorth("a", each)], input_shape=(9,)) for each in (weight,))
     ]
     sparse = chain(
         [Layer(name="a", synapse=Dense(weight=make_sparse(weight)), neuron=TrueNorthLIF(v_threshold=9))], input_shape=(9,)
     )
-    assert rooms == [measure_core_rooms(sparse, find_spike_paths(sparse), place(sparse, TRUENORTH), 4)]
+    assert rooms == [measure_core_rooms(sparse, find_spike_paths(sparse), place(sparse, TRUENORTH), TRUENORTH)]
     assert rooms[0] is not None and rooms[0][0].axons == 14
 
 

@@ -442,9 +442,13 @@ def test_integers_decide_how_many_values_the_weights_of_a_neuron_have() -> None:
     (row,) = (row for row in report.rows if row.resource == "weight_palette")
     assert (row.used, row.limit, row.status, row.detail) == (4, 4, "ok", "of its integers, rounded without data")
     assert report.verdict == "fits" and not any(note.startswith("open: ") for note in report.notes)
-    assert "axons: sources of 'a' take 37 axons on one core, one for each type of their weights; rows count 10" in " ".join(
-        report.notes
-    )
+    assert (
+        "axons: the 10 sources of 'a' take 37 axons on one core, one for each type of their weights; rows have these axons as "
+        "cores are cut"
+    ) in report.notes
+    assert {row.resource: row.used for row in report.rows if row.resource in ("neurons", "axons_in", "synapse_memory")} == {
+        "neurons": 8, "axons_in": 37, "synapse_memory": 37 * 8
+    }  # fmt: skip
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(10,))
     two = override_facts(TRUENORTH, {"connectivity.weight_palette": 2})
     report = check(graph, two)
