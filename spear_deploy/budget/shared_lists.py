@@ -51,11 +51,11 @@ def open_shared_lists(
         f"spikes of several layers are added in front of the weights of {name_layers(shared)}; with a list of synapses for each"
     )
 
-    def decide(row: BudgetRow) -> BudgetRow:
-        found = over.get((row.resource, row.where))
-        if found is None:
-            return row
+    def open_row(row: BudgetRow, found: BudgetRow) -> BudgetRow:
         remedy = f"{reason} source it is {found.used:,.0f} of {found.limit:,.0f}; whether they share one is not published"
         return replace(row, status="unchecked", remedy=remedy)
 
-    return [decide(row) for row in rows]
+    places = {(row.resource, row.where) for row in rows}
+    opened = [open_row(row, over[place]) if (place := (row.resource, row.where)) in over else row for row in rows]
+    # layers that share cores may do so with others, so that a core of those above has no row
+    return opened + [open_row(replace(row, used=None), row) for place, row in over.items() if place not in places]

@@ -39,6 +39,17 @@ def find(graph: SNNGraph, chip: Any, **more: Any) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("chip", ["loihi1", "loihi2"])
+def test_a_core_of_layers_that_share_none_with_one_list_for_all_is_open(chip: str) -> None:
+    """With a list for all sources three layers share a core; with one for each the last has too many axons for any core."""
+    shares = {"packing__share_cores": True, "core__layers": "unlimited", "core__axons_in": 60, "core__synapse_memory": 100_000}
+    own = small_chip(chip, **shares, chip__usable_cores=200, chip__cores=200, topology__cores_per_tile=None)
+    assert find(summed(40, 30, 2, is_sum=False), own)[0] == "does_not_fit"
+    verdict, rows = find(summed(40, 30, 2), own)
+    assert verdict == "unchecked" and list(rows) == ["axons_in out"]
+    assert "for each source it is 80 of 60; whether they share one is not published" in rows["axons_in out"]
+
+
+@pytest.mark.parametrize("chip", ["loihi1", "loihi2"])
 @pytest.mark.parametrize("sources", [2, 3])
 def test_a_list_for_each_source_decides_where_one_for_all_fits(chip: str, sources: int) -> None:
     """With weights of its own each source has its own lists: as many cores as the open end, of one core too few they are over."""
