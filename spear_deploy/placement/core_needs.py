@@ -27,6 +27,7 @@ from spear_deploy.placement.synapse_memory import (
     count_memory_words,
     count_neuron_words,
     count_neurons,
+    count_rows,
 )
 from spear_deploy.quantize.shared_cells import ONE_CELL
 
@@ -78,6 +79,7 @@ class Core:
         self.rule = profile.axons.conv.value
         self.positions = _limit(profile.axons.positions_per_core) if self.rule == "position" else UNLIMITED
         self.slots = profile.axons.slots_per_position.max_value or 1
+        self.is_crossbar = memory_format == "crossbar"
         self.skips_zeros = memory_format == "word_per_weight"
         self.adds_ways = has_one_row(profile)
         self.stores_patterns = memory_format == "list_blocks"
@@ -145,13 +147,17 @@ class Core:
         if population.is_input_layer and self.rule is not None:
             return 0 if self.rule == "position" else 1
         if self.adds_ways:
-            return count_union(find_axon_set(p, box) for p in population.projections)
+            return count_union(find_axon_set(p, box, self.count_rows(p, box)) for p in population.projections)
         return sum(self._count_axons(p, box) for p in population.projections)
+
+    def count_rows(self, p: Projection, box: Box) -> int:
+        """Count the source neurons that reach a box, one axon each."""
+        return count_rows(p, box) if self.is_crossbar else count_axons(p, box)
 
     def _count_axons(self, p: Projection, box: Box) -> int:
         is_spatial = p.kind == "conv" and len(p.axes) > 0 and len(box) == len(p.axes) + 1
         if self.rule is None or not is_spatial:
-            return count_axons(p, box)
+            return self.count_rows(p, box)
         if self.rule == "source":
             return p.axes[-1].stride
         return prod(count_inputs(axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
@@ -278,8 +284,8 @@ def group_targets_by_source(populations: Sequence[Population]) -> dict[str, list
     return targets
 
 
-def find_axon_set(p: Projection, box: Box, way: int = 0) -> AxonSet:
-    """Return the source neurons that reach a box on one of their ways into the layer."""
+def find_axon_set(p: Projection, box: Box, count: int, way: int = 0) -> AxonSet:
+    """Return the source neurons that reach a box on one of their ways into the layer; `count` is that of `Core.count_rows`."""
     sources = tuple(sorted(source.name for source in p.sources))
     channels: tuple[int, int] = (0, p.channels)
     ranges: tuple[tuple[Axis, int, int], ...] = tuple((axis, 0, axis.outputs) for axis in p.axes)
@@ -290,7 +296,7 @@ def find_axon_set(p: Projection, box: Box, way: int = 0) -> AxonSet:
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         axes = [identity_axis(axis.inputs) for axis in p.axes] if p.kind == "one_to_one" else p.axes
         ranges = tuple((axis, *along) for axis, along in zip(axes, box[1:], strict=True))
-    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count_axons(p, box), way=way)
+    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way)
 
 
 def has_one_row(profile: HardwareProfile) -> bool:

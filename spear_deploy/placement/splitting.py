@@ -143,7 +143,7 @@ class SplitNetwork:
             axon_sets: dict[tuple[int, Box], AxonSet] = {}
             kinds: dict[tuple[int, ...], Slice] = {}
             for out, (box, needs) in zip(axons_out, boxes, strict=True):
-                axons = tuple(_find_axons(p, box, way, axon_sets) for p, way in zip(projections, ways, strict=True))
+                axons = tuple(_find_axons(core, p, box, way, axon_sets) for p, way in zip(projections, ways, strict=True))
                 key = (id(needs), out, *map(id, axons))
                 if key not in kinds:
                     amounts = {**needs, "axons_out": out, "destinations": destinations}
@@ -171,13 +171,13 @@ def _number_ways(projections: Sequence[Projection]) -> list[int]:
     return [sources[:i].count(names) for i, names in enumerate(sources)]
 
 
-def _find_axons(p: Projection, box: Box, way: int, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:
+def _find_axons(core: Core, p: Projection, box: Box, way: int, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:
     """Return the source neurons that reach a box; those of boxes that read the same ones are one object."""
     is_whole = p.kind == "dense"
     reads_all_channels = p.kind == "conv" and p.groups == 1 and len(box) == len(p.axes) + 1
     key = (id(p), () if is_whole else box[1:] if reads_all_channels else box)
     if key not in known:
-        known[key] = find_axon_set(p, box, way)
+        known[key] = find_axon_set(p, box, core.count_rows(p, box), way)
     return known[key]
 
 

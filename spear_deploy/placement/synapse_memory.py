@@ -98,12 +98,12 @@ def crossbar(projection: Projection, box: Box, weight_bits: int, memory: Synapse
 
         axons · neurons · cells          cells of a weight: 1, or `cells_per_weight` where any is below 0
 
-    Nothing is shared, so a convolution is written out: each source neuron that reaches the box has a row.
+    Nothing is shared, so a convolution is written out: each source neuron that reaches the box has a row (`count_rows`).
 
     100 axons to 50 neurons with weights of both signs, 2 cells each: 100 · 50 · 2 = 10000 cells.
     """
     cells = _value(memory.cells_per_weight) if projection.signed else 1
-    return count_axons(projection, box) * count_neurons(box) * cells
+    return count_rows(projection, box) * count_neurons(box) * cells
 
 
 def pow2_kernel(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
@@ -205,6 +205,16 @@ def count_axons(projection: Projection, box: Box) -> int:
     groups = len(list(_channels_by_group(box[0], projection.outputs // projection.groups).elements()))
     channels = groups * (projection.channels // projection.groups)
     return channels * prod([count_inputs(a, *along) for a, along in zip(projection.axes, box[1:], strict=True)])
+
+
+def count_rows(projection: Projection, box: Box) -> int:
+    """Count the axons of a crossbar into a box: of a dense layer none for a source whose weights onto the layer are all 0.
+
+    Where they are 0 onto the neurons of the box alone it counts, so that boxes of a layer need the same.
+    """
+    if projection.kind == "dense" and projection.nonzero is not None:
+        return min(projection.channels, int(np.count_nonzero(projection.fan_out)))
+    return count_axons(projection, box)
 
 
 def count_synapses(projection: Projection, box: Box) -> int:

@@ -205,6 +205,23 @@ def test_sources_without_weights_hide_no_shortage_of_their_neighbours() -> None:
     assert find_open(few) == [] and check(few, TRUENORTH).cores_used == 1
 
 
+@pytest.mark.parametrize("make", [np.asarray, make_sparse])
+@pytest.mark.parametrize("is_integer", [True, False])
+def test_sources_whose_weights_are_all_0_take_no_axon(is_integer: bool, make: Any) -> None:
+    """300 inputs, 44 of them unread: 256 axons, which is all that a core has."""
+    weight = np.ones((4, 300), int)
+    weight[:, 100:144] = 0
+    neuron: Any = TrueNorthLIF(v_threshold=9) if is_integer else IF()
+    for unread, verdict in ((44, "fits"), (43, "does_not_fit")):
+        weight[0, 100] = unread == 43
+        dense = Dense(weight=make(weight if is_integer else weight * 0.5))
+        report = check(chain([Layer(name="a", synapse=dense, neuron=neuron)], input_shape=(300,)), TRUENORTH)
+        (row,) = (row for row in report.rows if row.resource == "axons_in")
+        assert (report.verdict, row.used) == (verdict, 300 - unread)
+        (row,) = (row for row in report.rows if row.resource == "synapse_memory")
+        assert row.used == 4 * (300 - unread)
+
+
 def test_a_shortage_is_told_with_its_numbers_where_no_cut_has_room() -> None:
     """Each of 200 neurons reads all others through two types, and has a copy for each neuron that reads it."""
     size = 200
