@@ -51,6 +51,7 @@ def _change_delays(graph: SNNGraph, names: Collection[str], delay: int) -> SNNGr
     return graph.with_layers(change) if names else graph
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # no loop reaches a membrane whose r is 0: no weight is infinite
 def fold_reset_loops(graph: SNNGraph) -> SNNGraph:
     """Return the network with resets as the neurons' property in place of the loops by which former versions stored them.
 

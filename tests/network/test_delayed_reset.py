@@ -183,6 +183,20 @@ def test_a_loop_with_other_weights_stays():
     assert fold_reset_loops(changed) is changed
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_neuron_that_no_current_reaches_has_no_loop():
+    """With r, w_in or a rate of 0 no weight resets it; numpy's division by 0 is no warning of ours."""
+    for neuron in (IF(r=0.0, reset="subtract"), LIF(tau_s=0.01, r=0.0, reset="subtract"),
+                   CubaLIF(tau_mem_s=0.01, tau_syn_s=0.01, w_in=0.0, reset="subtract")):  # fmt: skip
+        layers = (
+            Layer(name="n", synapse=Dense(weight=np.eye(2)), neuron=neuron),
+            Layer(name="loop", synapse=Scale(weight=np.array(1.0))),
+        )
+        edges = (Edge(source=INPUT, target="n"), Edge(source="n", target="loop", delay=1), Edge(source="loop", target="n"))
+        graph = SNNGraph(layers=layers, edges=edges, input_shape=(2,), dt_s=DT_S, output="n")
+        assert fold_reset_loops(graph) is graph
+
+
 def test_one_function_makes_resets_late_and_one_makes_them_those_of_the_same_step():
     graph, _ = random_network(0)
     at_once = reset_in_same_step(graph)
