@@ -14,7 +14,7 @@ from sys import float_info
 
 import numpy as np
 
-from spear_deploy.budget.axon_room import count_axons, counts_axons, find_crowded, fit_axons
+from spear_deploy.budget.axon_room import count_axons, counts_axons, find_crowded
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds
@@ -40,7 +40,7 @@ from spear_deploy.budget.report import BudgetReport, Verdict
 from spear_deploy.budget.shared_lists import open_shared_lists
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.unsupported import LOOP, Replaced, Unsupported, find_replaced, find_unsupported
-from spear_deploy.budget.what_if import PLACED, WhatIf, build_what_if, find_core_limit
+from spear_deploy.budget.what_if import PLACED, WhatIf, build_what_if, find_core_limit, place_axons
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
@@ -196,7 +196,8 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
     what_if = build_what_if(graph, populations, bits, profile, chips=chips, max_cores=limits.cores)
     unsupported = find_unsupported(graph, profile, populations)
     packed = what_if.evaluate().placement
-    placement = packed if unsupported else _place_axons(graph, profile, what_if)
+    limit = find_core_limit(packed.cores_limit, limits.cores)
+    placement = packed if unsupported else place_axons(graph, what_if, max_cores=limit)
     is_packed = (
         placement.slices == packed.slices
     )  # one that is cut for axons of types has no fewer cores by a count without types
@@ -216,18 +217,6 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
         replaced=find_replaced(graph, profile),
         remedies=remedies,
     )
-
-
-def _place_axons(graph: SNNGraph, profile: HardwareProfile, what_if: WhatIf) -> Placement:
-    """Return the placement; where a chip has axons of types they are counted, and layers cut finer that lack room for them."""
-    placed = what_if.evaluate()
-    if not counts_axons(graph, profile) or any(row.status == "over" for row in placed.rows):
-        return placed.placement
-    limit = find_core_limit(placed.placement.cores_limit, what_if.max_cores)
-    finer = fit_axons(graph, placed.placement, what_if.weight_bits, profile, max_cores=limit)
-    if finer is not None:
-        what_if.take_placement(finer)
-    return what_if.evaluate().placement
 
 
 def _resolve_defined_activity(

@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
+from spear_deploy.budget.axon_room import counts_axons, fit_axons
 from spear_deploy.budget.connection_rows import check_connections
 from spear_deploy.budget.core_rows import CHIP, RESOURCES, BudgetRow, check_cores, classify_use
 from spear_deploy.hardware.schema import HardwareProfile
@@ -179,6 +180,23 @@ def build_what_if(
         inputs=prod(graph.input_shape),
         max_cores=max_cores,
     )
+
+
+def place_axons(graph: SNNGraph, what_if: WhatIf, *, max_cores: int | None = None) -> Placement:
+    """Return the placement of a network; where a chip has axons of types they are counted, and layers cut finer that lack room.
+
+    Args:
+        graph: the network.
+        what_if: the same network on its chip, which takes the placement.
+        max_cores: that finer cuts may take.
+    """
+    placed = what_if.evaluate()
+    if not counts_axons(graph, what_if.profile) or any(row.status == "over" for row in placed.rows):
+        return placed.placement
+    finer = fit_axons(graph, placed.placement, what_if.weight_bits, what_if.profile, max_cores=max_cores)
+    if finer is not None:
+        what_if.take_placement(finer)
+    return what_if.evaluate().placement
 
 
 def find_core_limit(*limits: int | None) -> int | None:

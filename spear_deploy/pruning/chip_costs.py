@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spear_deploy.budget.core_rows import BudgetRow
+from spear_deploy.budget.core_rows import BudgetRow, measure_core_use
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
 from spear_deploy.budget.latency import find_step_loads, has_step_limits
-from spear_deploy.budget.what_if import Change, WhatIf, build_what_if
+from spear_deploy.budget.what_if import Change, WhatIf, build_what_if, place_axons
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
@@ -64,7 +64,11 @@ class ChipCosts:
     def sizes(self, widths: tuple[int, ...]) -> dict[str, float | None]:
         """Return cores and memory words of a plan; None where the chip's memory format is not public."""
         placement, _ = self.place(widths)
-        memory = [part.memory_words for part in placement.slices]
+        memory = (
+            [use.amounts["synapse_memory"] for use in measure_core_use(placement)]
+            if placement.counted
+            else [part.memory_words for part in placement.slices]
+        )
         words = None if None in memory else float(sum(memory))  # type: ignore[arg-type]
         return {"cores": float(placement.cores_used), "memory_words": words}
 
@@ -86,9 +90,13 @@ class ChipCosts:
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:
-    """Place a network, floating point or integer, on a chip, and return its costs."""
+    """Place a network, floating point or integer, on a chip, and return its costs.
+
+    TrueNorth's integers are cut as their axons of each type need it, also beyond the cores that there are.
+    """
     populations = find_chip_populations(graph, profile)
     base = build_what_if(graph, populations, stored_bits(graph, profile), profile, chips=chips)
+    place_axons(graph, base)
     return ChipCosts(profile=profile, chips=chips, groups=list_prunable_groups(graph), base=base)
 
 

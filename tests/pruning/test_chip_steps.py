@@ -11,14 +11,19 @@ from spear_deploy.budget.check import check
 from spear_deploy.errors import BudgetError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import read_snn
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.preflight import check_inputs
 from spear_deploy.pipeline.prune import prune
+from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.candidates import Evaluator
 from spear_deploy.pruning.chip_costs import build_chip_costs
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.projection import fill_ratios, project_ratios
 from spear_deploy.pruning.search.settings import default_settings
 from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
+from spear_deploy.quantize import quantize
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import CASES, METHODS, write_tables
@@ -74,6 +79,32 @@ def test_only_the_layer_that_exceeds_the_chip_becomes_narrower(name, alike, fill
     scaled = project_ratios(ones, channels, ones, fits)
     assert all(width <= most for width, most in zip(scaled, filled, strict=True)) and scaled != filled
     assert alike is None or max(abs(a - b) for a, b in zip(scaled, alike, strict=True)) <= 1
+
+
+def test_a_budget_of_cores_holds_for_the_axons_of_each_type_of_the_integers():
+    """40 neurons in front of two stand once for each type of their weights: 42 neurons are more than a core of 48 holds."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(size=size).astype(np.float32)), neuron=IF(reset="subtract"))
+        for name, size in (("a", (40, 6)), ("b", (2, 40)))
+    ]
+    graph, chip = chain(layers, input_shape=(6,)), override_facts(load_profile("truenorth"), {"core.neurons": 48})
+
+    def deploy(network, split):
+        return quantize(network, format="truenorth"), split
+
+    integer = quantize(graph, format="truenorth")
+    costs, report = build_chip_costs(graph, chip), check(integer, chip)
+    assert costs.sizes((40,))["cores"] == 1 and report.verdict == "fits" and report.cores_used > 1
+    words = sum(row.used for row in report.rows if row.resource == "synapse_memory")
+    for cores, met in ((report.cores_used, True), (report.cores_used - 1, False)):
+        budgets = Budgets(cores=Amount(value=float(cores)), memory_words=Amount(value=1e6))
+        for forms in ((deploy,), (deploy_float, deploy), (deploy, deploy_float)):
+            use = BudgetMonitor(graph, toy_data(), budgets, forms, costs).measure(graph)
+            assert (use.values["cores"], use.met) == (report.cores_used, met) and use.values["memory_words"] >= words
+    one_core = override_facts(chip, {"chip.usable_cores": 1})
+    assert not build_chip_costs(graph, one_core).place((40,))[1]
+    assert "cores" in {row.resource for row in build_chip_costs(integer, one_core).place((40,))[1]}
 
 
 def test_pruning_for_a_chip_fills_it_unless_widths_are_uniform():

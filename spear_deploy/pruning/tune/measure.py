@@ -132,8 +132,14 @@ class BudgetMonitor:
         return self._measure_forms(network)[0]
 
     def _measure_forms(self, network: SNNGraph) -> tuple[BudgetUse, DeployedForm]:
+        """Return the use of the form that uses most, with the sizes of the largest form, and that form."""
         uses = [(self._measure_form(network, form), form) for form in self.deployed]
-        return max(uses, key=lambda pair: (bool(pair[0].over), pair[0].active_use))
+        use, form = max(uses, key=lambda pair: (bool(pair[0].over), pair[0].active_use))
+        sizes: dict[str, float] = {}
+        for name in set(use.values) - set(ACTIVE):
+            known = [value for other, _ in uses if (value := other.values[name]) is not None]
+            sizes |= {name: max(known)} if known else {}
+        return replace(use, values={**use.values, **sizes}), form
 
     def _measure_form(self, network: SNNGraph, form: DeployedForm) -> BudgetUse:
         running, split = form(network, self.dataset.val)
