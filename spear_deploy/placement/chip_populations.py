@@ -21,7 +21,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array, SparseMatrix, Weights, write_out
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.populations import Population, find_populations
-from spear_deploy.placement.projections import Axis, Projection, identity_axis
+from spear_deploy.placement.projections import Axis, Projection, identity_axis, unite_nonzero
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.quantize.fuse_pools import count_unsummed
 from spear_deploy.quantize.shared_cells import ONE_CELL
@@ -93,9 +93,7 @@ def _merge(parts: Sequence[Projection], bits: Mapping[str, int]) -> Sequence[Pro
     widest = max(parts, key=lambda p: bits.get(p.layer, 0))
     signed = any(p.signed for p in parts)
     if len({_form(p) for p in parts}) == 1 and first.kind == "dense" and not first.passes_several:
-        masks = [p.nonzero for p in parts if p.nonzero is not None]
-        union = reduce(np.logical_or, masks) if len(masks) == len(parts) else None
-        return [replace(widest, signed=signed, nonzero=union)]
+        return [replace(widest, signed=signed, nonzero=unite_nonzero(parts))]
     targets = first.outputs * prod(axis.outputs for axis in first.axes)
     axes = first.pool_axes if first.kind == "dense" else first.axes
     shape = (first.source_channels, *(axis.inputs for axis in axes))

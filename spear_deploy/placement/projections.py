@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Shape, SparseMatrix, SumPool, Weights
+from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Shape, SparseMatrix, SumPool, Weights, make_sparse
 from spear_deploy.network.graph import INPUT, SNNGraph
 
 Kind: TypeAlias = Literal["dense", "conv", "one_to_one"]
@@ -270,6 +270,16 @@ class Projection:
         )
 
 
+def unite_nonzero(parts: Sequence[Projection]) -> Weights | None:
+    """Return which weights are not zero in a part (`Projection.nonzero`); the union is sparse where a mask is."""
+    masks = [part.nonzero for part in parts if part.nonzero is not None]
+    if len(masks) < len(parts):
+        return None
+    if any(isinstance(mask, SparseMatrix) for mask in masks):  # which has rows and columns alone
+        masks = [mask if isinstance(mask, SparseMatrix) else make_sparse(mask.reshape(len(mask), -1)) for mask in masks]
+    return reduce(np.logical_or, masks)
+
+
 def select_nonzero(nonzero: Weights | None, outputs: Range, into: Range, channels: int) -> Weights | None:
     """Return which weights are not zero (`Projection.nonzero`) of a range of outputs and a range of the kernel's channels."""
     if isinstance(nonzero, SparseMatrix):
@@ -442,8 +452,7 @@ def _merge(parts: Sequence[Projection], graph: SNNGraph) -> Projection:
         )
         for same in zip(*(part.sources for part in parts), strict=True)
     )
-    masks = [part.nonzero for part in parts if part.nonzero is not None]
-    nonzero = reduce(np.logical_or, masks) if len(masks) == len(parts) else None
+    nonzero = unite_nonzero(parts)
     widest = max(parts, key=lambda part: float(np.abs(_weight(graph, part)).max()))
     signed, mixed = any(part.signed for part in parts), _has_mixed_delays(parts, graph)
     return replace(widest, sources=sources, signed=signed, nonzero=nonzero, mixed_delays=mixed)

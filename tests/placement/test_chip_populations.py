@@ -238,6 +238,31 @@ def test_sparse_weights_are_merged_as_the_full_ones(monkeypatch):
     assert count(make_sparse) == full == (np.array(weights) != 0).any(axis=0).sum(axis=1).tolist()
 
 
+@pytest.mark.parametrize("chip", [*ONE_CELL, "loihi2", "odin"])
+@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("disjoint", [False, True])
+def test_sparse_and_full_weights_side_by_side_take_what_two_full_ones_take(chip, delay, disjoint):
+    """Two layers of weights from one map: the marks of full weights have axes of positions, those of sparse weights have none."""
+    rng = np.random.default_rng(3)
+    first = rng.normal(size=(4, 6)) * (rng.random((4, 6)) < 0.5)
+    second = rng.normal(size=(4, 6)) * ((first == 0) if disjoint else rng.random((4, 6)) < 0.5)
+
+    def judge(a, b):
+        layers = [
+            Layer(name="a", synapse=Dense(weight=a)),
+            Layer(name="b", synapse=Dense(weight=b)),
+            Layer(name="n", neuron=NEURON),
+        ]
+        net = wire(layers, (INPUT, "a"), (INPUT, "b", delay), ("a", "n"), ("b", "n"), size=(2, 3))
+        report = check(net, load_profile(chip), remedies=False)
+        return report.verdict, [(row.resource, row.where, row.used, row.status) for row in report.rows]
+
+    expected = judge(first, second)
+    assert judge(make_sparse(first), second) == expected
+    assert judge(first, make_sparse(second)) == expected
+    assert judge(make_sparse(first), make_sparse(second)) == expected
+
+
 def test_a_chip_whose_lists_sources_may_share_keeps_the_projections_of_the_network():
     graph = draw_dense(0)
     profile = load_profile("loihi2")
