@@ -348,7 +348,7 @@ def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
         return
     has_weights = isinstance(layer.synapse, WEIGHTED)
     for edge in graph.edges_into(layer.name) if has_weights or layer.neuron is not None else ():
-        for name in _value_sources(graph, edge.source, (layer.name,)):
+        for name in _value_sources(graph, edge.source, ()):
             if graph[name].neuron is not None:
                 what, reason = f"the readout '{name}' feeds it", "only spikes travel between cores"
                 remedy = "let a spiking neuron feed it"

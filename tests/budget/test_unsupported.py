@@ -120,6 +120,17 @@ def test_values_do_not_travel_between_cores() -> None:
     ]
 
 
+def test_a_readout_that_feeds_itself_sends_a_value_like_any_other() -> None:
+    """Generic chips have no integers that would refuse it."""
+    layer = Layer(name="li", synapse=Dense(weight=np.eye(2)), neuron=LI(tau_s=0.01))
+    edges = (Edge(source=INPUT, target="li"), Edge(source="li", target="li", delay=1))
+    net = SNNGraph(layers=(layer,), edges=edges, input_shape=(2,))
+    why = "only spikes travel between cores; let a spiking neuron feed it"
+    for name in ("loihi2", "generic45nm"):
+        assert findings(net, load_profile(name)) == [("li", "the readout 'li' feeds it", why)]
+        assert check(net, load_profile(name), remedies=False).verdict == "does_not_fit"
+
+
 def test_values_do_not_reach_neurons_without_weights_either() -> None:
     """Through a pool, and not at an output that is a value itself."""
     readout = Layer(name="li", synapse=conv(RNG, 2, 1), neuron=LI(tau_s=0.01))
