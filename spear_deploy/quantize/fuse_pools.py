@@ -25,7 +25,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
-from spear_deploy.quantize.fold import fold_batchnorm, replace_mean_by_sum
+from spear_deploy.quantize.fold import fold_chained_weights, replace_mean_by_sum
 from spear_deploy.quantize.fuse_weights import compose_synapses
 from spear_deploy.quantize.shared_cells import bound_count
 
@@ -47,28 +47,29 @@ def fuse_pools(graph: SNNGraph) -> SNNGraph:
     [[[1.0, 3.0, 2.0]]]
     """
     inexact: set[tuple[str, str]] = set()
-    while True:
+    while _has_pools(graph):
         try:
             paths = find_spike_paths(graph)
         except UnsupportedError:
-            return graph  # a network that no chip holds
+            break  # a network that no chip holds
         pair = next((pair for path in paths for pair in _list_pairs(path) if pair not in inexact), None)
         if pair is None:
-            return graph
+            break
         is_behind = isinstance(graph[pair[1]].synapse, POOLS)
         fused = _fuse_behind(graph, pair[1]) if is_behind else _fuse_before(graph, *pair)
         if fused is None:
             inexact.add(pair)
         else:
             graph = fused
+    return graph
 
 
 def count_unsummed(graph: SNNGraph) -> dict[str, int]:
     """Return how many synapses connect a source and a neuron at most, by neuron layer where they are several."""
     try:
-        if not any(pair for path in find_spike_paths(graph) for pair in _list_pairs(path)):
+        if not _has_pools(graph) or all(_bound_synapses(path) <= 1 for path in find_spike_paths(graph)):
             return {}
-        fused = graph if graph.is_integer else fuse_pools(fold_batchnorm(graph))
+        fused = graph if graph.is_integer else fuse_pools(_drop_norms(fold_chained_weights(graph)))
         bounds = [(path.target, _bound_synapses(path)) for path in find_spike_paths(fused)]
     except UnsupportedError:
         return {}
@@ -76,6 +77,16 @@ def count_unsummed(graph: SNNGraph) -> dict[str, int]:
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _has_pools(graph: SNNGraph) -> bool:
+    """Return whether there are pools, without which ways need not be listed: there may be very many."""
+    return any(isinstance(layer.synapse, POOLS) for layer in graph.layers)
+
+
+def _drop_norms(graph: SNNGraph) -> SNNGraph:
+    """Return a network without batch norm, which changes weights but not where they lead."""
+    return graph.with_layers(lambda layer: layer if layer.norm is None else replace(layer, norm=None))
 
 
 def _bound_synapses(path: SpikePath) -> int:
