@@ -6,8 +6,9 @@ A SynOp is one spike delivered over one existing (non-zero) synapse. Per layer:
 
 so borders, stride, padding, dilation, groups and zero weights are exact. Pooling, bias, batch norm and neuron updates are
 no SynOps, nor is what a host does with the spikes that leave a chip; a spike that passes a pool costs the synapses behind
-it. An edge that delivers spikes straight to a neuron is one synapse of weight one. An analogue input, and the output of a layer
-without a neuron or of a readout, is a value, not a spike: its products are MACs and reported separately.
+it. An edge that delivers spikes straight to a neuron is one synapse of weight one, to a batch norm behind no weights one of its
+factor. An analogue input, and the output of a layer without a neuron or of a readout, is a value, not a spike: its products
+are MACs and reported separately.
 
 SynOps of two tools are comparable only under the same rule. `count_by_rules` evaluates each on the same spike counts:
 
@@ -83,8 +84,11 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
 
 
 def has_synapses(layer: Layer) -> bool:
-    """Return whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron."""
-    return isinstance(layer.synapse, WEIGHTED) or layer.neuron is not None
+    """Return whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron or a norm.
+
+    A norm behind no weights is one weight a channel, as `fold_batchnorm` makes of it.
+    """
+    return isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None
 
 
 def count_arrivals(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tuple[Edge, ...] = ()) -> Array:
@@ -168,7 +172,7 @@ def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Arr
     shape = graph.input_shape_of(layer.name)
     if isinstance(layer.synapse, WEIGHTED):
         return synapse_math.fan_out(layer.synapse, shape).astype(np.float64)
-    if layer.neuron is not None:
+    if has_synapses(layer):
         cost = np.ones(graph.shape_of(layer.name))
     elif carries_spikes(graph, layer.name):
         cost = _emission_cost(graph, layer.name, known)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import IF, AvgPool, Conv2d, Dense, Layer
+from spear_deploy.network import IF, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.pruning.plan import PruningPlan, prune
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import fold_batchnorm, quantize
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_by_rules, count_synops, synops_per_spike
 from tests.simulator.test_synapse_math import random_conv
@@ -150,6 +150,26 @@ def test_quantising_and_pruning_nothing_keeps_the_count(seed):
         samples=counts.samples,
     )
     assert count_synops(integer, same).total <= count_synops(graph, counts).total
+
+
+@pytest.mark.parametrize("synapse", [None, Flatten(), AvgPool(kernel_size=(2, 2)), SumPool(kernel_size=(2, 2))])
+@pytest.mark.parametrize("delay", [0, 2])
+def test_a_norm_behind_no_weights_is_one_weight_a_channel_wherever_it_stands(synapse, delay):
+    """In the layer of the neurons, in a layer of its own, and folded, it costs the same; alone it cost nothing."""
+    values = np.array([0.5, 2.0]) if not isinstance(synapse, Flatten) else np.linspace(0.5, 2, 32)
+    norm = BatchNorm(weight=values, bias=values, mean=values, var=values)
+    edges = [Edge(source="input", target="first", delay=delay)]
+    together = SNNGraph(layers=[Layer(name="first", synapse=synapse, norm=norm, neuron=IF())], edges=edges, input_shape=(2, 4, 4))
+    apart = SNNGraph(
+        layers=[Layer(name="first", synapse=synapse, norm=norm), Layer(name="if", neuron=IF())],
+        edges=[*edges, Edge(source="first", target="if")],
+        input_shape=(2, 4, 4),
+    )
+    x = np.random.default_rng(0).random((6, 2, 2, 4, 4)) < 0.5
+    expected = x[: 6 - delay].sum() / 2
+    for graph in (together, apart, fold_batchnorm(together), fold_batchnorm(apart)):
+        assert count_synops(graph, simulate(graph, x).counts).total == expected
+        assert (synops_per_spike(graph)["input"] == 1).all()
 
 
 def test_counts_of_another_network_are_refused():
