@@ -11,6 +11,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, command_line, refuse_unused
 from spear_deploy.cli.inputs import load_net
+from spear_deploy.cli.next_command import LEARNING, repeat_options
 from spear_deploy.cli.options import (
     as_json,
     chip,
@@ -59,6 +60,7 @@ def adapt(
     Example: spear-deploy adapt digits --chip speck2f --data digits --out adapted
     """
     from spear_deploy.network.labels import label_layers
+    from spear_deploy.pipeline import api
     from spear_deploy.pipeline.adapt import adapt as run_adapt
     from spear_deploy.pipeline.adaptation.results import RESULTS
     from spear_deploy.util.folder_lock import require_kept
@@ -82,18 +84,27 @@ def adapt(
         ) from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"]:
-        suggest(*_choose_next(facts, chip, overrides, data or "DATA", out.rstrip("/")), as_json=as_json)
+        words = api.repeat_chip(chip, overrides=overrides)
+        learning = f"--data {shlex.quote(data or 'DATA')}{repeat_options('steps', *LEARNING)}"
+        suggest(*_choose_next(facts, chip, words, learning, out.rstrip("/")), as_json=as_json)
     leave("does_not_fit" if facts["missing"] else facts["verdict"])
 
 
-def _choose_next(facts: Mapping[str, Any], chip: str, overrides: dict[str, str], data: str, folder: str) -> tuple[str, str]:
-    """Return the command after an adaptation in which nothing is missing, and its purpose: pruning, or the file for the chip."""
+def _choose_next(facts: Mapping[str, Any], chip: str, words: str, learning: str, folder: str) -> tuple[str, str]:
+    """Return the command after an adaptation in which nothing is missing, and its purpose: pruning, or the file for the chip.
+
+    Args:
+        facts: results of the adaptation.
+        chip: name or file of the profile.
+        words: the chip as after `--chip`.
+        learning: options of a command that learns on the same data.
+        folder: of the files.
+    """
     from spear_deploy.pipeline import api
 
-    words = api.repeat_chip(chip, overrides=overrides)
     if facts["verdict"] == "does_not_fit":
         network = shlex.quote(f"{folder}/{facts['files']['adapted']}")
-        command = f"spear-deploy prune {network} --chip {words} --data {shlex.quote(data)} --out pruned"
+        command = f"spear-deploy prune {network} --chip {words} {learning} --out pruned"
         return command, "make it smaller, until it fits"
     to, ending, kind = api.choose_format(chip)
     network = shlex.quote(f"{folder}/{facts['files'].get(kind, facts['files']['adapted'])}")

@@ -33,7 +33,7 @@ from spear_deploy.cli import (
     verify,
 )
 from spear_deploy.cli.command import ARGUMENTS, PARAMETERS, join_command
-from spear_deploy.cli.inputs import repeat_adapting
+from spear_deploy.cli.next_command import repeat_adapting
 from spear_deploy.cli.output import ERROR, complete, print_line
 from spear_deploy.errors import ChipError, SpearError
 

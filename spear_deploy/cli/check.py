@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command, refuse_unused
-from spear_deploy.cli.inputs import load_net, repeat_net, state_bits
+from spear_deploy.cli.command import GIVEN, Command, refuse_unused
+from spear_deploy.cli.inputs import apply_defaults, load_net, state_bits
+from spear_deploy.cli.next_command import repeat_net
 from spear_deploy.cli.options import Positive, activity, as_json, bits, network_options, overrides, times
 from spear_deploy.cli.output import console, emit, leave, suggest
 
@@ -69,8 +70,14 @@ def check(
         raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
+    from spear_deploy.budget.budget_file import BudgetFile, read_budget
 
-    graph, named = state_bits(load_net(net, **source), bits, chip, overrides), repeat_net(net, source)
+    stated = BudgetFile() if budget is None else read_budget(budget)
+    overrides = {**stated.overrides, **overrides}
+    graph = state_bits(load_net(net, **source), bits, chip, overrides)
+    chip, chips = chip or stated.chip, chips or stated.chips
+    is_named = "budget" in click.get_current_context().meta[GIVEN]  # a file that no other command reads
+    named = repeat_net(net, apply_defaults({}, net) if is_named else None)
     report = api.check(
         graph,
         chip,
@@ -80,7 +87,7 @@ def check(
         energy_j=None if energy_uj is None else energy_uj * 1e-6,
         latency_s=None if latency_ms is None else latency_ms * 1e-3,
         activity=activity,
-        budget=budget,
+        budget=stated,
         overrides=overrides,
         name=named,
     )
@@ -93,8 +100,9 @@ def check(
     if report.verdict == "does_not_fit":
         held = find_chip_format(graph)
         command, purpose = api.suggest_command(
-            named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides, quantized_for=held
-        )
+            named, chip or report.profile, report, bits=bits, chips=chips, overrides=overrides,
+            activity=stated.activity if activity is None else activity, quantized_for=held,
+        )  # fmt: skip
         suggest(command, purpose, as_json=as_json)
     leave(report.verdict)
 

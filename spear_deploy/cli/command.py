@@ -18,6 +18,8 @@ ARGUMENTS, DEFAULTS, TIMES = "spear_deploy.cli.arguments", "spear_deploy.cli.def
 """Keys of click's context: arguments of the command, network options of the project file, whether time is measured."""
 PARAMETERS = "spear_deploy.cli.parameters"
 """Key of click's context: parameters of the command by name."""
+GIVEN = "spear_deploy.cli.given"
+"""Key of click's context: words of each option that stands on the command line, by name of its parameter."""
 OUTPUTS = ("out", "sarif")
 """Options that name a file which is written."""
 
@@ -39,9 +41,22 @@ class Command(click.Command):
         """Keep the arguments: a report names the command that made it."""
         ctx.meta[ARGUMENTS] = list(args)
         rest = super().parse_args(ctx, args)
+        ctx.meta[GIVEN] = self._list_words(ctx)
         _refuse_overwriting(ctx.params)
         ctx.meta[DEFAULTS], ctx.meta[PARAMETERS] = _read_defaults(ctx.params), ctx.params
         return rest
+
+    def _list_words(self, ctx: click.Context) -> dict[str, list[str]]:
+        """Return the words of the options on the command line as they were written, by name of the parameter."""
+        values, _, _ = self.make_parser(ctx).parse_args(list(ctx.meta[ARGUMENTS]))
+        words = {}
+        for option in self.params:
+            if isinstance(option, click.Option) and option.name in values:
+                written = values[option.name] if option.multiple else [values[option.name]]
+                words[option.name] = [
+                    word for value in written for word in (option.opts[:1] if option.is_flag else (option.opts[0], value))
+                ]
+        return words
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,36 +52,3 @@ def override_chip(chip: str | None, overrides: dict[str, str]) -> Any:
     from spear_deploy.pipeline import api
 
     return api.profile(chip, overrides)
-
-
-def repeat_adapting(params: Mapping[str, Any], words: str) -> str:
-    """Return the words of `adapt` in an error with network, chip and data of a command, and their options.
-
-    A chip that the command names by its format alone, as `export --to pynn` does, stays as the error names it.
-    """
-    net, chip = params.get("net"), params.get("chip")
-    if not isinstance(net, str):
-        return words
-    from spear_deploy.pipeline.api import repeat_chip
-    from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS
-
-    named = repeat_net(net, {name: params.get(name) for name in NETWORK_OPTIONS})
-    if not isinstance(chip, str):
-        return named + words.removeprefix("NET")
-    coding = {name: params.get(name) for name in DATA_OPTIONS if name != "steps" or isinstance(params.get(name), int)}
-    data = shlex.join(["--data", params.get("data") or "DATA", *_write_options(coding)])
-    return f"{named} --chip {repeat_chip(chip, overrides=params.get('overrides'))} {data}"
-
-
-def repeat_net(net: str, source: Mapping[str, Any]) -> str:
-    """Return the network and its options as on the command line."""
-    return shlex.join([net, *_write_options(source)])
-
-
-def _write_options(values: Mapping[str, Any]) -> list[str]:
-    """Return options that are set as words of a command line."""
-    words = []
-    for name, value in values.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
-    return words

@@ -39,7 +39,7 @@ def test_the_next_command_writes_the_file_for_the_chip(tmp_path, monkeypatch):
 
 def test_pruning_after_an_adaptation_takes_the_same_data():
     facts = {"verdict": "does_not_fit", "files": {"adapted": "adapted.snn"}}
-    command, purpose = _choose_next(facts, "odin", {}, "my data.npz", "out")
+    command, purpose = _choose_next(facts, "odin", "odin", "--data 'my data.npz'", "out")
     assert command == "spear-deploy prune out/adapted.snn --chip odin --data 'my data.npz' --out pruned"
     assert purpose == "make it smaller, until it fits"
 

@@ -183,7 +183,7 @@ def test_the_next_command_keeps_the_options_of_the_file(tmp_path, monkeypatch):
     layer = Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=LIF(tau_s=2e-3))
     write_nir(chain([layer], input_shape=(4,)), "my net.nir")
     suggestion = run("rank", "my net.nir", "--dt-s", "1e-3", "--reset", "subtract").stderr.splitlines()[-1]
-    assert re.fullmatch(r"next, each .*: spear-deploy check 'my net.nir' --dt-s 0.001 --reset subtract --chip \w+", suggestion)
+    assert re.fullmatch(r"next, each .*: spear-deploy check 'my net.nir' --dt-s 1e-3 --reset subtract --chip \w+", suggestion)
     chip = suggestion.split("--chip ")[1].split()[0]
     assert run("check", "my net.nir", "--dt-s", "0.001", "--reset", "subtract", "--chip", chip).stdout.startswith(
         ("FITS", "UNCHECKED")

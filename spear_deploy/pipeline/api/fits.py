@@ -76,17 +76,18 @@ def check(
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
     graph = load(net, **apply_defaults([net], reading, stated.network))
     graph = fold_chained_weights(graph)  # weights that do not fold have a row of their own
-    target, board_chips = resolve_chip(chip, {**stated.overrides, **(overrides or {})})
+    chips, overrides = chips or stated.chips, {**stated.overrides, **(overrides or {})}
+    target, board_chips = resolve_chip(chip, overrides)
     report = check_graph(
         graph,
         target,
-        chips=chips or stated.chips or board_chips,
+        chips=chips or board_chips,
         activity=_read_activity(stated.activity if activity is None else activity, graph),
         limits=stated.limits.override(UserLimits(**limits)),
     )
     if not (report.unsupported or exceeds_fixed(report)) or find_chip_format(graph):
         return report
-    reach = find_reach(graph, target, chips=chips or stated.chips or board_chips, report=report)
+    reach = find_reach(graph, target, chips=chips or board_chips, report=report)
     named = os.fspath(chip) if isinstance(chip, (str, os.PathLike)) else report.profile
     words = repeat_chip(named, chips=chips, overrides=overrides)
     return name_replacements(report, reach, net=name or _name(net), chip=words)
@@ -117,6 +118,7 @@ def suggest_command(
     bits: str | None = None,
     chips: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    activity: float | str | None = None,
     quantized_for: str | None = None,
 ) -> tuple[str, str]:
     """Return the command to try next, after a network that does not fit, and what it is for; both empty where there is none.
@@ -131,6 +133,7 @@ def suggest_command(
         report: of `check`.
         bits: of weights as on the command line; only `prune` takes them.
         chips, overrides: number of chips and facts of the profile as on the command line.
+        activity: a rate or a file as on the command line; only `rank` takes it.
         quantized_for: chip format of a quantised network (`find_chip_format`).
     """
     from spear_deploy.adaptation.reach import exceeds_fixed
@@ -146,7 +149,8 @@ def suggest_command(
         return f"spear-deploy adapt {net} --chip {words}{learns} --out adapted", "replace what the chip lacks"
     is_wiring = bool(report.over) and all(row.resource in LAYER_COUNTS for row in report.over)
     if report.unsupported or exceeds_fixed(report) or is_wiring or family not in FORMATS:
-        return f"spear-deploy rank {net}", "which chip takes it"  # facts of one chip are none of the others
+        spikes = "" if activity is None else f" --activity {shlex.quote(str(activity))}"
+        return f"spear-deploy rank {net}{spikes}", "which chip takes it"  # facts of one chip are none of the others
     if quantized_for is not None:
         return "", ""
     stated = ("" if bits is None else f" --bits {shlex.quote(bits)}") + _state_limits(report)
