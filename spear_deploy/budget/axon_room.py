@@ -28,7 +28,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.placement.core_needs import Cuts
-from spear_deploy.placement.place import CoreSlice, Placement, place_populations
+from spear_deploy.placement.place import CoreSlice, Placement, place_populations, share_counted_cores
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import max_distinct_weights
@@ -123,29 +123,29 @@ def fit_axons(
     types = None if placement.more_cores else _find_types_of_few(graph, paths, profile)
     if types is None:
         return None
-    cuts = {p.name: _read_cuts(p, placement) for p in placement.populations}
-    candidates = [placement]
+    pairs = sum(_count_pairs(graph, path) for path in paths)
+
+    def count(candidate: Placement) -> tuple[Placement, set[str]]:
+        """Return a placement with the amounts of its cores, and the layers on cores without room."""
+        rooms = _measure_core_rooms(graph, paths, candidate, types)
+        return _count_on_cores(candidate, rooms, profile), _find_crowded_layers(rooms, candidate, profile)
+
+    cuts, candidate = {p.name: _read_cuts(p, placement) for p in placement.populations}, placement
     for _ in range(MAX_ROUNDS):
-        crowded: set[str] = set()
-        for candidate in candidates:
-            if max_cores is None or candidate.cores_used <= max_cores:
-                rooms = _measure_core_rooms(graph, paths, candidate, types)
-                crowded = _find_crowded_layers(rooms, candidate, profile)
-                if not crowded:
-                    return _count_on_cores(candidate, rooms, profile)
-        if sum(_count_pairs(graph, path) for path in paths) > MAX_SEARCHED_PAIRS:
+        shared, crowded = count(candidate)
+        found = [] if crowded else [shared]
+        may_cut = pairs <= MAX_SEARCHED_PAIRS and (max_cores is None or shared.cores_used <= max_cores)
+        if crowded and may_cut:
+            alone, crowded = count(_place_cuts(placement, weight_bits, _forbid_sharing(profile), cuts))
+            if not crowded:  # layers that share a core have no more axons and neurons there than on cores of their own
+                packed, without_room = count(share_counted_cores(alone, weight_bits, profile))
+                found = [alone] if without_room else [packed]
+        if found or not may_cut:
+            return next((one for one in found if max_cores is None or one.cores_used <= max_cores), None)
+        finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
+        if finer == cuts:
             return None
-        if len(candidates) > 1:  # at first each layer on cores of its own, as it is cut
-            finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
-            if finer == cuts:
-                return None
-            cuts = finer
-        candidates = [
-            place_populations(placement.populations, weight_bits, each, chips=placement.chips, own_cuts=cuts)
-            for each in (profile, _forbid_sharing(profile))
-        ]
-        if max_cores is not None and candidates[0].cores_used > max_cores:
-            return None
+        cuts, candidate = finer, _place_cuts(placement, weight_bits, profile, finer)
     return None
 
 
@@ -261,6 +261,12 @@ def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profil
     if any(row.status == "over" for row in check_cores(placement, profile)):
         return set(placement.layers)
     return {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
+
+
+def _place_cuts(
+    placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile, cuts: Mapping[str, Cuts]
+) -> Placement:
+    return place_populations(placement.populations, weight_bits, profile, chips=placement.chips, own_cuts=cuts)
 
 
 def _read_cuts(population: Population, placement: Placement) -> Cuts:

@@ -221,6 +221,22 @@ def place_in_fewest_cores(
     return place_populations(placement.populations, weight_bits, profile, chips=placement.chips, packing="fewest", cache=cache)
 
 
+def share_counted_cores(placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile) -> Placement:
+    """Return a placement of one slice a core with its slices on shared cores, by first fit of what is counted, or more."""
+
+    def need(item: Slice, part: CoreSlice) -> Slice:
+        counted = placement.counted[part.run, part.core].items()
+        return replace(item, needs={**item.needs, **{name: max(n, item.amount(name)) for name, n in counted}}, axons=())
+
+    items = [need(item, part) for item, part in zip(placement.items, placement.slices, strict=True)]
+    supply = CoreSupply(profile=profile, cores=_list_cores(profile, weight_bits), chips=placement.chips, share=True)
+    slices = tuple(
+        replace(part, core=assignment.core, group=assignment.group, slot=assignment.slot, chip=assignment.chip)
+        for part, assignment in zip(placement.slices, assign_cores(items, supply), strict=True)
+    )
+    return replace(placement, slices=slices, counted={})
+
+
 def can_share_cores(profile: HardwareProfile) -> bool:
     """Return whether several layers may lie on a core, though the chip's tool places one layer per core."""
     layers = profile.core.layers.value

@@ -313,6 +313,21 @@ def test_the_tightest_packing_has_room_for_axons_of_each_type(values: int, fewes
     assert (report.verdict, report.cores_used, report.fewest_cores.cores_in_all) == ("fits", 4, fewest)
 
 
+def test_layers_share_cores_with_the_axons_of_each_type() -> None:
+    """40 layers of 8 neurons, each with up to 4 axons in front of it: 32 of a core of 256, where one axon each were 2 cores."""
+    rng = np.random.default_rng(0)
+    layers = [Layer(name=f"l{k}", synapse=Dense(weight=rng.normal(size=(8, 8))), neuron=IF()) for k in range(40)]
+    graph = chain(layers, input_shape=(8,))
+    integer = ask_integers(graph, TRUENORTH, "spikes")
+    report = check(graph, TRUENORTH)
+    assert report.verdict == "fits" and place(integer, TRUENORTH).cores_used == 2 and report.cores_used == 5
+    counts = count_by_hand(integer, report.placement).values()
+    assert all(axons <= 256 and neurons <= 256 for axons, neurons in counts)
+    assert sum(neurons for _, neurons in counts) > 4 * 256 * 0.75
+    assert check(graph, TRUENORTH, limits=UserLimits(cores=5)).verdict == "fits"
+    assert check(graph, TRUENORTH, limits=UserLimits(cores=4)).verdict == "unchecked"
+
+
 def test_weights_without_neurons_of_their_own_are_decided_by_the_integers_of_the_next_layer() -> None:
     dense = Dense(weight=np.random.default_rng(0).normal(size=(5, 9)))
     graph = chain([Layer(name="fc", synapse=dense), Layer(name="n", neuron=IF())], input_shape=(9,))
