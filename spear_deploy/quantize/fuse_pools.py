@@ -26,7 +26,7 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, 
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_chained_weights, replace_mean_by_sum
-from spear_deploy.quantize.fuse_weights import compose_synapses
+from spear_deploy.quantize.fuse_weights import combine_axis, compose_synapses
 from spear_deploy.quantize.shared_cells import bound_count
 
 MAX_WEIGHTS = 1 << 24
@@ -186,10 +186,8 @@ def _count_fused(first: Any, second: Any, shape: Shape) -> int:
     if isinstance(weights, Dense):
         return prod(shape) * len(weights.weight)
     (size, stride, dilation), (size_behind, _, dilation_behind) = map(_find_window, (first, second))
-    taps = [
-        s * e * (n - 1) + d * (m - 1) + 1
-        for m, s, d, n, e in zip(size, stride, dilation, size_behind, dilation_behind, strict=True)
-    ]
+    axes = zip(size, stride, dilation, size_behind, dilation_behind, strict=True)
+    taps = [combine_axis(*axis)[0] for axis in axes]
     return weights.weight.size // prod(_find_window(weights)[0]) * prod(taps)
 
 

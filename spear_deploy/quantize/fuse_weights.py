@@ -15,6 +15,7 @@ the first), weights behind a bias that arrives with delay, and loops without neu
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -305,7 +306,7 @@ def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle:
     groups = b.groups if a.depthwise else a.groups if b.depthwise else 1
     if not (a.depthwise or b.depthwise):
         a, b = a.expand_groups(), b.expand_groups()
-    geometry = [_combine_axis(*axis) for axis in zip(a.sizes, a.stride, a.dilation, b.sizes, b.dilation, strict=True)]
+    geometry = [combine_axis(*axis) for axis in zip(a.sizes, a.stride, a.dilation, b.sizes, b.dilation, strict=True)]
     weight = _convolve_kernels(a, b, groups, geometry)
     passed_bias = None
     if a.bias is not None:  # a constant per channel, through the second kernel
@@ -324,14 +325,15 @@ def _compose_convolutions(first: Synapse, second: Synapse, shape: Shape, middle:
     return fused
 
 
-def _combine_axis(size: int, stride: int, dilation: int, size_behind: int, dilation_behind: int) -> tuple[int, int]:
+def combine_axis(size: int, stride: int, dilation: int, size_behind: int, dilation_behind: int) -> tuple[int, int]:
     """Return (taps, distance between them) along one axis of two kernels in a row: every position that they reach."""
     step = stride * dilation_behind
     if size == 1:
         return size_behind, step
     if size_behind == 1:
         return size, dilation
-    return step * (size_behind - 1) + dilation * (size - 1) + 1, 1
+    distance = gcd(step, dilation)
+    return (step * (size_behind - 1) + dilation * (size - 1)) // distance + 1, distance
 
 
 def _convolve_kernels(a: _Kernel, b: _Kernel, groups: int, geometry: list[tuple[int, int]]) -> Array:

@@ -60,6 +60,16 @@ def test_a_pool_in_front_of_dense_weights_goes_with_its_flatten_and_delays_add_u
     assert fused.edges_into("o") == (Edge(source="a", target="o", delay=6),)
 
 
+@pytest.mark.parametrize(("dilation", "stride", "expected"), [(2, 2, [1, 3, 2]), (2, 1, [1, 1, 2, 2]), (4, 2, [1, 1, 2, 2])])
+def test_a_kernel_of_two_has_no_places_that_no_weight_reaches(dilation: int, stride: int, expected: list[int]) -> None:
+    """Taps lie as far apart as the steps of both have in common."""
+    conv = Conv1d(weight=np.array([[[1.0, 2.0]]]), dilation=dilation, stride=stride)
+    graph = chain([Layer(name="c", synapse=conv), neuron("p", POOL)], input_shape=(1, 24))
+    fused: Any = fuse_pools(graph)["c"].synapse
+    distance = 1 if stride == 1 else 2
+    assert (fused.weight.tolist(), fused.dilation, fused.stride) == ([[expected]], (distance,), (stride,))
+
+
 def test_a_pool_that_others_read_stays_for_them() -> None:
     layers = (Layer(name="p", synapse=POOL), neuron("a", Conv1d(weight=np.ones((1, 1, 2)))), neuron("b"))
     edges = (Edge(source=INPUT, target="p"), Edge(source="p", target="a"), Edge(source="p", target="b"))
