@@ -432,7 +432,7 @@ def test_spinnaker_holds_a_start_far_beyond_what_the_input_of_the_data_reaches(s
     x = np.random.default_rng(0).random((20, 4, 3)) < 0.2
     integer = quantize(graph, format="spinnaker", calibration=x)
     scale = integer.metadata["quantization"]["scale"]["fc"]
-    assert integer["fc"].neuron.v_init == np.rint(start * scale)
+    assert integer["fc"].neuron.v_init == np.rint(start * scale) == np.sign(start) * 2**30, "half of 32 bits, the rest for input"
     run, wanted = simulate(integer, x, record=("v",)), simulate(graph, x, record=("v",), dtype=np.float64)
     assert run.overflows == {} and np.array_equal(run.output, wanted.output)
     assert np.allclose(run.v["fc"] / scale, wanted.v["fc"], atol=1e-3)

@@ -25,7 +25,7 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import fold_batchnorm, layer_error, loihi, quantize, quantize_input
 from spear_deploy.quantize.fold import add_missing_weights
-from spear_deploy.quantize.weighted_inputs import LoweringSettings
+from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
 from spear_deploy.simulator import simulate
 from tests.support.reference import random_graph, random_spikes
 from tests.support.wild_graphs import wild_graph
@@ -291,6 +291,26 @@ def test_a_current_that_biases_lead_to_stays_within_the_state(neuron):
         assert np.abs(run.u["fc"]).max() < 2**23
     first = quantize(graph)
     assert np.abs(simulate(first, x, record=("u",)).u["fc"]).max() > 0.49 * 2**23, "the rounding takes at least half of it"
+
+
+def test_the_largest_scale_of_biases_leads_to_the_last_current_with_each_of_them_rounded():
+    """Of 40 and 500, a tenth of 1/4 reach the current in a step, each rounded, and stay for 4 steps."""
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.eye(3) / 9, bias=np.array([3.0, -40.0, 0.0]))),
+        Layer(name="b", synapse=Dense(weight=np.eye(3) / 9, bias=np.array([500.0, 1.0, 0.0]))),
+        Layer(name="c", neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=0.004)),
+    ]
+    edges = tuple(Edge(source=a, target=b) for a, b in [("input", "a"), ("input", "b"), ("a", "c"), ("b", "c")])
+    graph = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(3,), output="c", dt_s=1e-3)
+    (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    scale = loihi._current_limit(inputs)
+    assert 64 * (scale * 0.025 * (40 + 500) + 2) * 4 == pytest.approx(2**23 - 1, rel=1e-12)
+
+
+def test_the_largest_scale_of_a_start_makes_it_the_last_state():
+    neuron = LIF(tau_s=0.01, v_init=np.array([50.0, -700.5, 0.0]))
+    (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), neuron)], input_shape=(3,)), "spikes", 1.0)
+    assert 64 * loihi._start_limit(inputs) * 700.5 == pytest.approx(2**23 - 1, rel=1e-12)
 
 
 def norm_of(channels, seed=0):

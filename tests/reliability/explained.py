@@ -24,7 +24,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "pieces inside a map read the same inputs": (r"placement/splitting\.py _fullest_tile: 2 → 3",),
     "the limit of a network far too large for its chip is an estimate": (r"placement/splitting\.py SplitNetwork\.__init__: .*",),
     "each of two bounds of 1 makes the other superfluous": (r"quantize/loihi\.py _candidates: 1\.0 → 2\.0( \(2\))?",),
-    "a bias takes no shift of graded spikes": (r"quantize/loihi\.py _float_bias: 0 → 1",),
+    "a bias takes no shift of graded spikes": (r"quantize/loihi\.py (_float_bias|_current_limit): 0 → 1",),
     "equal at a bound that no number of a network meets exactly": (
         r"quantize/loihi\.py _choose_candidate: .* > MAX_GRADED_SUM → .* >= MAX_GRADED_SUM",
         r"quantize/loihi\.py _scales_to_try: first \* factor <= .* → .*first \* factor < .*",

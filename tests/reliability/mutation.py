@@ -47,7 +47,10 @@ QUANTIZE = (
     INTEGERS, LIMITS, "tests/quantize/test_fuse_weights.py", "tests/quantize/test_scaled_weights.py",
     "tests/quantize/test_loihi.py",
 )  # fmt: skip
-CHIPS = (INTEGERS, LIMITS, "tests/quantize/test_chips.py", "tests/quantize/test_weighted_inputs.py")
+CHIPS = (
+    INTEGERS, LIMITS, "tests/quantize/test_chips.py", "tests/quantize/test_weighted_inputs.py",
+    "tests/quantize/test_shared_cells.py",
+)  # fmt: skip
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
     "placement/splitting.py": (
@@ -84,7 +87,7 @@ TARGETS = {
     "quantize/integer_layers.py": (*QUANTIZE, "tests/quantize/test_integer_layers.py", "tests/quantize/test_weight_levels.py"),
     "quantize/network.py": (
         INTEGERS, LIMITS, "tests/quantize/test_network.py", "tests/quantize/test_loihi.py", "tests/quantize/test_xylo.py",
-        "tests/quantize/test_chips.py", "tests/quantize/test_layer_bits.py",
+        "tests/quantize/test_chips.py", "tests/quantize/test_layer_bits.py", "tests/quantize/test_shared_cells.py",
     ),
     "quantize/even_neurons.py": (
         LIMITS, "tests/quantize/test_even_neurons.py", "tests/quantize/test_network.py", "tests/quantize/test_rounding.py",
