@@ -199,6 +199,25 @@ def test_a_learnt_scale_is_kept_on_reckon_where_a_cell_holds_the_sums_that_were_
     assert api.check(learnt, "reckon").verdict == "fits"
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_learnt_scale_without_a_shift_is_kept_on_reckon_where_a_cell_holds_the_sums(grows):
+    """Grown sums are 1.8 times as large: a bit less than a cell would hold of weights with a shift of 1."""
+    weight = np.random.default_rng(0).uniform(0.5, 1.0, size=(4, 20))
+    weight[0, 0] = 1.5
+    layers = [Layer(name="a", synapse=Dense(weight=weight)), Layer(name="b", synapse=Dense(weight=0.1 * weight))]
+    layers.append(Layer(name="c", neuron=LI(tau_s=0.1)))
+    graph = wire(layers, ("input", "a"), ("input", "b"), ("a", "c"), ("b", "c"), size=(20,))
+    x = np.ones((60, 2, 20), bool)
+    integer = quantize(graph, format="reckon", calibration=x)
+    scale, learnt = integer.metadata["quantization"]["scale"]["c"], read_rounding(graph, integer).graph
+    assert learnt.metadata[LEARNT]["shift"] == {"c": 0}
+    grown = learnt["a" if grows else "b"].synapse
+    learnt = learnt.with_layers(lambda layer: replace(layer, synapse=grown) if layer.name == "b" else layer)
+    integer = quantize(learnt, format="reckon", calibration=x)
+    assert (integer.metadata["quantization"]["scale"]["c"] != pytest.approx(scale)) == grows
+    assert 100 < (integer["a"].synapse.weight + integer["b"].synapse.weight).max() <= 127
+
+
 @pytest.mark.parametrize(
     ("chip", "neuron", "end"),
     [
@@ -369,6 +388,18 @@ def test_axons_of_a_sparse_matrix_behind_pools_that_overlap_and_of_single_weight
     integer = quantize(chain(single, input_shape=(1, 5)), format="truenorth")
     found = [(row["given"], row["stored"]) for row in integer.metadata["quantization"]["findings"] if row["what"] == AXONS]
     assert found == [(5.0, 8.0)]  # the three in the middle lie in two windows of windows
+
+
+@pytest.mark.parametrize("very_many", [False, True])
+def test_weights_of_a_neuron_each_are_one_type_and_those_of_0_take_no_axon(very_many, monkeypatch):
+    """Of five sources the first and last reach one window, the second and fourth a window twice; of very many a bound holds."""
+    if very_many:
+        monkeypatch.setattr(shared_cells, "MAX_CELLS", 0)
+    pool = Layer(name="pool", synapse=SumPool(kernel_size=(2,), stride=(1,)))
+    layers = [pool, replace(pool, name="again"), Layer(name="n", synapse=Scale(weight=np.array([[2.0, 0.0, 3.0]])), neuron=IF())]
+    integer = quantize(chain(layers, input_shape=(1, 5)), format="truenorth")
+    found = [(row["given"], row["stored"]) for row in integer.metadata["quantization"]["findings"] if row["what"] == AXONS]
+    assert found == [(5.0, 5.0 * 2 if very_many else 1.0 + 2.0 + 1.0 + 2.0 + 1.0)]
 
 
 def count_by_hand(weight, size):
