@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import _decide_by_interval, check
+from spear_deploy.budget.check import _decide_by_interval, _split_refusal, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.notes import note_open_loads, note_replaced
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
-from spear_deploy.errors import DataError
+from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
 from spear_deploy.network import IF, LI, LIF, Dense
@@ -516,3 +516,16 @@ def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
     edges = tuple(Edge(source=INPUT, target=name) for name in "ab")
     report = check(SNNGraph(layers=layers, edges=edges, input_shape=(7,), output="b"), TRUENORTH)
     assert not [row for row in report.rows if row.resource == "destinations" and row.where == INPUT] and not report.over
+
+
+@pytest.mark.parametrize(
+    ("why", "remedy", "parts"),
+    [
+        ("it leaks; it counts; use IF", "", ("it leaks; it counts", "use IF")),
+        ("it leaks; it counts", "use IF", ("it leaks; it counts", "use IF")),
+        ("it leaks", "", ("it leaks", "")),
+        ("", "use IF", ("the integers of the chip hold none", "use IF")),
+    ],
+)
+def test_a_refusal_of_the_integers_has_a_reason_and_a_remedy(why: str, remedy: str, parts: tuple[str, str]) -> None:
+    assert _split_refusal(Refusal(layer="fc", what="LIF leaks", why=why, remedy=remedy)) == parts
