@@ -529,3 +529,16 @@ def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
 )
 def test_a_refusal_of_the_integers_has_a_reason_and_a_remedy(why: str, remedy: str, parts: tuple[str, str]) -> None:
     assert _split_refusal(Refusal(layer="fc", what="LIF leaks", why=why, remedy=remedy)) == parts
+
+
+def test_energy_is_of_the_cores_that_axons_of_each_type_take() -> None:
+    """Weights of four values: a core has axons for a fourth of the sources, so that layers of a core each take many."""
+    rng = np.random.default_rng(0)
+    sizes = {"a": (200, 200), "b": (100, 200)}
+    layers = [Layer(name=name, synapse=Dense(weight=rng.choice([1.0, 2.0, 3.0, 4.0], size)), neuron=IF(v_threshold=90.0))
+              for name, size in sizes.items()]  # fmt: skip
+    chip = override_facts(TRUENORTH, {"energy.active_w_per_core": 0.001, "energy.synop_pj": 1.0})
+    report = check(chain(layers, input_shape=(200,)), chip, activity=0.1, steps=4)
+    (term,) = (term for term in report.energy.terms if term.name == "active cores")
+    assert report.latency_s is not None and report.cores_used > 100
+    assert term.joules == pytest.approx(0.001 * report.cores_used * report.latency_s)

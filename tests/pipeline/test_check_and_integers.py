@@ -87,10 +87,13 @@ def test_chips_whose_facts_were_changed_agree_too(seed, tmp_path):
         "weights.bits": [int(rng.integers(1, 9))],
     }
     key = list(facts)[seed % len(facts)]
+    changed = {key: facts[key]}
+    if key == "weights.bits":
+        changed["weights.default_bits"] = facts[key][0]  # is one of them
     profiles = []
     for profile in PROFILES:
         try:
-            profiles.append(override_facts(profile, {key: facts[key]}))
+            profiles.append(override_facts(profile, changed))
         except ProfileError:  # the fact contradicts another of this chip
             continue
     assert profiles

@@ -57,6 +57,13 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/loihi\.py _scales_to_try: 1 → 2",
         r"quantize/rounded_weights\.py _choose_scale: 1 → 2",
     ),
+    "of a weight of 0 any number below 0 says that it takes no axon": (r"quantize/integrate_and_fire\.py _report_axons: 1 → 2",),
+    "a sparse matrix, read by rows, has the types of the array": (
+        r"quantize/integrate_and_fire\.py _report_axons: write_out\(.*\) if .* else .* → .*",
+    ),
+    "no more than those of the sources, of which there is one at least": (
+        r"quantize/integrate_and_fire\.py _report_axons: 0 → 1 \(3\)",
+    ),
     "twice a scale holds all of its values, and is tried": (r"quantize/rounded_weights\.py _choose_scale: 2 → 3",),
     "a shift below 0 has no candidates": (r"quantize/chip_scales\.py choose_scales: 1 → 2 \(2\)",),
     "magnitudes of single spikes are not read there": (
