@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import _decide_by_interval, _split_refusal, check
+from spear_deploy.budget.check import OF_INTEGERS, _decide_by_integers, _decide_by_interval, _split_refusal, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
@@ -542,3 +542,21 @@ def test_energy_is_of_the_cores_that_axons_of_each_type_take() -> None:
     (term,) = (term for term in report.energy.terms if term.name == "active cores")
     assert report.latency_s is not None and report.cores_used > 100
     assert term.joules == pytest.approx(0.001 * report.cores_used * report.latency_s)
+
+
+def test_integers_decide_open_rows_and_add_what_is_over_under_another_name() -> None:
+    def row(resource: str, where: str, status: Any) -> BudgetRow:
+        return BudgetRow(resource=resource, where=where, used=1, limit=1, unit="", status=status)
+
+    network = [row("delay", "a", "ok"), row("delay", "b", "over"), row("delay", "c", "unchecked"), row("delay", "d", "ok"),
+               row("weight_palette", "a", "unchecked"), row("weight_palette", "b", "unchecked")]  # fmt: skip
+    integers = [row("delay", "a", "over"), row("delay", "b", "ok"), row("delay", "c", "ok"), row("delay", "d", "ok"),
+                row("delay", "n", "over"), row("delay", "m", "ok"), row("weight_palette", "a", "ok"),
+                row("weight_palette", "n", "ok")]  # fmt: skip
+    decided = [
+        (each.resource, each.where, each.status, each.detail == OF_INTEGERS) for each in _decide_by_integers(network, integers)
+    ]
+    assert decided == [
+        ("delay", "a", "over", True), ("delay", "b", "over", False), ("delay", "c", "ok", True), ("delay", "d", "ok", False),
+        ("weight_palette", "a", "ok", True), ("delay", "n", "over", True), ("weight_palette", "n", "ok", True),
+    ]  # fmt: skip
