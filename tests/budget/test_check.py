@@ -560,3 +560,11 @@ def test_integers_decide_open_rows_and_add_what_is_over_under_another_name() -> 
         ("delay", "a", "over", True), ("delay", "b", "over", False), ("delay", "c", "ok", True), ("delay", "d", "ok", False),
         ("weight_palette", "a", "ok", True), ("delay", "n", "over", True), ("weight_palette", "n", "ok", True),
     ]  # fmt: skip
+
+
+def test_rows_that_a_chip_leaves_open_are_not_those_of_its_integers() -> None:
+    weight = np.random.default_rng(0).choice([1.0, 2.0, 3.0, 4.0], (30, 40))
+    chip = override_facts(TRUENORTH, {"core.neurons": None})
+    report = check(chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(40,)), chip)
+    unchecked = [row for row in report.rows if row.status == "unchecked"]
+    assert "neurons" in {row.resource for row in unchecked} and {row.detail for row in unchecked} == {""}
