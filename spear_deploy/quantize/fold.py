@@ -13,19 +13,60 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, BatchNorm, Flatten, Layer, Scale, SumPool, Synapse
-from spear_deploy.network.graph import Edge, SNNGraph, merge_parts, unused_name
+from spear_deploy.network.graph import MAX_DELAY, Edge, SNNGraph, merge_parts, unused_name
 from spear_deploy.quantize.fuse_weights import emits_current, find_chained_weights, fuse_weights
 
 
 def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
     """Return the network as a chip's integers are made of it, where weights follow weights: with their product.
 
-    A network without such weights stays as it is, and so do weights that do not fold.
+    Other networks stay as they are but for layers that hand on what they take, and so do weights that do not fold.
     """
+    graph = drop_identities(graph)
     if find_chained_weights(graph):
         with suppress(UnsupportedError):
             return fold_batchnorm(graph)
     return graph
+
+
+def drop_identities(graph: SNNGraph) -> SNNGraph:
+    """Return the network without layers that hand on what one layer sends: pools of one position, reshapes to the same shape.
+
+    A chip need not have such a pool, and spikes behind it are those in front of it. Where several layers meet in one, or it is
+    the second way between two layers, a sum stays, and neurons stay without the pool. The network's output stays as it is.
+
+    >>> from spear_deploy.network import IF
+    >>> from spear_deploy.network.graph import chain
+    >>> pool, neuron = Layer(name="pool", synapse=AvgPool(kernel_size=(1, 1))), Layer(name="n", neuron=IF())
+    >>> print(drop_identities(chain([pool, neuron], input_shape=(2, 3, 3))))
+    input 2 x 3 x 3, dt 0.001 s
+    n: input -> IF -> 2 x 3 x 3
+    """
+    for layer in graph.layers:
+        if layer.name == graph.output or not _is_identity(graph, layer):
+            continue
+        into, out = graph.edges_into(layer.name), graph.edges_from(layer.name)
+        first = into[0]
+        joined = [replace(edge, source=first.source, delay=min(first.delay + edge.delay, MAX_DELAY)) for edge in out]
+        is_late = any(first.delay + edge.delay > MAX_DELAY for edge in out)
+        is_twice = bool(set(joined) & set(graph.edges))  # one edge would count once
+        is_loop = any(edge.source == edge.target and graph[edge.target].neuron is None for edge in joined)
+        if layer.norm is not None or layer.neuron is not None or len(into) > 1 or is_late or is_twice or is_loop:
+            graph = graph.with_layers({layer.name: replace(layer, synapse=None)}) if layer.synapse is not None else graph
+            continue
+        edges = [edge for edge in graph.edges if layer.name not in (edge.source, edge.target)]
+        layers = tuple(other for other in graph.layers if other is not layer)
+        graph = replace(graph, layers=layers, edges=tuple([*edges, *joined]))
+    return graph
+
+
+def _is_identity(graph: SNNGraph, layer: Layer) -> bool:
+    """Return whether what a layer's norm and neurons take is what reaches it: through no weights, each value by itself."""
+    synapse = layer.synapse
+    if isinstance(synapse, POOLS):
+        alone = {*synapse.kernel_size, *synapse.stride} == {1} and not np.any(synapse.padding)  # type: ignore[misc]
+        return bool(alone)
+    return synapse is None or (isinstance(synapse, Flatten) and len(graph.input_shape_of(layer.name)) == 1)
 
 
 def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
@@ -45,7 +86,7 @@ def fold_batchnorm(graph: SNNGraph) -> SNNGraph:
             gain, shift = gain.reshape(axes), shift.reshape(axes)
         return replace(layer, synapse=_scale_synapse(synapse, gain, shift), norm=None)
 
-    graph = _split_weightless_from_norm(merge_parts(graph))
+    graph = _split_weightless_from_norm(merge_parts(drop_identities(graph)))
     return merge_parts(fuse_weights(graph.with_layers(fold)))
 
 
@@ -102,41 +143,37 @@ def replace_mean_by_sum(layer: Layer) -> Layer:
 
 
 def add_missing_weights(graph: SNNGraph) -> SNNGraph:
-    """Add weights of 1 wherever spikes reach a neuron layer through no weighted layer."""
+    """Add weights of 1 wherever spikes reach a neuron layer through no weighted layer, or are added to currents on the way."""
     layers: list[Layer] = []
     edges = list(graph.edges)
+    names = {layer.name for layer in graph.layers}
     for layer in graph.layers:
-        if layer.neuron is None or isinstance(layer.synapse, WEIGHTED):
-            layers.append(layer)
-            continue
-        if isinstance(layer.synapse, (*POOLS, Flatten)) or len(graph.edges_into(layer.name)) == 1:
+        into = graph.edges_into(layer.name)
+        spikes = [] if isinstance(layer.synapse, WEIGHTED) else [e for e in into if not emits_current(graph, e.source)]
+        has_own = isinstance(layer.synapse, (*POOLS, Flatten)) or len(into) == 1
+        if layer.neuron is not None and spikes and has_own and len(spikes) == len(into):
             layer, extra = _split_identity(graph, layer)
             if extra is not None:
                 layers.append(extra)
                 edges = [replace(e, target=extra.name) if e.target == layer.name else e for e in edges]
                 edges.append(Edge(source=extra.name, target=layer.name))
-            layers.append(layer)
-            continue
-        for edge in graph.edges_into(layer.name):
-            if emits_current(graph, edge.source):
-                continue
-            identity = Layer(name=f"{edge.source}_to_{layer.name}", synapse=_unit_scale(graph.shape_of(edge.source)))
-            layers.append(identity)
-            edges.remove(edge)
-            edges += [replace(edge, target=identity.name), Edge(source=identity.name, target=layer.name)]
+        elif layer.neuron is not None or len(spikes) < len(into):
+            for edge in spikes:
+                name = unused_name(f"{edge.source}_to_{layer.name}", names)
+                names.add(name)
+                layers.append(Layer(name=name, synapse=_unit_scale(graph.shape_of(edge.source))))
+                edges.remove(edge)
+                edges += [replace(edge, target=name), Edge(source=name, target=layer.name)]
         layers.append(layer)
     return replace(graph, layers=tuple(layers), edges=tuple(edges))
 
 
 def _split_identity(graph: SNNGraph, layer: Layer) -> tuple[Layer, Layer | None]:
     """Return a layer with weights of 1 before its neurons, and a layer for the pool or flatten that it had, or None."""
-    source = graph.edges_into(layer.name)[0].source
-    if all(emits_current(graph, e.source) for e in graph.edges_into(layer.name)):
-        return layer, None
     if isinstance(layer.synapse, (*POOLS, Flatten)):
         extra = Layer(name=f"{layer.name}_{_name_part(layer.synapse)}", synapse=layer.synapse)
         return replace(layer, synapse=_unit_scale(graph.shape_of(layer.name))), extra
-    return replace(layer, synapse=_unit_scale(graph.shape_of(source))), None
+    return replace(layer, synapse=_unit_scale(graph.input_shape_of(layer.name))), None
 
 
 def _unit_scale(shape: tuple[int, ...]) -> Scale:

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spear_deploy.budget.check import check
 from spear_deploy.errors import QuantizationError, UnsupportedError
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import (
     IF,
     LI,
     LIF,
+    AvgPool,
     BatchNorm,
     Conv2d,
     CubaLIF,
@@ -23,9 +26,9 @@ from spear_deploy.network import (
     SumPool,
     XyloLIF,
 )
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph, chain
 from spear_deploy.quantize import chip_scales, chips, loihi, quantize, speck, xylo, xylo_scales
-from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
+from spear_deploy.quantize.fold import add_missing_weights, drop_identities, fold_batchnorm
 from spear_deploy.quantize.integer_layers import IntegerLayer
 from spear_deploy.quantize.layer_error import NOT_MEASURED
 from spear_deploy.quantize.loihi import LoihiCandidate, _graded_sum
@@ -558,3 +561,93 @@ def test_a_scale_with_a_bias_takes_a_norm_and_computes_the_same():
     x = rng.random((6, 2, 3, 4, 4)) < 0.5
     runs = [simulate(g, x, record=("v",), dtype=np.float64).v["a"] for g in (graph, fold_batchnorm(graph))]
     np.testing.assert_allclose(*runs, atol=1e-12)
+
+
+def _branch(*pairs: tuple[str, str, int], outputs: tuple[str, ...]) -> SNNGraph:
+    """Return spiking neurons `a`, weights `w` without neurons, a sum `s`, and neurons without weights."""
+    neuron = LIF(tau_s=0.004, v_threshold=0.5, reset="subtract")
+    layers = [Layer(name="a", synapse=Dense(weight=2 * np.eye(3)), neuron=neuron)]
+    if any("s" in pair[:2] for pair in pairs):
+        layers += [Layer(name="w", synapse=Dense(weight=np.eye(3) / 2)), Layer(name="s")]
+    layers += [Layer(name=name, neuron=neuron) for name in outputs]
+    edges = [Edge(source=source, target=target, delay=delay) for source, target, delay in pairs]
+    return SNNGraph(layers=tuple(layers), edges=(Edge(source=INPUT, target="a"), *edges), input_shape=(3,), output=outputs[-1])
+
+
+@pytest.mark.parametrize("source", [INPUT, "a"])
+def test_spikes_that_a_sum_adds_to_currents_get_weights_of_1_where_several_neurons_read_the_sum(source: str) -> None:
+    """What drives neurons was looked for behind neurons and at the input, too: wrong layers, a wrong name, or no end."""
+    pairs = ((INPUT, "w", 0), (source, "s", 0), ("w", "s", 0), ("s", "o", 0), ("s", "p", 0))
+    graph = _branch(*pairs, outputs=("o", "p"))
+    written = add_missing_weights(graph)
+    assert [layer.name for layer in written.layers] == ["a", "w", f"{source}_to_s", "s", "o", "p"]
+    x = np.random.default_rng(0).random((30, 2, 3)) < 0.4
+    spikes = simulate(graph, x, record=("spikes",)).spikes
+    for made in (written, quantize(graph, format="spinnaker2")):
+        again = simulate(made, x, record=("spikes",)).spikes
+        assert all(np.array_equal(again[name], spikes[name]) for name in ("a", "o", "p"))
+    with pytest.raises(UnsupportedError, match="its current feeds several neuron layers"):
+        quantize(graph, format="loihi")
+
+
+def test_a_sum_of_spikes_and_currents_in_a_loop_through_its_neurons_is_quantised() -> None:
+    graph = _branch((INPUT, "w", 0), ("w", "s", 0), ("o", "s", 2), ("s", "o", 0), ("a", "o", 0), outputs=("o",))
+    x = np.random.default_rng(0).random((30, 2, 3)) < 0.4
+    spikes = simulate(graph, x, record=("spikes",)).spikes["o"]
+    assert spikes.any()
+    assert np.array_equal(simulate(quantize(graph, format="loihi"), x, record=("spikes",)).spikes["o"], spikes)
+
+
+def test_the_same_spikes_over_two_delays_get_weights_of_1_each() -> None:
+    """Both layers had one name, which no network takes: check said that the chip lacks something."""
+    graph = _branch(("a", "o", 0), ("a", "o", 2), outputs=("o",))
+    x = np.random.default_rng(0).random((30, 2, 3)) < 0.4
+    integer = quantize(graph, format="loihi")
+    assert [layer.name for layer in integer.layers] == ["a", "a_to_o", "a_to_o_2", "o"]
+    spikes = simulate(graph, x, record=("spikes",)).spikes["o"]
+    assert spikes.any()
+    assert np.array_equal(simulate(integer, x, record=("spikes",)).spikes["o"], spikes)
+    assert check(graph, load_profile("loihi2"), remedies=False).verdict == "fits"
+
+
+# ------------------------------------------------------------------------------------------ layers that hand on what they take
+
+
+def test_pools_of_one_position_and_reshapes_of_lists_need_nothing_on_a_chip() -> None:
+    rng = np.random.default_rng(0)
+    pool = Layer(name="pool", synapse=AvgPool(kernel_size=(1, 1)))
+    flat, again = Layer(name="flat", synapse=Flatten()), Layer(name="again", synapse=Flatten())
+    layers = [
+        pool,
+        flat,
+        again,
+        Layer(name="fc", synapse=Dense(weight=rng.normal(size=(3, 18))), neuron=LIF(tau_s=0.01, reset="subtract")),
+    ]
+    graph = chain(layers, input_shape=(2, 3, 3))
+    assert [layer.name for layer in drop_identities(graph).layers] == ["flat", "fc"]
+    assert [layer.name for layer in fold_batchnorm(graph).layers] == ["fc"]
+    assert quantize(graph, format="xylo") == quantize(drop_identities(graph), format="xylo")
+    pooled = chain([Layer(name="n", synapse=SumPool(kernel_size=(1, 1)), neuron=IF())], input_shape=(2, 3, 3))
+    before = chain([pool, *pooled.layers, Layer(name="p", synapse=AvgPool(kernel_size=(1, 1)))], input_shape=(2, 3, 3))
+    dropped = drop_identities(before)
+    assert [(layer.name, layer.synapse is None) for layer in dropped.layers] == [("n", True), ("p", False)]
+    stride = chain([Layer(name="s", synapse=AvgPool(kernel_size=(1, 1), stride=(2, 2))), pool], input_shape=(2, 3, 3))
+    assert drop_identities(stride) == stride
+
+
+def test_a_second_way_between_two_layers_and_a_meeting_of_two_stay_as_sums() -> None:
+    """One edge would count once; a delay that no edge has stays on two."""
+    pool, neuron = AvgPool(kernel_size=(1,)), Layer(name="n", neuron=IF())
+
+    def drop(*pairs: tuple[str, str, int]) -> SNNGraph:
+        edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+        return drop_identities(SNNGraph(layers=(Layer(name="p", synapse=pool), neuron), edges=edges, input_shape=(2, 3)))
+
+    twice = drop((INPUT, "p", 1), (INPUT, "n", 1), ("p", "n", 0))
+    assert [layer.name for layer in twice.layers] == ["p", "n"] and twice["p"].synapse is None
+    meeting = drop((INPUT, "p", 0), ("n", "p", 1), ("p", "n", 0))
+    assert [layer.name for layer in meeting.layers] == ["p", "n"] and meeting["p"].synapse is None
+    late = drop((INPUT, "p", MAX_DELAY), ("p", "n", 1))
+    assert [layer.name for layer in late.layers] == ["p", "n"]
+    delayed = drop((INPUT, "p", 2), ("p", "n", 1))
+    assert delayed.edges == (Edge(source=INPUT, target="n", delay=3),)
