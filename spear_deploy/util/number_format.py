@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ UNKNOWN = "–"
 """Stands for a number that is not known."""
 LARGEST_WHOLE = 1e15
 """Floats below have all digits of a whole number."""
+ROUNDING = 1e-9
+"""Relative difference from a whole number below which an amount is one: sums of products with a share in floats."""
 KINDS = {
     "b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "floating-point numbers", "c": "complex numbers",
     "U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations", "V": "records",
@@ -32,12 +35,12 @@ def number(value: float | None) -> str:
 def amount(value: float | None) -> str:
     """Write an amount that stands beside its limit: a digit more than `number`, "?" where it is not known.
 
-    >>> [amount(value) for value in (5120, 174131.24, 0.0123, None)]
-    ['5,120', '174,131.2', '0.0123', '?']
+    >>> [amount(value) for value in (5120, 174131.24, 10240 + 1e-8, 0.0123, None)]
+    ['5,120', '174,131.2', '10,240', '0.0123', '?']
     """
     if value is None:
         return "?"
-    if float(value).is_integer():
+    if math.isfinite(value) and math.isclose(value, round(value), rel_tol=ROUNDING):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 

@@ -161,7 +161,7 @@ def _energy(energy: Mapping[str, Any]) -> str:
         for name in ("dynamic", "static")
         if (pair := bounds.get(name))
     }
-    parts = [f"{' to '.join(ends)} {name}" for name, ends in known.items()]
+    parts = [f"{' to '.join(dict.fromkeys(ends))} {name}" for name, ends in known.items()]
     return ", ".join(parts) or "not published"
 
 
