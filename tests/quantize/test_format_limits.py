@@ -647,6 +647,8 @@ def test_a_second_way_between_two_layers_and_a_meeting_of_two_stay_as_sums() -> 
     assert [layer.name for layer in twice.layers] == ["p", "n"] and twice["p"].synapse is None
     meeting = drop((INPUT, "p", 0), ("n", "p", 1), ("p", "n", 0))
     assert [layer.name for layer in meeting.layers] == ["p", "n"] and meeting["p"].synapse is None
+    latest = drop((INPUT, "p", MAX_DELAY - 1), ("p", "n", 1))
+    assert [layer.name for layer in latest.layers] == ["n"] and latest.edges[0].delay == MAX_DELAY
     late = drop((INPUT, "p", MAX_DELAY), ("p", "n", 1))
     assert [layer.name for layer in late.layers] == ["p", "n"]
     delayed = drop((INPUT, "p", 2), ("p", "n", 1))
