@@ -150,8 +150,10 @@ def find_uneven(graph: SNNGraph, layer: Layer, sharing: str, format: str) -> Une
         return None
     if groups.are_even(GAINS[format](neurons.factors(layer.neuron, graph.dt_s))):
         return None
-    names = [name for name in groups.list_uneven(layer.neuron) if name in OF_GAIN]
-    return Uneven(names=tuple(names), sharing="channel")
+    # parameters that each differ by less than what counts as one value may make gains that differ by more
+    uneven = (groups.list_uneven(layer.neuron, tolerance=tolerance) for tolerance in (SAME_GAIN, 0))
+    names = [[name for name in names if name in OF_GAIN] for names in uneven]
+    return Uneven(names=tuple(names[0] or names[1]), sharing="channel")
 
 
 def average_shared(graph: SNNGraph, layer: Layer, uneven: Uneven) -> Any:
@@ -182,9 +184,9 @@ class _Groups:
     size: int
     share_weights: bool
 
-    def list_uneven(self, neuron: Any) -> list[str]:
+    def list_uneven(self, neuron: Any, *, tolerance: float = SAME_GAIN) -> list[str]:
         """Return the parameters of which a group has several values, although it can hold one."""
-        return [name for name in self.list_parameters(neuron) if not self.are_even(getattr(neuron, name))]
+        return [name for name in self.list_parameters(neuron) if not self.are_even(getattr(neuron, name), tolerance=tolerance)]
 
     def list_parameters(self, neuron: Any) -> list[str]:
         """Return the parameters of a neuron that a group has one of."""

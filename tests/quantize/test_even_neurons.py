@@ -315,3 +315,10 @@ def test_neurons_behind_pools_alone_have_constants_of_their_own():
     spiking = Layer(name="a", synapse=Conv2d(weight=np.ones((3, 1, 1, 1), np.float32)), neuron=IF())
     for graph in (chain([pool], input_shape=(3, 4, 4)), chain([spiking, pool], input_shape=(1, 4, 4))):
         assert names_of(graph, "channel", "speck") == ()
+
+
+def test_gains_that_differ_by_more_than_their_parameters_name_these():
+    """r and tau are each one value within 1e-6, their quotient is not: nothing was named, and `adapt` ended in a ValueError."""
+    off = 1 + 0.4e-6 * np.where(np.arange(16) < 8, 1, -1).reshape(1, 4, 4)
+    assert names_of(conv_network(LI(tau_s=0.01 / off, r=off)), "neuron", "reckon") == ("tau_s", "r")
+    assert names_of(conv_network(LI(tau_s=0.01, r=off)), "neuron", "reckon") == ()
