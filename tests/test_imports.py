@@ -16,7 +16,7 @@ ROOT = Path(spear_deploy.__file__).parent
 
 ORDER = (
     "errors", "util", "network", "hardware", "simulator", "data", "norse", "frameworks", "quantize", "placement", "budget",
-    "training", "adaptation", "interchange", "pruning", "lava", "report", "pipeline", "cli",
+    "training", "adaptation", "interchange", "pruning", "lava", "report", "pipeline", "cli", "__main__",
 )  # fmt: skip
 """The folders from bottom to top: each imports from those before it, at the top of a module and inside its functions."""
 RANK = {name: rank for rank, name in enumerate(ORDER)}
@@ -86,9 +86,10 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
         assert not [name for name in imported(path, top_only=True) if name.split(".")[0] in HEAVY]
 
 
-def test_the_root_holds_18_folders_and_the_errors():
+def test_the_root_holds_18_folders_the_errors_and_what_python_runs():
     entries = {path.name for path in ROOT.iterdir() if not path.name.startswith("__pycache__")}
-    assert entries == {*(name for name in ORDER if name != "errors"), "errors.py", "__init__.py", "py.typed"}
+    folders = set(ORDER) - {"errors", "__main__"}
+    assert entries == {*folders, "errors.py", "__init__.py", "__main__.py", "py.typed"}
 
 
 def test_setup_cfg_names_every_package():

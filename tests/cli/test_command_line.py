@@ -53,6 +53,12 @@ def test_each_command_is_one_whole_line_of_the_help():
     assert all(len(line) <= 80 and line.endswith((".", "?")) and "..." not in line for line in lines)
 
 
+def test_the_package_runs_as_a_module_too():
+    """Usage and the commands that it prints name the program, which is where the shell finds it."""
+    done = subprocess.run([sys.executable, "-m", "spear_deploy", "chek"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Usage: spear-deploy " in done.stderr and "Did you mean 'check'?" in done.stderr
+
+
 def test_the_methods_in_the_help_are_those_of_the_search():
     assert options.METHODS[0] == DEFAULT_METHOD and sorted(options.METHODS) == sorted(METHODS)
     refused = run("prune", "digits", "--chip", "loihi2", "--data", "digits", "--out", "o", "--method", "speer", code=2)
