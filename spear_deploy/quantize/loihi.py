@@ -230,10 +230,14 @@ def _current_limit(layer: NeuronInput) -> float | None:
     """Return the largest scale at which the current that biases alone lead to fits the state, or None where every scale does."""
     if not _has_current(layer):
         return None
-    biases = [s.bias * layer.bias_factors[name] for name, s in _float_synapses(layer, 0).items() if s.bias is not None]
-    largest = sum(float(np.abs(bias).max()) for bias in biases)
-    steady = float(layer.factors["syn"].min()) * (STATE_LIMIT - 1) / LOIHI_UNIT  # a bias of this leads to the limit
-    return (steady - len(biases)) / largest if largest else None  # each is rounded
+    biases = {n: np.abs(s.bias).max() * layer.bias_factors[n] for n, s in _float_synapses(layer, 0).items() if s.bias is not None}
+    summed = {name: layer.count_summed(name) for name in biases}  # how often pools add a bias up
+    largest = sum(summed[name] * float(bias) for name, bias in biases.items())
+    decay = round_to_int(4096 * layer.factors["syn"]) / 4096
+    leak = float(np.where(decay > 0, decay, layer.factors["syn"]).min())
+    steady = leak * (STATE_LIMIT - 1) / LOIHI_UNIT  # a bias of this leads to the limit
+    # A rounded bias is at most 1 more than before, and at most twice as large.
+    return max(steady - sum(summed.values()), steady / 2) / largest if largest else None
 
 
 def _start_limit(layer: NeuronInput) -> float | None:

@@ -307,6 +307,49 @@ def test_the_largest_scale_of_biases_leads_to_the_last_current_with_each_of_them
     assert 64 * (scale * 0.025 * (40 + 500) + 2) * 4 == pytest.approx(2**23 - 1, rel=1e-12)
 
 
+@pytest.mark.parametrize("stride", [(2, 2), (1, 1)])
+@pytest.mark.parametrize("pool", [AvgPool, SumPool])
+def test_a_bias_in_front_of_a_pool_counts_for_each_value_of_its_window(pool, stride):
+    """Windows of four add a bias of 10^6 up to four times, also without data."""
+    conv = Conv2d(weight=np.ones((2, 1, 1, 1)), bias=np.array([1e6, -3e5]))
+    neuron = CubaLIF(tau_mem_s=0.01, tau_syn_s=0.005)
+    layers = [
+        Layer(name="conv", synapse=conv),
+        Layer(name="pool", synapse=pool(kernel_size=(2, 2), stride=stride), neuron=neuron),
+    ]
+    graph = chain(layers, input_shape=(1, 4, 4), dt_s=1e-3)
+    x = np.zeros((60, 1, 1, 4, 4), np.uint8)
+    for integer in (quantize(graph), quantize(graph, calibration=x)):
+        run = simulate(integer, x, record=("u",))
+        assert run.overflows.get("pool", {}).get("u_wrapped", 0) == 0
+    assert np.abs(simulate(quantize(graph), x, record=("u",)).u["pool"]).max() > 0.49 * 2**23, "rounding takes half at most"
+    (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    brought = 1e6 / 5 / 10 * (1 if pool is AvgPool else 4)
+    assert 64 * (loihi._current_limit(inputs) * brought + 4) * 4096 / 819 == pytest.approx(2**23 - 1, rel=1e-12)
+
+
+@pytest.mark.parametrize(("tau_syn", "size"), [(1.0, 1), (1.0, 4), (3.0, 8)])
+def test_a_current_of_thousands_of_steps_that_biases_lead_to_stays_within_the_state(tau_syn, size):
+    """Decays are the stored ones, 4 and 1 of 4096; sums of 64 rounded biases would leave no room for roundings up by 1."""
+    conv = Conv2d(weight=np.full((1, 1, 1, 1), 0.1), bias=np.array([1e6]))
+    layers = [
+        Layer(name="conv", synapse=conv),
+        Layer(
+            name="pool",
+            synapse=SumPool(kernel_size=(size, size)),
+            neuron=CubaLIF(tau_mem_s=0.01, tau_syn_s=tau_syn, v_threshold=1e6),
+        ),
+    ]
+    graph = chain(layers, input_shape=(1, size, size), dt_s=1e-3)
+    integer = quantize(graph)
+    assert integer["pool"].neuron.decay_u == round(4.096 / tau_syn) and integer.metadata["quantization"]["scale"]["pool"] > 0
+    (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    rounded = np.rint(loihi._current_limit(inputs) * 1e6 * 0.1 * 0.001 / tau_syn)  # mem and the jump of a current
+    assert 0 <= 64 * rounded * size**2 * 4096 / integer["pool"].neuron.decay_u <= 2**23 - 1
+    run = simulate(integer, np.zeros((9000, 1, 1, size, size), np.uint8), record=("u",))
+    assert run.overflows.get("pool", {}).get("u_wrapped", 0) == 0
+
+
 def test_the_largest_scale_of_a_start_makes_it_the_last_state():
     neuron = LIF(tau_s=0.01, v_init=np.array([50.0, -700.5, 0.0]))
     (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), neuron)], input_shape=(3,)), "spikes", 1.0)
