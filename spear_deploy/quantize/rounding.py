@@ -3,7 +3,8 @@
 An integer network is read back into the units of the network that it was made of: decays and thresholds first, then weights and
 biases, so that each neuron gets in a step what the chip's neuron gets, divided by the scale s of its layer:
 
-    decays       as stored: mem = decay_v / 4096 on Loihi, 2^−dash on Xylo, 1 − keep / 2^15 on ReckOn; others as in the network
+    decays       as stored: mem = decay_v / 4096 on Loihi, 2^−dash on Xylo, 1 − keep / 2^15 on ReckOn; others as in the network,
+                 and one that is stored as none: a time constant cannot be infinite
     v_min        level + n / s, where the chip has one: −v_threshold on Speck where the network has none
     threshold    level + n / s; a little below where the chip spikes at its threshold and not above it
     weights      n · 2^weight_exponent / (s · g), with the gain g of the family (`quantize.loihi`, `speck`, `xylo`, `chips`)
@@ -363,11 +364,22 @@ def _read_frame_neuron(neuron: Any, stored: Any, scale: float) -> Any:
 
 
 def _read_times(neuron: Any, dt: float, mem: Array, syn: Array) -> dict[str, Array]:
-    """Return the time constants of these factors of decay; the jump of a current stays as it is."""
+    """Return the time constants of these factors of decay; the jump of a current stays as it is.
+
+    A factor of 0 has none: the time constant stays that of the network, which is rounded to no decay again.
+    """
+
+    def find_tau(factor: Array, own: Array) -> Array:
+        return np.where(factor > 0, dt / np.where(factor > 0, factor, 1.0), own)
+
     if isinstance(neuron, (CubaLIF, CubaLI)):
-        tau_syn = dt / syn
-        return {"tau_mem_s": dt / mem, "tau_syn_s": tau_syn, "w_in": neuron.w_in * tau_syn / neuron.tau_syn_s}
-    return {"tau_s": dt / mem}
+        tau_syn = find_tau(syn, neuron.tau_syn_s)
+        return {
+            "tau_mem_s": find_tau(mem, neuron.tau_mem_s),
+            "tau_syn_s": tau_syn,
+            "w_in": neuron.w_in * tau_syn / neuron.tau_syn_s,
+        }
+    return {"tau_s": find_tau(mem, neuron.tau_s)}
 
 
 def _read_grids(

@@ -65,6 +65,11 @@ CASES: dict[str, SNNGraph] = {
     "truenorth, means": pooled(IF(reset="subtract"), IF()),
     "reckon": dense(LIF(**LEAKS), LI(**LEAKS), 0.0),
     "reckon, without leak": dense(IF(), IF(reset="subtract"), 0.0),
+    "reckon, leaks stored as none": dense(LIF(tau_s=100.0, r=4e4), LI(tau_s=0.3, r=100.0), 0.0),
+    "loihi, leaks stored as none": dense(LIF(tau_s=20.0, r=8e3), CubaLI(tau_mem_s=4e-3, tau_syn_s=20.0, w_in=2e4), 0.2),
+    "loihi, leaks of some stored as none": dense(
+        LIF(tau_s=np.array([2e-3, 20, 3e-3, 20, 30]), r=np.array([1, 8e3, 1, 8e3, 8e3])), LI(tau_s=2e-3), 0.2
+    ),
 }
 
 
@@ -107,6 +112,26 @@ def _shift_weights(layer: Layer) -> Layer:
     synapse: Any = layer.synapse
     steps = np.diff(np.unique(np.abs(synapse.weight)))
     return replace(layer, synapse=replace(synapse, weight=synapse.weight + 0.4 * float(steps[steps > 1e-7].min())))
+
+
+@pytest.mark.parametrize("name", ["reckon, leaks stored as none", "loihi, leaks stored as none"])
+def test_a_decay_that_is_stored_as_none_keeps_the_time_constant_of_the_network(name: str):
+    """A readout of ReckOn holds 7 bits of its decay: 300 steps keep all 128 of 128 in a step."""
+    graph = CASES[name]
+    integer: Any = quantize(graph, format=name.split(",")[0])  # type: ignore[arg-type]
+    read: Any = read_rounding(graph, integer).graph
+    if name.startswith("reckon"):
+        assert integer["out"].neuron.keep == 2**7 and integer["hidden"].neuron.keep == 2**15
+        assert [read[layer].neuron.tau_s for layer in ("hidden", "out")] == pytest.approx([100.0, 0.3])
+    else:
+        assert integer["hidden"].neuron.decay_v == 0 and integer["out"].neuron.decay_u == 0
+        assert read["hidden"].neuron.tau_s == 20 and read["out"].neuron.tau_syn_s == 20
+        assert read["out"].neuron.w_in == 2e4 and read["out"].neuron.tau_mem_s == 4e-3
+    again: Any = quantize(read, format=name.split(",")[0])  # type: ignore[arg-type]
+    x = np.random.default_rng(3).random((40, 2, 6)) < 0.4
+    for layer in ("hidden", "out"):
+        np.testing.assert_array_equal(again[layer].synapse.weight, integer[layer].synapse.weight)
+    np.testing.assert_array_equal(simulate(again, x).output, simulate(integer, x).output)
 
 
 @pytest.mark.parametrize("name", ["loihi, current", "xylo"])
