@@ -74,8 +74,8 @@ def check(
 
     stated = BudgetFile() if budget is None else read_budget(budget)
     overrides = {**stated.overrides, **overrides}
-    graph = state_bits(load_net(net, **source), bits, chip, overrides)
     chip, chips = chip or stated.chip, chips or stated.chips
+    graph = state_bits(load_net(net, **source), bits, chip, overrides)
     is_named = "budget" in click.get_current_context().meta[GIVEN]  # a file that no other command reads
     named = repeat_net(net, apply_defaults({}, net) if is_named else None)
     report = api.check(

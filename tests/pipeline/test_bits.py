@@ -93,7 +93,10 @@ def test_check_counts_the_memory_of_the_bits_and_its_advice_keeps_them(tmp_path)
     done = run(*command[:-1], "--bits", "fc=2", "--set", "core.synapse_memory=5", code=3)
     small = "--chip loihi1 --set core.synapse_memory=5"
     assert re.search(rf"next, .* until it fits: spear-deploy prune \S+ {small} --bits fc=2 --data DATA", done.stderr)
-    done = run("check", path, "--bits", "fc=2", "--budget", _budget(tmp_path), code=2)
+    stated = json.loads(run("check", path, "--bits", "fc=2", "--budget", _budget(tmp_path), "--json").stdout)
+    assert memory(stated) == memory(fewer)  # of the chip that the file names
+    (tmp_path / "none.toml").write_text("[budget]\nmax_cores = 1\n")
+    done = run("check", path, "--bits", "fc=2", "--budget", tmp_path / "none.toml", code=2)
     assert "--bits needs --chip, whose weights have these bits" in done.stderr
     assert "error: bits: there is no layer 'fx' with weights" in run(*command[:-1], "--bits", "fx=2", code=1).stderr
 
