@@ -60,6 +60,8 @@ IN_ITS_INTEGERS = {
     "truenorth, to a value": toy(IF(), IF()),
     "reckon": toy(LIF(**LEAKS), LI(**LEAKS), bias=False),
     "reckon, subtract": toy(LIF(**LEAKS, reset="subtract"), LI(**LEAKS), bias=False),
+    "reckon, readout without leak": toy(LIF(**LEAKS), LI(tau_s=0.3, r=100.0), bias=False),
+    "loihi, without leak": toy(LIF(tau_s=20.0, r=1e4), LI(tau_s=10.0, r=1e3)),
     "spinnaker2": toy(LIF(tau_s=3e-3), IF()),
     "brainscales": toy(CubaLIF(**CUBA), CubaLI(**CUBA)),
     "akida": toy(LIF(tau_s=1e-3, r=0.5, v_leak=0.1, v_threshold=0.3, max_spikes=15), LI(tau_s=1e-3, r=0.5)),
