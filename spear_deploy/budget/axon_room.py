@@ -128,22 +128,33 @@ def fit_axons(
     def count(candidate: Placement) -> tuple[Placement, set[str]]:
         """Return a placement with the amounts of its cores, and the layers on cores without room."""
         rooms = _measure_core_rooms(graph, paths, candidate, types)
-        return _count_on_cores(candidate, rooms, profile), _find_crowded_layers(rooms, candidate, profile)
+        counted = _count_on_cores(candidate, rooms, profile)
+        return counted, _find_crowded_layers(rooms, counted, profile)
+
+    def pack(cuts: Mapping[str, Cuts]) -> tuple[Placement | None, set[str]]:
+        """Return the pieces of layers on as few cores as first fit needs, None where one has no room on a core of its own."""
+        alone, crowded = count(_place_cuts(placement, weight_bits, _forbid_sharing(profile), cuts))
+        if crowded:
+            return None, crowded
+        packed, without_room = count(share_counted_cores(alone, weight_bits, profile))
+        return alone if without_room else packed, set()
+
+    def is_enough(cores: int) -> bool:
+        return max_cores is None or cores <= max_cores
 
     cuts, candidate = {p.name: _read_cuts(p, placement) for p in placement.populations}, placement
     for _ in range(MAX_ROUNDS):
         shared, crowded = count(candidate)
+        if pairs > MAX_SEARCHED_PAIRS or (candidate is placement and not crowded):
+            return shared if not crowded and is_enough(shared.cores_used) else None
         found = [] if crowded else [shared]
-        may_cut = pairs <= MAX_SEARCHED_PAIRS and (max_cores is None or shared.cores_used <= max_cores)
-        if crowded and may_cut:
-            alone, crowded = count(_place_cuts(placement, weight_bits, _forbid_sharing(profile), cuts))
-            if not crowded:  # layers that share a core have no more axons and neurons there than on cores of their own
-                packed, without_room = count(share_counted_cores(alone, weight_bits, profile))
-                found = [alone] if without_room else [packed]
-        if found or not may_cut:
-            return next((one for one in found if max_cores is None or one.cores_used <= max_cores), None)
+        packed, crowded = pack(cuts)
+        found += [] if packed is None else [packed]
+        if found:
+            best = min(found, key=lambda one: one.cores_used)
+            return best if is_enough(best.cores_used) else None
         finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
-        if finer == cuts:
+        if finer == cuts or not is_enough(shared.cores_used):
             return None
         cuts, candidate = finer, _place_cuts(placement, weight_bits, profile, finer)
     return None
@@ -257,10 +268,17 @@ def _count_cells(room: CoreRoom, profile: HardwareProfile) -> int:
 
 
 def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profile: HardwareProfile) -> set[str]:
-    """Return the neuron layers on cores without room for axons or neurons; all where another limit is over."""
-    if any(row.status == "over" for row in check_cores(placement, profile)):
+    """Return the neuron layers on cores without room for axons or neurons, or all where another limit is over.
+
+    Args:
+        rooms: of the cores.
+        placement: with what is counted on them.
+        profile: the chip.
+    """
+    crowded = {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
+    if not crowded and any(row.status == "over" for row in check_cores(placement, profile)):
         return set(placement.layers)
-    return {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
+    return crowded
 
 
 def _place_cuts(

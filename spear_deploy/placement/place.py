@@ -222,17 +222,16 @@ def place_in_fewest_cores(
 
 
 def share_counted_cores(placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile) -> Placement:
-    """Return a placement of one slice a core with its slices on shared cores, by first fit of what is counted, or more."""
-
-    def need(item: Slice, part: CoreSlice) -> Slice:
-        counted = placement.counted[part.run, part.core].items()
-        return replace(item, needs={**item.needs, **{name: max(n, item.amount(name)) for name, n in counted}}, axons=())
-
-    items = [need(item, part) for item, part in zip(placement.items, placement.slices, strict=True)]
+    """Return a placement of one slice a core with its slices on shared cores, by what is counted of each, the largest first."""
+    items = [
+        replace(item, needs={**item.needs, **placement.counted[part.run, part.core]}, axons=())
+        for item, part in zip(placement.items, placement.slices, strict=True)
+    ]
     supply = CoreSupply(profile=profile, cores=_list_cores(profile, weight_bits), chips=placement.chips, share=True)
+    order = sorted(range(len(items)), key=lambda n: (-items[n].amount("neurons"), -items[n].amount("axons_in")))
     slices = tuple(
         replace(part, core=assignment.core, group=assignment.group, slot=assignment.slot, chip=assignment.chip)
-        for part, assignment in zip(placement.slices, assign_cores(items, supply), strict=True)
+        for part, assignment in zip(placement.slices, assign_cores(items, supply, order=order), strict=True)
     )
     return replace(placement, slices=slices, counted={})
 

@@ -16,7 +16,7 @@ from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.what_if import PLACED
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, Dense, Flatten, Layer, Scale, SumPool, TrueNorthLIF, make_sparse, write_out
+from spear_deploy.network import IF, Conv2d, Dense, Flatten, Layer, Scale, SumPool, TrueNorthLIF, make_sparse, write_out
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.pipeline.report_facts import describe_cores
@@ -326,6 +326,20 @@ def test_layers_share_cores_with_the_axons_of_each_type() -> None:
     assert sum(neurons for _, neurons in counts) > 4 * 256 * 0.75
     assert check(graph, TRUENORTH, limits=UserLimits(cores=5)).verdict == "fits"
     assert check(graph, TRUENORTH, limits=UserLimits(cores=4)).verdict == "unchecked"
+
+
+def test_pieces_of_a_map_share_cores_with_the_copies_that_their_neurons_need() -> None:
+    """A neuron of a map is read by the cores around it: with a copy for each core that reads its layer it were 96 cores."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name="a", synapse=Conv2d(weight=rng.normal(size=(6, 1, 3, 3)), padding=(1, 1)), neuron=IF()),
+        Layer(name="b", synapse=Conv2d(weight=rng.normal(size=(12, 6, 3, 3)), stride=(2, 2), padding=(1, 1)), neuron=IF()),
+    ]
+    graph = chain(layers, input_shape=(1, 8, 8))
+    report = check(graph, TRUENORTH)
+    counts = count_by_hand(ask_integers(graph, TRUENORTH, "spikes"), report.placement)
+    assert report.verdict == "fits" and all(axons <= 256 and neurons <= 256 for axons, neurons in counts.values())
+    assert report.cores_used == len(counts) <= 48
 
 
 def test_weights_without_neurons_of_their_own_are_decided_by_the_integers_of_the_next_layer() -> None:
