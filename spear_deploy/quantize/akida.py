@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import QuantizationError, Refusal, UnsupportedError
-from spear_deploy.network import LI, LIF, SparseMatrix
+from spear_deploy.network import LI, LIF, Array, SparseMatrix
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.quantize.integer_layers import IntegerLayer, assemble_network
@@ -34,7 +34,7 @@ MAX_SPIKES = 15
 MAX_INPUT = 15
 """The largest input: four bits, but for images that enter an InputConvolutional."""
 MAX_THRESHOLD = 2**19 - 1
-"""Thresholds have 20 bits."""
+"""Thresholds have 20 bits, and a sign one of them: h lies below 0 where a bias is large."""
 
 
 def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | None = None) -> SNNGraph:
@@ -136,7 +136,31 @@ def _round_layer(layer: NeuronInput, scale: float, largest: int) -> IntegerLayer
     weight = np.clip(np.rint(scale * synapse.weight), -largest, largest)
     bias = None if synapse.bias is None else np.rint(scale * synapse.bias * layer.bias_factors[name])
     stored = replace(synapse, weight=weight.astype(np.float32), bias=None if bias is None else bias.astype(np.float32))
-    return IntegerLayer(synapses={name: stored}, neuron=_round_neuron(layer, scale))
+    neuron = _round_neuron(layer, scale)
+    if isinstance(neuron, LIF):
+        _check_thresholds(layer, neuron, np.zeros(()) if bias is None else _sum_bias(layer, name, bias))
+    return IntegerLayer(synapses={name: stored}, neuron=neuron)
+
+
+def _sum_bias(layer: NeuronInput, name: str, bias: Array) -> Array:
+    """Return what rounded biases bring to the neurons, behind the sums of pools; a delay changes when, not how much."""
+    at_once = replace(layer, delays=dict.fromkeys(layer.delays, 0))
+    return at_once.broadcast_bias(name, bias / layer.bias_factors[name])
+
+
+def _check_thresholds(layer: NeuronInput, neuron: LIF, bias: Array) -> None:
+    """Refuse thresholds h that have more bits than the chip's."""
+    threshold = neuron.v_threshold - bias - neuron.v_leak
+    largest = float(threshold.flat[np.abs(threshold).argmax()])
+    if abs(largest) > MAX_THRESHOLD:
+        raise QuantizationError(
+            Refusal(
+                layer=layer.name,
+                what=f"a threshold less bias and leak of {largest:,.0f} beside weights of 4 bits",
+                why=f"Akida holds -{MAX_THRESHOLD:,}..{MAX_THRESHOLD:,}",
+                remedy="bring bias and v_leak closer to 0",
+            )
+        )
 
 
 def _round_neuron(layer: NeuronInput, scale: float) -> LIF | LI:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import QuantizationError, UnsupportedError
-from spear_deploy.network import IF, LI, LIF, Conv2d, Dense, Layer
+from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, Dense, Layer, SumPool
 from spear_deploy.network.graph import Edge, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
@@ -77,6 +77,35 @@ def one(neuron, **options):
 def test_what_akida_lacks_is_refused_by_name(graph, error, message):
     with pytest.raises(error, match=message):
         quantize(graph, format="akida")
+
+
+def biased(bias, v_leak=0.0, pool=None):
+    """Return a network whose scale is 7, or 28 behind a mean of four."""
+    neuron = LIF(tau_s=DT, v_leak=v_leak, max_spikes=15)
+    conv = Conv2d(weight=np.ones((2, 1, 1, 1)), bias=np.array([bias, 0.0]))
+    if pool is None:
+        layers = [Layer(name="a", synapse=conv, neuron=neuron)]
+    else:
+        layers = [Layer(name="w", synapse=conv), Layer(name="a", synapse=pool(kernel_size=(2, 2)), neuron=neuron)]
+    return chain(layers, input_shape=(1, 4, 4), dt_s=DT)
+
+
+@pytest.mark.parametrize(
+    ("held", "beyond", "message"),
+    [
+        (biased(-74_897.0), biased(-74_898.0), "layer 'a': a threshold less bias and leak of 524,293 beside weights of 4 bits"),
+        (biased(74_899.0), biased(74_900.0), "of -524,293 .* holds -524,287..524,287"),
+        (biased(-70_000.0, -4_897.0), biased(-70_000.0, -4_898.0), "of 524,293"),
+        (biased(-18_724.0, pool=SumPool), biased(-18_725.0, pool=SumPool), "of 524,307"),
+        (biased(-18_723.0, pool=AvgPool), biased(-18_724.0, pool=AvgPool), "of 524,300"),
+        (biased(-74_897.0), biased(0.0, -74_898.0), "of 524,293 .*; bring bias and v_leak closer to 0"),
+    ],
+)
+def test_a_threshold_has_20_bits_with_the_bias_and_the_leak_that_it_holds(held, beyond, message):
+    integer = quantize(held, format="akida")
+    assert integer["a"].neuron.v_threshold.max() <= 28
+    with pytest.raises(QuantizationError, match=message):
+        quantize(beyond, format="akida")
 
 
 def test_currents_that_add_up_are_refused():
