@@ -113,7 +113,7 @@ def _choose_candidate(
     is_graded = any(not isinstance(layer.stored[name], Scale) for name in layer.analogue)  # a Scale of the input is the host's
     for shift in range(GRADED_BITS, 0, -1) if is_graded and float_run is not None else (GRADED_BITS,):
         candidate = next(_candidates(layer, settings, shift, max_scale, float_run))
-        if best is not None and (candidate.scale <= best.scale or _graded_sum(candidate) > MAX_GRADED_SUM):
+        if best is not None and (candidate.scale <= best.scale or _graded_sum(layer, candidate) > MAX_GRADED_SUM):
             break
         if best is None or candidate.error < best.error:
             best = candidate
@@ -140,11 +140,13 @@ def _candidates(
         yield LoihiCandidate(scale=float(scale), shift=shift, headroom=headroom, integers=integers, error=error)
 
 
-def _graded_sum(candidate: LoihiCandidate) -> float:
-    """Return what graded spikes, all at their largest, bring to a neuron in a step; borders of convolutions are ignored."""
+def _graded_sum(layer: NeuronInput, candidate: LoihiCandidate) -> float:
+    """Return what graded spikes, all at their largest, bring to a neuron in a step, as if no convolution or pool had borders."""
     synapses: Mapping[str, Any] = candidate.integers.synapses
-    graded = [s for s in synapses.values() if s.weight_exponent]
-    sums = sum(float(sum_by_neuron(replace(s, weight=abs(s.weight))).max()) for s in graded)
+    graded = {name: s for name, s in synapses.items() if s.weight_exponent}
+    sums = sum(
+        layer.count_summed(name) * float(sum_by_neuron(replace(s, weight=abs(s.weight))).max()) for name, s in graded.items()
+    )
     return sums * MAX_GRADED / 2.0**candidate.shift
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from spear_deploy.network import (
     LIF,
     AvgPool,
     BatchNorm,
+    Conv1d,
     Conv2d,
     CubaLIF,
     Dense,
@@ -124,15 +126,23 @@ def test_graded_spikes_of_few_inputs_are_shifted_back_by_a_bit():
     assert quantize(graph, calibration=x, kind="current")["fc"].synapse.weight_exponent == -1  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("shift", [3, 8])
-def test_graded_spikes_at_their_largest_add_up_by_row(shift):
-    weights = {
-        "a": Dense(weight=np.array([[100, -50], [20, 20]]), weight_exponent=-shift),
-        "b": Dense(weight=np.array([[1000, 1000], [1000, 1000]])),
-    }
+def test_graded_spikes_at_their_largest_add_up_by_row_and_by_window(shift, window):
+    kernels = np.array([[100, -50], [20, 20]])[..., None]
+    weights: dict[str, Any] = {"a": Conv1d(weight=kernels, weight_exponent=-shift), "b": Conv1d(weight=np.full((2, 2, 1), 1000))}
+    layers = [
+        *(Layer(name=name, synapse=replace(synapse, weight_exponent=0)) for name, synapse in weights.items()),
+        Layer(name="pool", synapse=SumPool(kernel_size=(window,))),
+        Layer(name="n", neuron=IF()),
+    ]
+    ends = [("input", "a"), ("input", "b"), ("a", "pool"), ("b", "pool"), ("pool", "n")]
+    edges = tuple(Edge(source=source, target=target) for source, target in ends)
+    graph = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(2, 6), output="n")
+    (inputs,) = collect_neuron_inputs(graph, "current", 1.0)
     integers = IntegerLayer(synapses=weights, neuron=IF())
     candidate = LoihiCandidate(scale=1.0, shift=shift, headroom=1.0, integers=integers, error=NOT_MEASURED)
-    assert _graded_sum(candidate) == 150 * 255 / 2**shift
+    assert _graded_sum(inputs, candidate) == 150 * window * 255 / 2**shift
 
 
 def test_a_current_that_is_pooled_before_its_weights_is_graded():
