@@ -41,14 +41,17 @@ def cluster_rows(weight: Weights, count: int) -> Weights:
 
 def _cluster_sparse(weight: SparseMatrix, count: int) -> SparseMatrix:
     data = weight.data.copy()
-    for row, (start, stop) in enumerate(pairwise(weight.indptr)):
-        if len(np.unique(data[start:stop])) > count:
-            data[start:stop] = _cluster(weight[row], count)[weight.indices[start:stop]]
+    for start, stop in pairwise(weight.indptr):
+        if len(np.setdiff1d(data[start:stop], 0)) > count:
+            data[start:stop] = _cluster(data[start:stop], count)
     return weight.with_data(data)
 
 
 def _cluster(values: Array, count: int) -> Array:
-    """Return each value's centre: k-means from quantiles, one centre fixed at 0."""
+    """Return each value's centre: k-means from quantiles, one centre fixed at 0. Zeros are no synapses: they move no centre."""
+    result = np.zeros_like(values)
+    is_synapse = values != 0
+    values = values[is_synapse]
     centres = np.append(np.quantile(values, (np.arange(count) + 0.5) / count), 0.0)
     nearest = np.zeros(len(values), int)
     for _ in range(ROUNDS):
@@ -58,7 +61,7 @@ def _cluster(values: Array, count: int) -> Array:
         for k in range(count):
             if (nearest == k).any():
                 centres[k] = values[nearest == k].mean()
-    result: Array = centres[nearest]
+    result[is_synapse] = centres[nearest]
     return result
 
 

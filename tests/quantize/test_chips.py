@@ -230,6 +230,30 @@ def test_sparse_weights_are_clustered_and_counted_as_full_ones(count):
         assert count_axons(sparse) == count_axons(full) == len(types)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_zeros_are_no_values_of_a_neuron(count):
+    weight = np.random.default_rng(count).normal(size=(6, 9))
+    padded = np.concatenate([np.zeros((6, 30)), weight, np.zeros((6, 30))], axis=1)
+    clustered = cluster_rows(padded, count)
+    np.testing.assert_array_equal(clustered[:, 30:-30], cluster_rows(weight, count))
+    assert not clustered[:, :30].any() and not clustered[:, -30:].any()
+
+
+@pytest.mark.parametrize("family", ["truenorth", "spinnaker", "reckon", "catalyst"])
+def test_a_ring_of_zeros_around_a_kernel_changes_no_integer(family):
+    rng = np.random.default_rng(11)
+    for seed in range(24):
+        kernel = rng.normal(size=(3, 2, 2, 2) if seed % 2 else (2, 2, 1, 1))  # among few values one more weighs much
+        x = rng.random((6, 2, 2, 5, 5)) < 0.4
+        conv = Conv2d(weight=kernel)
+        padded = Conv2d(weight=np.pad(kernel, ((0, 0), (0, 0), (1, 1), (1, 1))), padding=(1, 1))
+        graphs = [chain([Layer(name="c", synapse=s, neuron=neuron_for(family))], input_shape=(2, 5, 5)) for s in (conv, padded)]
+        plain, ringed = (quantize(graph, format=family, calibration=x if seed % 4 else None) for graph in graphs)
+        assert plain.metadata["quantization"]["scale"] == ringed.metadata["quantization"]["scale"]
+        assert np.array_equal(ringed["c"].synapse.weight[:, :, 1:-1, 1:-1], plain["c"].synapse.weight)
+        assert np.array_equal(simulate(ringed, x).output, simulate(plain, x).output)
+
+
 def test_axons_of_several_types():
     assert count_axons(np.array([[1, 0], [2, 0]])) == 1  # each neuron's only value is its first type
     assert count_axons(np.array([[1, 2], [2, 1]])) == 4
