@@ -23,7 +23,7 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Dense, Flatten, Layer, Shape
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import fold_chained_weights, replace_mean_by_sum
 from spear_deploy.quantize.fuse_weights import combine_axis, compose_synapses
@@ -120,12 +120,11 @@ def _fuse_behind(graph: SNNGraph, name: str) -> SNNGraph | None:
     layers = [replace(layer, synapse=fused[layer.name]) if layer.name in fused else layer for layer in graph.layers]
     if pool.neuron is not None or name == graph.output:
         return replace(graph, layers=tuple(replace(layer, synapse=None) if layer.name == name else layer for layer in layers))
+    passing = [(into, out) for into in graph.edges_into(name) for out in graph.edges_from(name)]
+    if any(into.delay + out.delay > MAX_DELAY for into, out in passing):
+        return None
     edges = [edge for edge in graph.edges if name not in (edge.source, edge.target)]
-    edges += [
-        replace(into, target=out.target, delay=into.delay + out.delay)
-        for into in graph.edges_into(name)
-        for out in graph.edges_from(name)
-    ]
+    edges += [replace(into, target=out.target, delay=into.delay + out.delay) for into, out in passing]
     return replace(graph, layers=tuple(layer for layer in layers if layer.name != name), edges=tuple(edges))
 
 
@@ -157,7 +156,8 @@ def _fuse_before(graph: SNNGraph, name: str, weights: str) -> SNNGraph | None:
         steps, here = steps + into[0].delay, into[0].source
         passed.append(here)
     synapse = _compose(graph[name].synapse, graph[weights].synapse, graph.input_shape_of(name))
-    if synapse is None or any(graph[layer].norm is not None for layer in passed):
+    is_late = any(edge.delay + steps > MAX_DELAY for edge in graph.edges_into(name))
+    if synapse is None or is_late or any(graph[layer].norm is not None for layer in passed):
         return None
     edges = [edge for edge in graph.edges if edge.target != weights]
     edges += [Edge(source=edge.source, target=weights, delay=edge.delay + steps) for edge in graph.edges_into(name)]

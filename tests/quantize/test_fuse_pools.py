@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.interchange.pynn.document import _find_bias
 from spear_deploy.network import LIF, Conv1d, Conv2d, Dense, Flatten, Layer, SumPool
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.quantize import fuse_pools as module
 from spear_deploy.quantize.fuse_pools import count_unsummed, fuse_pools
@@ -58,6 +58,22 @@ def test_a_pool_in_front_of_dense_weights_goes_with_its_flatten_and_delays_add_u
     assert [layer.name for layer in fused.layers] == ["a", "o"]
     assert fused["o"].synapse.weight.tolist() == [[1.0, 3.0, 6.0, 4.0]]  # type: ignore[union-attr]
     assert fused.edges_into("o") == (Edge(source="a", target="o", delay=6),)
+
+
+@pytest.mark.parametrize(("delay", "stays"), [(MAX_DELAY // 2, False), (MAX_DELAY // 2 + 1, True)])
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_pool_stays_where_no_edge_holds_the_delays_of_both_sides(delay: int, stays: bool, is_behind: bool) -> None:
+    conv, pool = Layer(name="c", synapse=Conv1d(weight=np.ones((1, 1, 2)))), Layer(name="p", synapse=POOL)
+    first, second = (conv, pool) if is_behind else (pool, conv)
+    layers = (neuron("a", Conv1d(weight=np.ones((1, 1, 1)))), first, second, neuron("n"))
+    # the edges on both sides of the pool become one
+    late = {(first.name, second.name), (second.name, "n") if is_behind else ("a", first.name)}
+    ends = ((INPUT, "a"), ("a", first.name), (first.name, second.name), (second.name, "n"))
+    edges = tuple(Edge(source=pair[0], target=pair[1], delay=delay if pair in late else 0) for pair in ends)
+    fused = fuse_pools(SNNGraph(layers=layers, edges=edges, input_shape=(1, 6), output="n"))
+    assert ("p" in [layer.name for layer in fused.layers]) == stays
+    if not stays:
+        assert sum(edge.delay for edge in fused.edges) == MAX_DELAY
 
 
 @pytest.mark.parametrize(("dilation", "stride", "expected"), [(2, 2, [1, 3, 2]), (2, 1, [1, 1, 2, 2]), (4, 2, [1, 1, 2, 2])])
