@@ -4,6 +4,7 @@ A chip holds only one weighted layer on each way into its neurons.
 
     Linear ─► LIFRecurrentCell(input weights)       W = W2 · W1,  b = W2 · b1 + b2
     Conv ─► pool ─► 1 x 1 Conv ─► neuron            one kernel, strides multiplied
+    Scale ─► pool or flatten ─► weights             the Scale behind the pool, in the weights
     several such ways into one layer                a layer of weights for each, whose currents add up
 
 The fused map is equal in exact arithmetic: the products are formed in float64. In floating point a current differs from that of
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import Refusal, UnsupportedError
-from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Layer, Scale, Shape, Synapse
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
+from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
 
 MAX_WEIGHTS = 1 << 26
@@ -65,7 +66,7 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
         edge = next((edge for edge in find_chained_weights(graph) if edge not in inexact), None)
         if edge is None:
             break
-        fused = _fuse_over_edge(graph, edge)
+        fused = _fuse_over_edge(graph, edge) or _move_scale_over_pool(graph, edge)
         if fused is None:
             inexact.add(edge)
         else:
@@ -112,6 +113,55 @@ def _fuse_over_edge(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
         replace(layer, synapse=synapse) if layer is second else layer for layer in graph.layers if needed or layer is not first
     ]
     return replace(graph, layers=tuple(layers), edges=tuple(e for e in edges if needed or first.name not in (e.source, e.target)))
+
+
+def _move_scale_over_pool(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
+    """Return the network with a `Scale` behind a pool or flatten that lies between it and the weights behind an edge.
+
+    It then meets these weights. A factor on a channel is one on the sums and means of its windows; a flatten takes any. None
+    where there is no such `Scale`, or where that is not exact.
+    """
+    behind = graph[edge.source]
+    while isinstance(behind.synapse, (*POOLS, Flatten)) and behind.norm is None and behind.name != graph.output:
+        into = graph.edges_into(behind.name)
+        if len(into) != 1 or into[0].source == INPUT:
+            return None
+        scale = graph[into[0].source]
+        if isinstance(scale.synapse, Scale):
+            moved = None if scale.norm is not None or _in_loop(graph, scale.name) else _pass_scale(graph, scale, behind)
+            return None if moved is None else _swap(graph, into[0], moved)
+        if scale.neuron is not None:
+            return None
+        behind = scale
+    return None
+
+
+def _pass_scale(graph: SNNGraph, scale: Layer, behind: Layer) -> Scale | None:
+    """Return the `Scale` that does behind a pool or flatten what one does before it, or None where none does."""
+    synapse: Any = scale.synapse
+    if synapse.bias is not None:  # a pool takes it as often as a window has positions, a delay at another time
+        return None
+    shape = graph.shape_of(scale.name)
+    if isinstance(behind.synapse, Flatten):
+        return Scale(weight=np.broadcast_to(synapse.weight, shape).reshape(-1).copy())
+    weight = np.broadcast_to(synapse.weight, np.broadcast_shapes(synapse.weight.shape, (1,) * len(shape)))
+    return Scale(weight=weight.copy()) if all(size == 1 for size in weight.shape[1:]) else None
+
+
+def _swap(graph: SNNGraph, between: Edge, moved: Scale) -> SNNGraph | None:
+    """Return the network whose layer behind an edge reads what the layer before it read, with a `Scale` behind that layer."""
+    first, second = between.source, between.target
+    if any(e.delay + between.delay > MAX_DELAY for e in graph.edges_into(first)):
+        return None
+    into = [replace(e, target=second, delay=e.delay + between.delay) for e in graph.edges_into(first)]
+    is_needed = first == graph.output or len(graph.edges_from(first)) > 1
+    name = unused_name(first, {layer.name for layer in graph.layers}) if is_needed else first
+    edges = [e for e in graph.edges if e != between and (is_needed or e.target != first)]
+    edges = [replace(e, source=name) if e.source == second else e for e in edges]
+    layers = [layer for layer in graph.layers if is_needed or layer.name != first]
+    place = [layer.name for layer in layers].index(second) + 1
+    layers.insert(place, Layer(name=name, synapse=moved))
+    return replace(graph, layers=tuple(layers), edges=tuple([*edges, *into, Edge(source=second, target=name)]))
 
 
 def _in_loop(graph: SNNGraph, name: str) -> bool:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from spear_deploy.adaptation.unroll import unroll_synapse
 from spear_deploy.errors import GraphError
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.graph import MAX_DELAY, Edge, SNNGraph, chain
 from spear_deploy.quantize import fuse_weights as fuse
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.fuse_weights import compose_synapses, find_chained_weights, fuse_weights
@@ -183,6 +184,71 @@ def test_weights_whose_fusion_is_not_exact_stay():
     edges = (*graph.edges, Edge(source="fc", target="around", delay=1), Edge(source="around", target="fc"))
     loop = replace(graph, layers=(*graph.layers, around), edges=edges, output="cell")
     assert fuse_weights(loop) is loop
+
+
+def scaled_pools(scale, behind, reader):
+    """Return a network of neurons whose spikes pass a `Scale`, pools or flattens, and weights."""
+    rng = np.random.default_rng(3)
+    first = Layer(name="c", synapse=Conv2d(weight=grid(rng, 2, 2, 3, 3)), neuron=IF())
+    between = [Layer(name=f"p{n}", synapse=synapse) for n, synapse in enumerate(behind)]
+    layers = [first, Layer(name="s", synapse=scale), *between, Layer(name="n", synapse=reader, neuron=IF(reset="subtract"))]
+    return chain(layers, input_shape=(2, 8, 8))
+
+
+SUM, FLAT = SumPool(kernel_size=(2, 2)), Flatten()
+PADDED = Conv2d(weight=grid(np.random.default_rng(4), 3, 2, 3, 3), padding=(1, 1))
+LIST = Scale(weight=grid(np.random.default_rng(5), 72))
+
+
+@pytest.mark.parametrize(
+    ("behind", "reader", "weight"),
+    [
+        ((SUM,), PADDED, np.ones(())),
+        ((SUM,), PADDED, np.array([[[0.5]], [[-2.0]]])),
+        ((AvgPool(kernel_size=(2, 2), padding=(1, 1)),), PADDED, np.array([[[0.5]], [[2.0]]])),
+        ((SumPool(kernel_size=(1, 2)), SumPool(kernel_size=(2, 1))), PADDED, np.array([[[0.5]], [[2.0]]])),
+        ((FLAT,), LIST, np.array(0.5)),
+        ((FLAT,), LIST, grid(np.random.default_rng(6), 2, 6, 6)),
+        ((SUM, FLAT), Scale(weight=np.ones(18)), np.array([[[0.5]], [[2.0]]])),
+    ],
+)
+@pytest.mark.parametrize("delays", [(0, 0), (2, 3)])
+def test_a_scale_before_a_pool_or_a_flatten_is_one_of_the_weights_behind_it(behind, reader, weight, delays):
+    graph = scaled_pools(Scale(weight=weight), behind, reader)
+    late = {("c", "s"): delays[0], ("s", "p0"): delays[1]}
+    graph = replace(graph, edges=tuple(replace(e, delay=late.get((e.source, e.target), 0)) for e in graph.edges))
+    fused = fuse_weights(graph)
+    assert not find_chained_weights(fused) and [layer.name for layer in fused.layers if layer.name == "s"] == []
+    x = np.random.default_rng(0).random((12, 3, 2, 8, 8)) < 0.4
+    before, after = (simulate(g, x, record=("spikes",), dtype=np.float64) for g in (graph, fused))
+    assert before.spikes["n"].any() and np.array_equal(before.spikes["n"], after.spikes["n"])
+    assert quantize(graph, format="loihi")["n"].neuron is not None
+
+
+def test_a_scale_that_others_read_stays_beside_the_one_behind_the_pool():
+    graph = scaled_pools(Scale(weight=np.array([[[0.5]], [[2.0]]])), (SUM,), PADDED)
+    beside = Layer(name="beside", neuron=IF())
+    edges = (*graph.edges, Edge(source="s", target="beside"))
+    graph = replace(graph, layers=(*graph.layers, beside), edges=edges, output="n")
+    fused = fuse_weights(graph)
+    assert not find_chained_weights(fused) and fused["s"].synapse is not None
+    x = np.random.default_rng(0).random((12, 3, 2, 8, 8)) < 0.4
+    before, after = (simulate(g, x, record=("spikes",), dtype=np.float64).spikes for g in (graph, fused))
+    assert all(before[name].any() and np.array_equal(before[name], after[name]) for name in ("n", "beside"))
+
+
+def test_a_scale_stays_before_a_pool_where_its_weights_differ_in_a_window_or_a_bias_is_added_up():
+    by_position = Scale(weight=grid(np.random.default_rng(6), 2, 6, 6))
+    biased = Scale(weight=np.ones((2, 1, 1)), bias=np.ones((2, 1, 1)))
+    for scale in (by_position, biased):
+        graph = scaled_pools(scale, (SUM,), PADDED)
+        assert fuse_weights(graph) is graph and find_chained_weights(graph)
+    graph = scaled_pools(Scale(weight=np.ones(())), (SUM,), PADDED)
+    delays = {("c", "s"): MAX_DELAY, ("s", "p0"): 1}
+    late = replace(graph, edges=tuple(replace(e, delay=delays.get((e.source, e.target), 0)) for e in graph.edges))
+    assert fuse_weights(late) is late
+    read = replace(graph, output="p0")
+    assert fuse_weights(read) is read
 
 
 def test_a_plain_pool_is_repeated_into_dense_weights_as_its_unrolled_matrix_has_them():
