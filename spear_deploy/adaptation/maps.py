@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.adaptation.replacement import Replacement
-from spear_deploy.adaptation.unroll import can_unroll, list_maps, unroll_maps
+from spear_deploy.adaptation.unroll import MAX_WEIGHTS, can_unroll, list_maps, unroll_maps
 from spear_deploy.budget.geometry import WEIGHTLESS
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import POOLS, Conv1d, Conv2d, Dense, Scale
+from spear_deploy.network import POOLS, Conv1d, Conv2d, Dense, Scale, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.fold import add_missing_weights, fold_batchnorm
 
@@ -70,13 +70,20 @@ def _find_identities(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Repl
     before = {layer.name: layer.synapse for layer in graph.layers}
     scales = (layer.name for layer in written.layers if isinstance(layer.synapse, Scale))
     added = [name for name in scales if not isinstance(before.get(name), Scale)]
-    can_hold = all(len(written.input_shape_of(name)) == 1 or "Conv2d" in (profile.layers.kinds.value or ()) for name in added)
-    if added and can_hold:
+    if added and all(_can_hold_scale(written, profile, written.input_shape_of(name)) for name in added):
         readers = dict.fromkeys(name if name in before else written.edges_from(name)[0].target for name in added)
         yield Replacement(
             layers=tuple(readers), what=WEIGHTLESS, by="weights of 1", kind="exact", topic="map",
             rewrite=_write_identities,
         )  # fmt: skip
+
+
+def _can_hold_scale(graph: SNNGraph, profile: HardwareProfile, shape: Shape) -> bool:
+    """Return whether a chip without `Scale` holds one for a shape: of a list, as a pointwise convolution, or unrolled."""
+    kinds = profile.layers.kinds.value or ()
+    if len(shape) == 1 or "Conv2d" in kinds:
+        return True
+    return "Dense" in kinds and int(np.prod(shape)) ** 2 <= MAX_WEIGHTS and can_unroll(graph, len(shape) - 1)
 
 
 def _write_identities(graph: SNNGraph) -> SNNGraph:
@@ -85,10 +92,10 @@ def _write_identities(graph: SNNGraph) -> SNNGraph:
 
 
 def _find_scales(graph: SNNGraph) -> Iterator[Replacement]:
-    """Yield one weight per value of a list as a diagonal matrix."""
+    """Yield one weight per value of a list as a diagonal matrix, unless that is too large to be written out."""
     for layer in graph.layers:
         shape = graph.input_shape_of(layer.name)
-        if isinstance(layer.synapse, Scale) and len(shape) == 1:
+        if isinstance(layer.synapse, Scale) and len(shape) == 1 and shape[0] ** 2 <= MAX_WEIGHTS:
             yield Replacement(
                 layers=(layer.name,), what="Scale", by="a Dense with its weights on the diagonal", kind="exact", topic="map",
                 rewrite=partial(_write_diagonal, name=layer.name),

@@ -214,6 +214,36 @@ def test_spikes_that_a_pool_sends_to_neurons_get_weights_of_1(seed):
     assert count_differing_spikes(graph, adapted, seed) == 0
 
 
+def weightless_maps(seed: int, shape: tuple[int, ...]) -> SNNGraph:
+    """Return neurons on a map that take spikes through no weights, their own of a step before among them, and a readout."""
+    rng = np.random.default_rng(seed)
+    ones = (1,) * len(shape)
+    first = Layer(name="a", neuron=random_neuron(rng, ones, (IF,)))
+    layers = [first, Layer(name="out", synapse=Dense(weight=eighths(rng, (3, int(np.prod(shape))))), neuron=IF())]
+    edges = [Edge(source=INPUT, target="a"), Edge(source="a", target="a", delay=1), Edge(source="a", target="out")]
+    return SNNGraph(layers=layers, edges=edges, input_shape=shape, output="out", dt_s=DT_S)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:8])
+def test_spikes_without_weights_on_maps_get_dense_weights_where_the_chip_has_no_others(seed):
+    graph = weightless_maps(seed, ((2, 3, 4), (3, 5))[seed % 2])
+    adapted, made = replace_all(graph, lambda g: find_maps(g, chip(layers__kinds="[Dense, Flatten]")))
+    assert made and kinds_of(adapted) == {"Dense", "Flatten"} and adapted["a"].synapse is None
+    assert count_differing_spikes(graph, adapted, seed) == 0
+
+
+def test_spikes_without_weights_on_large_maps_are_not_written_out():
+    largest = chip(layers__kinds="[Dense, Flatten]")
+    offers = [list(find_maps(weightless_maps(0, (1, 64, side)), largest)) for side in (64, 65)]
+    assert [len(found) for found in offers] == [1, 0]
+
+
+def test_a_diagonal_of_a_long_list_is_not_written_out():
+    lists = chip(layers__kinds="[Dense, Flatten]")
+    graphs = (chain([Layer(name="a", synapse=Scale(weight=np.ones(n)), neuron=IF())], input_shape=(n,)) for n in (4096, 4097))
+    assert [len(list(find_maps(graph, lists))) for graph in graphs] == [1, 0]
+
+
 def test_time_constants_of_a_file_are_those_of_the_chip():
     """A file holds 24 bits of them, which is no other time constant; others are written with the digits that differ."""
     xylo, rng = load_profile("xylo_audio3"), np.random.default_rng(0)
