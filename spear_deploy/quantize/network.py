@@ -7,7 +7,8 @@ of each neuron layer (`weighted_inputs`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
@@ -154,12 +155,14 @@ def quantize(
         input_events=input_events,
         layer_bits=layer_bits,
     )
-    prepared = _prepare(graph, format)
-    learnt = _lower_as_learnt(graph, prepared, settings, format)
-    if learnt is not None:
-        return learnt
-    integer = family.lower(prepared, settings)
-    return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
+    written = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
+    with _name_own_layers(graph, written):
+        prepared = _prepare(written, format)
+        learnt = _lower_as_learnt(graph, prepared, settings, format)
+        if learnt is not None:
+            return learnt
+        integer = family.lower(prepared, settings)
+        return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
 
 
 def is_quantized(graph: SNNGraph, format: str, chip: str = "") -> bool:
@@ -226,12 +229,30 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
             )
 
 
-def _prepare(graph: SNNGraph, format: Format) -> SNNGraph:
-    """Return the network from which all families start, see the module."""
-    prepared = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
+def _prepare(written: SNNGraph, format: Format) -> SNNGraph:
+    """Return the network from which a family starts, see the module."""
     if format == "spinnaker":
-        return fuse_pools(prepared)
-    return xylo.convert_to_dense(prepared) if format == "xylo" else prepared
+        return fuse_pools(written)
+    return xylo.convert_to_dense(written) if format == "xylo" else written
+
+
+@contextmanager
+def _name_own_layers(graph: SNNGraph, written: SNNGraph) -> Iterator[None]:
+    """Let a refusal of a layer that integers add, as weights of 1, name the layer of the network that it leads to."""
+    try:
+        yield
+    except (UnsupportedError, QuantizationError) as error:
+        parts, own = error.refusal, {layer.name for layer in graph.layers}
+        added = {layer.name for layer in written.layers} - own
+        if parts is None or parts.layer not in added:
+            raise
+        name = parts.layer
+        for _ in added:
+            name = next((edge.target for edge in written.edges_from(name)), name) if name in added else name
+        if name in added:
+            raise
+        place = parts.place.replace(f"'{parts.layer}'", f"'{name}'")
+        raise type(error)(replace(parts, layer=name, place=place)) from None
 
 
 def _lower_as_learnt(graph: SNNGraph, prepared: SNNGraph, settings: LoweringSettings, format: Format) -> SNNGraph | None:

@@ -138,13 +138,13 @@ def test_a_refusal_names_a_layer_of_the_network_even_where_its_sentence_names_no
     assert ask_integers(graph, load_profile("generic45nm")) is None
 
 
-def test_a_refusal_of_a_layer_that_integers_add_or_of_no_layer_stands_at_the_output(monkeypatch):
+def test_a_refusal_of_a_layer_that_integers_add_stands_where_it_leads_to_and_of_no_layer_at_the_output(monkeypatch):
     layers = [
         Layer(name="p", synapse=SumPool(kernel_size=(2, 2)), neuron=LIF(tau_s=0.02, reset="subtract")),
         Layer(name="f", synapse=Flatten()),
     ]
     refusal = ask_integers(chain(layers, input_shape=(1, 4, 4)), load_profile("xylo_audio2"))
-    assert (refusal.layer, refusal.what) == ("f", "layer 'p_pool': SumPool")
+    assert (refusal.layer, refusal.what) == ("p", "SumPool")
 
     def fail(*_, **__):
         raise GraphError("sparse weights of 9x9: written out they take 1 GB, 0 GB of memory are free; keep them sparse")

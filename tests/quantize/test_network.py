@@ -10,9 +10,9 @@ from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import read_snn, write_snn
-from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Layer
+from spear_deploy.network import IF, LI, LIF, AvgPool, CubaLIF, Dense, Layer
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.graph import chain
+from spear_deploy.network.graph import INPUT, Edge, chain
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.bits import state_bits
 from spear_deploy.pipeline.preflight import check_inputs
@@ -199,3 +199,17 @@ def test_events_have_no_sign_and_one_of_a_channel_is_never_too_many():
         quantize_input(speck, np.array([[[-2, 1]]]))
     reckon, none, one = quantize(network("reckon"), format="reckon"), np.zeros((0, 1, 2), int), np.ones((1, 1, 2), int)
     assert quantize_input(reckon, none) is none and quantize_input(reckon, one) is one
+
+
+def test_a_refusal_of_weights_that_integers_add_names_the_layer_that_they_lead_to():
+    layers = [
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2)), neuron=CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)),
+        Layer(name="fc", synapse=Dense(weight=np.ones((2, 4))), neuron=CubaLIF(tau_mem_s=0.02, tau_syn_s=0.01)),
+    ]
+    with pytest.raises(UnsupportedError, match="^layer 'pool': AvgPool, Xylo has dense weights between neurons only; "):
+        quantize(chain(layers, input_shape=(1, 4, 4)), format="xylo")
+    layers = [Layer(name="out", synapse=Dense(weight=np.ones((2, 2))), neuron=LI(tau_s=0.02)), Layer(name="next", neuron=IF())]
+    graph = chain(layers, input_shape=(2,))
+    graph = replace(graph, edges=(*graph.edges, Edge(source=INPUT, target="next")))
+    with pytest.raises(UnsupportedError, match="^layers 'out' -> 'next': a readout's value feeds a layer; "):
+        quantize(graph, format="catalyst")
