@@ -92,6 +92,8 @@ def test_chips_whose_facts_were_changed_agree_too(seed, tmp_path):
         changed["weights.default_bits"] = facts[key][0]  # is one of them
     profiles = []
     for profile in PROFILES:
+        if key == "weights.delay_max_steps" and profile.meta.family == "xylo":
+            continue  # its file has no place for a delay, whatever the fact says
         try:
             profiles.append(override_facts(profile, changed))
         except ProfileError:  # the fact contradicts another of this chip
