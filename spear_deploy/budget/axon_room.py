@@ -5,9 +5,6 @@ type and delay, as many axons as the neuron there that reads most weights of the
 pool). A neuron sends to one axon: it stands on its core once for each axon that it drives, and once more where it is the
 network's output. A placement counts one axon for each source. Here they are counted as the integers have them: the type of a
 weight is its number among the values of its neuron in ascending order, the layers of weights one after another.
-
-Fewer neurons on a core read fewer types of a source, and need fewer axons; where fewer lie on a core their copies have room. So
-layers are halved until all cores have room, or no cut is left.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.budget.core_rows import check_cores
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Array, Dense, Flatten, Layer, Scale, Shape, Weights, write_out
@@ -27,10 +23,7 @@ from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
-from spear_deploy.placement.core_needs import Cuts
-from spear_deploy.placement.place import CoreSlice, Placement, place_populations, share_counted_cores
-from spear_deploy.placement.populations import Population
-from spear_deploy.placement.splitting import cut_evenly
+from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.placement.weight_bits import max_distinct_weights
 from spear_deploy.quantize.fold import replace_mean_by_sum
 from spear_deploy.quantize.palette import find_axon_types
@@ -41,10 +34,6 @@ Types: TypeAlias = dict[str, Array]
 """By layer of weights the type of each, -1 for those of 0; a way without weights has the name ""."""
 MAX_PAIRS = 1 << 22
 """Pairs of neurons between two layers up to which their axons are counted."""
-MAX_ROUNDS = 24
-"""Times that layers are halved in search of room."""
-MAX_SEARCHED_PAIRS = 1 << 19
-"""Pairs of neurons up to which layers are halved, each time with a count of all axons."""
 NOT_COUNTED = "its sources take an axon for each type of their weights; how many on each core is not counted"
 
 
@@ -90,82 +79,11 @@ def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile
         return dict.fromkeys((name for _, name in weights), NOT_COUNTED)
     crowded: dict[str, str] = {}
     for room in sorted(rooms, key=lambda room: (-room.axons, -room.neurons)):
-        if reason := _find_shortage(room, profile):
+        if reason := find_shortage(room, profile):
             for path, name in weights:
                 if path.target in room.layers or path.source in room.layers:
                     crowded.setdefault(name, reason)
     return crowded
-
-
-def fit_axons(
-    graph: SNNGraph,
-    placement: Placement,
-    weight_bits: Mapping[str, int],
-    profile: HardwareProfile,
-    *,
-    max_cores: int | None = None,
-) -> Placement | None:
-    """Return a placement whose cores have room for all axons, layers cut finer where they need it; None where none is found.
-
-    The amounts of its cores are those with the axons of all types.
-
-    Args:
-        graph: the network in integers.
-        placement: of the network.
-        weight_bits: of a stored weight, by layer.
-        profile: the chip.
-        max_cores: that the placement may take.
-    """
-    try:
-        paths = find_spike_paths(graph)
-    except UnsupportedError:
-        return None
-    types = None if placement.more_cores else _find_types_of_few(graph, paths, profile)
-    if types is None:
-        return None
-    pairs = sum(_count_pairs(graph, path) for path in paths)
-
-    def count(candidate: Placement) -> tuple[Placement, set[str]]:
-        """Return a placement with the amounts of its cores, and the layers on cores without room."""
-        rooms = _measure_core_rooms(graph, paths, candidate, types)
-        counted = _count_on_cores(candidate, rooms, profile)
-        return counted, _find_crowded_layers(rooms, counted, profile)
-
-    def pack(cuts: Mapping[str, Cuts]) -> tuple[Placement | None, set[str]]:
-        """Return the pieces of layers on as few cores as first fit needs, None where one has no room on a core of its own."""
-        alone, crowded = count(_place_cuts(placement, weight_bits, _forbid_sharing(profile), cuts))
-        if crowded:
-            return None, crowded
-        packed, without_room = count(share_counted_cores(alone, weight_bits, profile))
-        return alone if without_room else packed, set()
-
-    def is_enough(cores: int) -> bool:
-        return max_cores is None or cores <= max_cores
-
-    cuts, candidate = {p.name: _read_cuts(p, placement) for p in placement.populations}, placement
-    for _ in range(MAX_ROUNDS):
-        shared, crowded = count(candidate)
-        if pairs > MAX_SEARCHED_PAIRS or (candidate is placement and not crowded):
-            return shared if not crowded and is_enough(shared.cores_used) else None
-        found = [] if crowded else [shared]
-        packed, crowded = pack(cuts)
-        found += [] if packed is None else [packed]
-        if found:
-            best = min(found, key=lambda one: one.cores_used)
-            return best if is_enough(best.cores_used) else None
-        finer = {p.name: _halve(cuts[p.name], p.shape) if p.name in crowded else cuts[p.name] for p in placement.populations}
-        if finer == cuts or not is_enough(shared.cores_used):
-            return None
-        cuts, candidate = finer, _place_cuts(placement, weight_bits, profile, finer)
-    return None
-
-
-def count_axons(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> Placement | None:
-    """Return a placement with the amounts of its cores; None where one has no room, or where axons are not counted."""
-    rooms = measure_core_rooms(graph, find_spike_paths(graph), placement, profile)
-    return (
-        None if rooms is None or _find_crowded_layers(rooms, placement, profile) else _count_on_cores(placement, rooms, profile)
-    )
 
 
 def count_values(graph: SNNGraph, layer: str) -> int:
@@ -196,21 +114,18 @@ def measure_core_rooms(
         placement: of the network.
         profile: the chip.
     """
-    types = None if placement.more_cores else _find_types_of_few(graph, paths, profile)
-    return None if types is None else _measure_core_rooms(graph, paths, placement, types)
+    types = None if placement.more_cores else find_weight_types(graph, paths, profile)
+    return None if types is None else measure_rooms_by_type(graph, paths, placement, types)
 
 
-# ------------------------------------------------------------------------------------------------------------ inside
-
-
-def _find_types_of_few(graph: SNNGraph, paths: Sequence[SpikePath], profile: HardwareProfile) -> dict[str, Types] | None:
+def find_weight_types(graph: SNNGraph, paths: Sequence[SpikePath], profile: HardwareProfile) -> dict[str, Types] | None:
     """Return the types of the weights into each neuron layer; None where there are too many, or pairs of neurons are."""
-    if any(_count_pairs(graph, path) > MAX_PAIRS for path in paths):
+    if any(count_pairs(graph, path) > MAX_PAIRS for path in paths):
         return None
     return _find_types(graph, paths, int(profile.connectivity.weight_palette.max_value or 0))
 
 
-def _measure_core_rooms(
+def measure_rooms_by_type(
     graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, types: Mapping[str, Types]
 ) -> list[CoreRoom]:
     """Return what each core takes; `types` are those of the weights into each neuron layer."""
@@ -249,7 +164,7 @@ def _measure_core_rooms(
     ]
 
 
-def _count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: HardwareProfile) -> Placement:
+def count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: HardwareProfile) -> Placement:
     """Return a placement with the amounts of its cores."""
     counted = {
         room.core: {
@@ -263,49 +178,7 @@ def _count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: Ha
     return replace(placement, counted=counted)
 
 
-def _count_cells(room: CoreRoom, profile: HardwareProfile) -> int:
-    return room.axons * room.neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
-
-
-def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profile: HardwareProfile) -> set[str]:
-    """Return the neuron layers on cores without room for axons or neurons, or all where another limit is over.
-
-    Args:
-        rooms: of the cores.
-        placement: with what is counted on them.
-        profile: the chip.
-    """
-    crowded = {name for room in rooms if _find_shortage(room, profile) for name in room.layers}
-    if not crowded and any(row.status == "over" for row in check_cores(placement, profile)):
-        return set(placement.layers)
-    return crowded
-
-
-def _place_cuts(
-    placement: Placement, weight_bits: Mapping[str, int], profile: HardwareProfile, cuts: Mapping[str, Cuts]
-) -> Placement:
-    return place_populations(placement.populations, weight_bits, profile, chips=placement.chips, own_cuts=cuts)
-
-
-def _read_cuts(population: Population, placement: Placement) -> Cuts:
-    boxes = [part.box for part in placement.slices_of(population.name)]
-    return tuple(tuple(sorted({box[k] for box in boxes})) for k in range(len(population.shape)))
-
-
-def _halve(cuts: Cuts, shape: Shape) -> Cuts:
-    """Return cuts whose pieces are half as long, along the axis on which they are longest."""
-    extent = [max(stop - start for start, stop in along) for along in cuts]
-    longest = extent.index(max(extent))
-    extent[longest] = -(-extent[longest] // 2)
-    return cut_evenly(shape, extent)
-
-
-def _forbid_sharing(profile: HardwareProfile) -> HardwareProfile:
-    share = profile.packing.share_cores.model_copy(update={"value": False})
-    return profile.model_copy(update={"packing": profile.packing.model_copy(update={"share_cores": share})})
-
-
-def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
+def find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
     """Return what a core has too little of, as a reason; "" where it has room."""
     cells = _count_cells(room, profile)
     limits = {name: leaf.max_value for name, leaf in profile.core_limits(room.group).items()}
@@ -319,8 +192,16 @@ def _find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:
     return f"with an axon for each type of a source's weights and a neuron in front of each axon {where}" if over else ""
 
 
-def _count_pairs(graph: SNNGraph, path: SpikePath) -> int:
+def count_pairs(graph: SNNGraph, path: SpikePath) -> int:
+    """Return the pairs of a neuron in front of a way and one behind it."""
     return prod(graph.shape_of(path.source)) * prod(graph.shape_of(path.target))
+
+
+# ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _count_cells(room: CoreRoom, profile: HardwareProfile) -> int:
+    return room.axons * room.neurons * int(profile.synapse_memory.cells_per_weight.max_value or 1)
 
 
 def _number_cores(placement: Placement, numbers: Mapping[tuple[int, int], int]) -> dict[str, Array]:

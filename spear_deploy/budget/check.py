@@ -14,7 +14,8 @@ from sys import float_info
 
 import numpy as np
 
-from spear_deploy.budget.axon_room import count_axons, counts_axons, find_crowded
+from spear_deploy.budget.axon_cuts import count_axons
+from spear_deploy.budget.axon_room import counts_axons, find_crowded
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds

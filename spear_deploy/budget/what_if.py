@@ -13,7 +13,8 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from spear_deploy.budget.axon_room import counts_axons, fit_axons
+from spear_deploy.budget.axon_cuts import fit_axons
+from spear_deploy.budget.axon_room import counts_axons
 from spear_deploy.budget.connection_rows import check_connections
 from spear_deploy.budget.core_rows import CHIP, RESOURCES, BudgetRow, check_cores, classify_use
 from spear_deploy.hardware.schema import HardwareProfile

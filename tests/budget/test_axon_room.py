@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spear_deploy.budget import axon_room
-from spear_deploy.budget.axon_room import counts_axons, find_crowded, fit_axons, measure_core_rooms
+from spear_deploy.budget import axon_cuts, axon_room
+from spear_deploy.budget.axon_cuts import fit_axons
+from spear_deploy.budget.axon_room import counts_axons, find_crowded, measure_core_rooms
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.what_if import PLACED
@@ -421,7 +422,7 @@ def test_a_neuron_has_four_values_of_all_layers_of_weights_into_it() -> None:
 def test_a_network_of_very_many_pairs_of_neurons_is_not_cut_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain([truenorth("a", np.ones((200, 3), int)), truenorth("b", two_values(4, 200, 100))], input_shape=(3,))
     assert check(graph, TRUENORTH).verdict == "fits"
-    monkeypatch.setattr(axon_room, "MAX_SEARCHED_PAIRS", 1)
+    monkeypatch.setattr(axon_cuts, "MAX_SEARCHED_PAIRS", 1)
     assert check(graph, TRUENORTH).verdict == "unchecked"
 
 
