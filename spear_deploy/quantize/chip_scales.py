@@ -223,8 +223,7 @@ def list_scales(
     pairs += [(value / 2**shift, stored) for value, stored in shared]
     largest = min([stored / value for value, stored in pairs if value], default=1.0)
     factors = np.arange(max_weight, max(max_weight // 2, 1) - 1, -1) / max_weight
-    values = [np.setdiff1d(np.unique(s.weight), 0) for s in synapses.values()]  # 0 is exact at every scale
-    grids = [Grid(values=part, step=2.0**shift) for part in values if part.size]
+    grids = [Grid(values=np.unique(s.weight), step=2.0**shift) for s in synapses.values()]
     if not layer.readout:
         grids.append(Grid(values=np.unique(layer.threshold), step=1.0))
     ranked = list(rank_scales(grids, largest, factors, count=min(tried, len(factors)) if on_data else 1))

@@ -1,7 +1,8 @@
 """Scales of a layer ranked by the rounding error that they leave.
 
-The error of a scale is the mean of (scaled − rint(scaled))² over the different values, in floating-point units, summed over
-weights, thresholds and biases. Most scales are ruled out without it:
+The error of a scale is the mean of (scaled − rint(scaled))² over the different values that are not 0, in floating-point units,
+summed over weights, thresholds and biases. 0 is exact at every scale: it has no say, whether it is stored or not. Most scales are
+ruled out without the error:
 
     the points half between two integers, of all scales, cut the sorted values into segments (count n, mean m, squares S about m)
     error of a scale c   (Σ c² S + n (c m − rint(c m))²) / Σ n          up to rounding, without another look at the values
@@ -12,7 +13,7 @@ Only scales that could still be among the first are summed over all values, in b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -52,6 +53,7 @@ def rank_scales(grids: Sequence[Grid], max_scale: float, factors: Array, *, coun
         factors: on `max_scale`, to try, the largest first.
         count: how many scales are wanted; all unless given.
     """
+    grids = [grid for grid in map(_drop_zero, grids) if len(grid.values)]
     scales = max_scale * factors
     if count is None or count >= len(scales):
         candidates = np.arange(len(scales))
@@ -60,6 +62,15 @@ def rank_scales(grids: Sequence[Grid], max_scale: float, factors: Array, *, coun
     errors = [sum(_rounding_error(grid, scales[k]) for grid in grids) for k in candidates]
     ranked: Array = scales[candidates[np.argsort(errors, kind="stable")]]
     return ranked[:count]
+
+
+def _drop_zero(grid: Grid) -> Grid:
+    """Return the grid without the value 0; where that is the first, as it is of magnitudes, nothing is copied."""
+    values = grid.values
+    at = int(np.searchsorted(values, 0))
+    if at == len(values) or values[at] != 0:
+        return grid
+    return replace(grid, values=np.delete(values, at) if at else values[1:])
 
 
 def _candidates(grids: Sequence[Grid], scales: Array, count: int) -> Array:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spear_deploy.quantize import scale_ranking
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.quantize import quantize, scale_ranking
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.scaled_weights import BLOCK, keep_distinct
 
@@ -20,7 +22,7 @@ def slow_error(values: np.ndarray, scale: float, step: float) -> float:
 
 def slow_ranking(pairs: list[tuple[np.ndarray, float]], max_scale: float) -> np.ndarray:
     """Return all scales in the order of the error."""
-    unique = [(np.unique(values), step) for values, step in pairs]
+    unique = [(np.setdiff1d(values, 0), step) for values, step in pairs]  # 0 is exact at every scale
     errors = [sum(slow_error(values, max_scale * factor, step) for values, step in unique) for factor in FACTORS]
     return max_scale * FACTORS[np.argsort(errors, kind="stable")]
 
@@ -125,3 +127,36 @@ def test_the_candidates_of_equal_scales_are_all_of_them():
     scales = np.ones(6)
     assert scale_ranking._candidates([grid], scales, 2).tolist() == list(range(6))
     assert rank_scales([grid], 1.0, scales, count=6).tolist() == scales.tolist()
+
+
+def test_zeros_have_no_say_between_scales():
+    """A ring of zeros around a kernel, or pruned weights stored as zeros, changes no scale; one more of few weighs much."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        weights, thresholds = rng.standard_normal(3), rng.uniform(0.5, 2, 3)
+        for values in (weights, np.abs(weights), -np.abs(weights)):
+            grids = [
+                [Grid(values=np.unique(part), step=2.0), Grid(values=np.unique(thresholds), step=1.0)]
+                for part in (values, np.append(values, 0.0), np.append(values, -0.0))
+            ]
+            for count in (1, 5, None):
+                first, *others = (rank_scales(pair, 14 / np.abs(weights).max(), FACTORS, count=count) for pair in grids)
+                assert all(other.tobytes() == first.tobytes() for other in others)
+
+
+def test_of_zeros_alone_the_largest_scales_come_first():
+    grids = [Grid(values=np.zeros(1), step=1.0), Grid(values=np.zeros(0), step=1.0)]
+    assert rank_scales(grids, 8.0, FACTORS, count=2).tolist() == (8.0 * FACTORS[:2]).tolist()
+
+
+@pytest.mark.parametrize("reset", ["value", "subtract"])
+def test_an_input_without_weights_changes_no_integer(reset):
+    """Speck's integers of few weights, a bias and a threshold."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        weight, neuron = rng.normal(size=(1, 2)), IF(v_threshold=rng.uniform(0.5, 2), reset=reset)
+        weights = (weight, np.append(weight, np.zeros((1, 1)), axis=1))
+        graphs = [chain([Layer(name="a", synapse=Dense(weight=w), neuron=neuron)], input_shape=w.shape[1:]) for w in weights]
+        plain, wide = (quantize(graph, format="speck", weight_bits=4) for graph in graphs)
+        assert plain.metadata["quantization"]["scale"] == wide.metadata["quantization"]["scale"]
+        assert np.array_equal(wide["a"].synapse.weight[:, :2], plain["a"].synapse.weight)
