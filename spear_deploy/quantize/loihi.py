@@ -15,11 +15,14 @@ leave 3 % fewer spikes that differ.
 An analogue input is sent as graded spikes of 8 bits, and the sums of the weights behind it are shifted down, by 8 bits where
 there are no data. A shift by less leaves more of each sum, in a state of 24 bits that must not overflow: on data the shift with
 the smallest error is taken. (Adding half a unit to what is shifted down helps less, and drives neurons that get no input.)
+
+A readout does not spike, so that nothing but its leak bounds what biases add to v. Without data its scale is at most that at
+which the biases alone take half of the state; where that would leave too little of the weights, a finding says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +52,12 @@ TRIED_SCALES = 3
 """Scales tried on data: those with the smallest rounding error."""
 CLIPPING_FACTORS = (1.1, 1.25, 1.5, 2.0)
 """Factors on the largest scale tried on data as well: a few large weights are clipped there, and all others are rounded less."""
+MIN_LEVELS = 4
+"""Steps that the largest weight keeps where biases of a readout lower its scale without data, or half of those it has."""
+BIAS_SHARE = 0.5
+"""Of the state of a readout, what biases may take without data; the rest is for spikes."""
+BIAS_SATURATES = "bias_saturates"
+"""What a finding names: a potential of a readout that biases alone lead beyond its state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +95,8 @@ def lower(
     """
     chosen: dict[str, LoihiCandidate] = {}
     offsets: dict[str, Any] = {}
-    for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
+    layers = collect_neuron_inputs(graph, settings.kind, settings.input_scale)
+    for layer in layers:
         chosen[layer.name] = _choose_candidate(layer, settings, (max_scales or {}).get(layer.name, np.inf), float_run)
         offsets[layer.name] = layer.offset
     facts: dict[str, Any] = {"format": "loihi", "weight_bits": settings.weight_bits, "unit": LOIHI_UNIT}
@@ -96,7 +106,9 @@ def lower(
         facts["layer_bits"] = dict(settings.layer_bits)
     if settings.kind == "current":
         facts["input_scale"] = settings.input_scale
-    if findings := _report_bounds(graph, facts["scale"]):
+    findings = _report_bounds(graph, facts["scale"])
+    findings += _report_saturation(layers, facts["scale"]) if float_run is None else []
+    if findings:
         facts["findings"] = findings
     return assemble_network(graph, {name: candidate.integers for name, candidate in chosen.items()}, facts)
 
@@ -129,8 +141,7 @@ def _candidates(
     layer: NeuronInput, settings: LoweringSettings, shift: int, max_scale: float, float_run: FloatRun | None
 ) -> Iterator[LoihiCandidate]:
     """Yield the integers at the scales with the smallest rounding error, that one first."""
-    allowed, scales = _scales_to_try(layer, settings, shift, max_scale, on_data=float_run is not None)
-    headroom = min(settings.headroom.get(layer.name, 1.0), max_scale / allowed)
+    headroom, scales = _scales_to_try(layer, settings, shift, max_scale, on_data=float_run is not None)
     for scale in scales:
         integers = IntegerLayer(synapses=_integer_synapses(layer, scale, shift, settings), neuron=_integer_neuron(layer, scale))
         error = NOT_MEASURED
@@ -181,7 +192,7 @@ def _float_bias(layer: NeuronInput) -> Array:
 def _scales_to_try(
     layer: NeuronInput, settings: LoweringSettings, shift: int, max_scale: float, *, on_data: bool
 ) -> tuple[float, Array]:
-    """Return the largest scale that the format allows, and those to try.
+    """Return what is taken of the largest scale that the format allows, at most 1, and the scales to try.
 
     These use at least half of the weight format and have the smallest rounding error, that one first; on data some that clip the
     largest weights follow.
@@ -191,14 +202,19 @@ def _scales_to_try(
         by_bits.setdefault(settings.bits_of(name), []).append(synapse)
     known = (_threshold_limit(layer), _bias_limit(layer), _start_limit(layer), _current_limit(layer))
     other_limits = min((limit for limit in known if limit), default=np.inf)
-    limits = []
+    limits, least = [], 0.0
     for bits, synapses in by_bits.items():
         (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
         limits += [step * most / largest] if largest else []
+        least = max(least, step * min(MIN_LEVELS, (most + 1) // 2) / largest) if largest else least
     allowed = min(min(limits, default=1.0), other_limits)
+    fits = None if on_data else _potential_limit(layer)
+    if fits is not None and fits >= least:
+        max_scale = min(max_scale, max(BIAS_SHARE * fits, least))
+    headroom = min(settings.headroom.get(layer.name, 1.0), max_scale / allowed)
     first = min(allowed * settings.headroom.get(layer.name, 1.0), max_scale)
     if not limits:
-        return allowed, np.array([first])
+        return headroom, np.array([first])
     thresholds = np.zeros(1) if layer.readout else layer.threshold
     _, max_weight = weight_format(max(by_bits))
     factors = np.arange(max_weight, max_weight // 2, -1) / max_weight
@@ -208,7 +224,7 @@ def _scales_to_try(
     grids.append(Grid(values=np.unique(thresholds), step=1))
     ranked = rank_scales(grids, first, factors, count=TRIED_SCALES if on_data else 1)
     clipping = [first * factor for factor in CLIPPING_FACTORS if on_data and first * factor <= min(other_limits, max_scale)]
-    return allowed, np.append(ranked, clipping)
+    return headroom, np.append(ranked, clipping)
 
 
 def _threshold_limit(layer: NeuronInput) -> float | None:
@@ -235,11 +251,40 @@ def _current_limit(layer: NeuronInput) -> float | None:
     biases = {n: np.abs(s.bias).max() * layer.bias_factors[n] for n, s in _float_synapses(layer, 0).items() if s.bias is not None}
     summed = {name: layer.count_summed(name) for name in biases}  # how often pools add a bias up
     largest = sum(summed[name] * float(bias) for name, bias in biases.items())
-    decay = round_to_int(4096 * layer.factors["syn"]) / 4096
-    leak = float(np.where(decay > 0, decay, layer.factors["syn"]).min())
-    steady = leak * (STATE_LIMIT - 1) / LOIHI_UNIT  # a bias of this leads to the limit
+    steady = float(_stored_leak(layer, "syn").min()) * (STATE_LIMIT - 1) / LOIHI_UNIT  # a bias of this leads to the limit
     # A rounded bias is at most 1 more than before, and at most twice as large.
     return max(steady - sum(summed.values()), steady / 2) / largest if largest else None
+
+
+def _potential_limit(layer: NeuronInput) -> float | None:
+    """Return the largest scale at which the potential of a readout that biases alone lead to fits the state.
+
+    None where every scale does, and of neurons that spike.
+    """
+    if not layer.readout:
+        return None
+    leaks = {name: _stored_leak(layer, name) for name in ("mem", "syn") if name in layer.factors}
+    per_step = _float_bias(layer)
+    net, total, rounded = per_step, np.abs(per_step), np.ones(())
+    if _has_current(layer):
+        at_once = replace(layer, delays=dict.fromkeys(layer.delays, 0))  # a delay changes when a bias arrives, not how much
+        for name, synapse in _float_synapses(layer, 0).items():
+            if synapse.bias is not None:
+                bias = at_once.broadcast_bias(name, synapse.bias) / leaks["syn"]
+                net, total = net + bias, total + np.abs(bias)
+                rounded = rounded + layer.count_summed(name) / leaks["syn"]
+    # A rounded bias is at most 1 more than before, and at most twice as large.
+    steady, most = np.abs(net) / leaks["mem"], (STATE_LIMIT - 1) / LOIHI_UNIT
+    with np.errstate(divide="ignore", invalid="ignore"):
+        limits = np.fmax((most - rounded / leaks["mem"]) / steady, most * leaks["mem"] / (2 * total))
+    largest = float(np.where(total > 0, limits, np.inf).min())
+    return largest if np.isfinite(largest) else None
+
+
+def _stored_leak(layer: NeuronInput, state: str) -> Array:
+    """Return what a state loses in a step, as stored; one that is stored as 0 is that of the network."""
+    decay = round_to_int(4096 * layer.factors[state]) / 4096
+    return np.where(decay > 0, decay, layer.factors[state])
 
 
 def _start_limit(layer: NeuronInput) -> float | None:
@@ -284,6 +329,16 @@ def _report_bounds(graph: SNNGraph, scales: Mapping[str, float]) -> list[dict[st
         {"layer": name, "what": V_MIN, "given": float(bound.min()), "stored": -(2.0**23) / (LOIHI_UNIT * scales[name])}
         for name, bound in bounds.items()
         if bound is not None
+    ]
+
+
+def _report_saturation(layers: Sequence[NeuronInput], scales: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return a finding per readout whose biases alone lead v beyond its state: how far, in multiples of the state."""
+    limits = {layer.name: _potential_limit(layer) for layer in layers}
+    return [
+        {"layer": name, "what": BIAS_SATURATES, "given": scales[name] / limit, "stored": 1.0}
+        for name, limit in limits.items()
+        if limit is not None and scales[name] > limit
     ]
 
 

@@ -24,6 +24,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import fold_batchnorm, layer_error, loihi, quantize, quantize_input
+from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.quantize.fold import add_missing_weights
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, collect_neuron_inputs
 from spear_deploy.simulator import simulate
@@ -348,6 +349,70 @@ def test_a_current_of_thousands_of_steps_that_biases_lead_to_stays_within_the_st
     assert 0 <= 64 * rounded * size**2 * 4096 / integer["pool"].neuron.decay_u <= 2**23 - 1
     run = simulate(integer, np.zeros((9000, 1, 1, size, size), np.uint8), record=("u",))
     assert run.overflows.get("pool", {}).get("u_wrapped", 0) == 0
+
+
+READOUTS = {
+    "LI": LI(tau_s=0.02, r=1.0),
+    "slow LI": LI(tau_s=0.5),
+    "CubaLI": CubaLI(tau_mem_s=0.02, tau_syn_s=0.005),
+    "slow CubaLI": CubaLI(tau_mem_s=0.05, tau_syn_s=0.05),
+}
+
+
+@pytest.mark.parametrize("name", READOUTS)
+@pytest.mark.parametrize("pool", [None, AvgPool, SumPool])
+def test_a_readout_that_biases_lead_to_stays_within_the_state_without_data(name, pool):
+    """Biases take half of it, so that spikes have room, and the largest value stays that of the network."""
+    rng = np.random.default_rng(3)
+    bias = np.array([1.0, 0.8, -1.0, -0.9]) * (5 if name.startswith("slow") else 50)
+    conv = Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(4, 2, 1, 1)), bias=bias))
+    pools = [] if pool is None else [Layer(name="pool", synapse=pool(kernel_size=(2, 2), padding=(1, 1)))]
+    graph = chain([conv, *pools, Layer(name="out", neuron=READOUTS[name])], input_shape=(2, 2, 2), dt_s=1e-3)
+    steps = 200 if "slow" not in name else 4000
+    integer, x = quantize(graph), rng.random((steps, 1, 2, 2, 2)) < 0.3
+    assert integer.metadata["quantization"]["headroom"]["out"] < 0.8 and "findings" not in integer.metadata["quantization"]
+    run, wanted = simulate(integer, x), simulate(graph, x)
+    assert run.overflows.get("out", {}).get("v_saturated", 0) == 0
+    assert np.array_equal(run.output[-1].argmax(axis=1), wanted.output[-1].argmax(axis=1))
+    alone = np.abs(simulate(integer, np.zeros_like(x)).output).max()
+    assert 0.2 * 2**23 < alone < 0.51 * 2**23
+
+
+def test_the_largest_scale_of_a_readouts_biases_leads_to_the_last_potential_with_each_of_them_rounded():
+    """Signs count: 40 less 10 in a current of 4 steps, a tenth of 1/4 of it, and 8 from a leak at 80; v keeps 9/10 of itself."""
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.eye(3) / 9, bias=np.array([40.0, 0.0, 0.0]))),
+        Layer(name="b", synapse=Dense(weight=np.eye(3) / 9, bias=np.array([-10.0, 1.0, 0.0]))),
+        Layer(name="c", neuron=CubaLI(tau_mem_s=0.01, tau_syn_s=0.004, v_leak=np.array([80.0, -40.0, -40.0]))),
+    ]
+    edges = [Edge(source=a, target=b) for a, b in [("input", "a"), ("input", "b")]]
+    edges += [Edge(source="a", target="c"), Edge(source="b", target="c", delay=2)]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(3,), output="c", dt_s=1e-3)
+    (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
+    leak = round(409.6) / 4096
+    scale = loihi._potential_limit(inputs)
+    assert 64 * (scale * ((40 - 10) * 0.1 * 0.25 * 4 + 8) + 1 + 2 * 4) / leak == pytest.approx(2**23 - 1, rel=1e-12)
+
+
+def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
+    for neuron, bias in ((CubaLIF(tau_mem_s=0.01, tau_syn_s=0.004), np.full(3, 5.0)), (LI(tau_s=0.01, v_leak=2.0), None)):
+        (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), neuron, bias)], input_shape=(3,)), "spikes", 1.0)
+        assert loihi._potential_limit(inputs) is None
+
+
+@pytest.mark.parametrize(("bias", "bits", "held"), [(1000.0, 8, False), (150.0, 8, True), (150.0, 2, False)])
+def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_finding(bias, bits, held):
+    """With time constants of 100 steps and the largest weight at 4 of its steps, v holds a bias of 163 weights."""
+    graph = chain([dense(np.eye(3), LI(tau_s=0.1), np.array([bias, 0, 0]))], input_shape=(3,), dt_s=1e-3)
+    x = np.zeros((1500, 1, 3), np.uint8)
+    integer = quantize(graph, weight_bits=bits)
+    saturates = simulate(integer, x).overflows.get("fc", {}).get("v_saturated", 0) > 0
+    findings = [finding for finding in find_changed_parameters(integer) if finding.code == "bias_saturates"]
+    assert saturates is not held and len(findings) == (0 if held else 1)
+    for finding in findings:
+        assert finding.layer == "fc" and "biases alone lead its potential to" in finding.text and finding.value == 1.0
+    on_data = quantize(graph, calibration=x)
+    assert not simulate(on_data, x).overflows and "bias_saturates" not in [f.code for f in find_changed_parameters(on_data)]
 
 
 def test_the_largest_scale_of_a_start_makes_it_the_last_state():

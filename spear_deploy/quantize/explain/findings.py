@@ -16,6 +16,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.rounding import LayerRounding
 from spear_deploy.quantize.integer_layers import MAX_SPIKES, RESET_DELAY
 from spear_deploy.quantize.integrate_and_fire import FLOOR
+from spear_deploy.quantize.loihi import BIAS_SATURATES
 from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
 from spear_deploy.quantize.xylo import EARLY_STEPS
@@ -44,6 +45,11 @@ _CHIP_FACTS = {
         "axons",
         "its {given:.0f} sources take {stored:.0f} axons, one for each of the four weights that a source's synapses have, and a "
         "neuron in front of each; train with fewer values, or with one sign and size for each source",
+    ),
+    BIAS_SATURATES: (
+        "bias_saturates",
+        "in the course of its time constant its biases alone lead its potential to {given:.3g} times what its state of 24 bits "
+        "holds; quantise with data, lower the biases, or let it leak faster",
     ),
     FLOOR: (
         "floor",
