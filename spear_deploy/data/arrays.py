@@ -12,9 +12,10 @@ from spear_deploy.data.dataset import (
     VALIDATION_SHARE,
     Dataset,
     Split,
+    check_groups,
     check_labels,
+    draw_split,
     split_at_random,
-    split_stratified,
 )
 from spear_deploy.data.encoders import Encoding, encode
 from spear_deploy.errors import DataError
@@ -43,26 +44,29 @@ def from_arrays(
         raise DataError(f"data '{name}': the samples have time steps of their own, encoding '{encoding}'; leave the option out")
     encoding = encoding or "direct"
     kind: InputKind = "spikes" if static and encoding != "direct" else _infer_kind(arrays, timed, static, name)
+    groups = _read_groups(arrays, timed, name)
     if "x" in timed:
         y = check_labels(_require_key(arrays, "y", name), f"data '{name}'")
         if len(timed["x"]) != len(y):
             raise DataError(f"data '{name}': {len(timed['x'])} samples in x but {len(y)} labels in y; give one label a sample")
+        samples = Split(x=timed["x"], y=y, kind=kind, group=groups.get("x"))
         if "split" not in arrays:
-            return split_at_random(Split(x=timed["x"], y=y, kind=kind), name=name, seed=seed)
-        parts = _split_by_words(Split(x=timed["x"], y=y, kind=kind), np.asarray(arrays["split"]), name)
+            return split_at_random(samples, name=name, seed=seed)
+        parts = _split_by_words(samples, np.asarray(arrays["split"]), name)
     else:
         parts = {
             which: Split(
                 x=timed[f"x_{which}"],
                 y=check_labels(_require_key(arrays, f"y_{which}", name), f"data '{name}', {which} split"),
                 kind=kind,
+                group=groups.get(f"x_{which}"),
             )
             for which in SPLITS
             if f"x_{which}" in timed
         }
     if "val" not in parts and "train" in parts and len(parts["train"]) == len(parts["train"].x):
-        rest, drawn = split_stratified(parts["train"].y, VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
-        parts |= {"train": parts["train"].take(rest), "val": parts["train"].take(drawn)}
+        rest, drawn = draw_split(parts["train"], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+        parts |= {"train": rest, "val": drawn}
     missing = [which for which in SPLITS if which not in parts]
     if missing:
         raise DataError(f"data '{name}', {missing[0]} split: there is none; give at least train and test")
@@ -75,6 +79,17 @@ def _require_key(arrays: Mapping[str, Any], key: str, name: str) -> Any:
         keys = ", ".join(f"'{known}'" for known in arrays) or "nothing"
         raise DataError(f"data '{name}': there is no '{key}', only {keys}; give x and y, or x_train, y_train, x_test, y_test")
     return arrays[key]
+
+
+def _read_groups(arrays: Mapping[str, Any], timed: Mapping[str, Array], name: str) -> dict[str, Array]:
+    """Return the groups of the samples by the key of their samples: `group` of x, `group_train` of x_train."""
+    keys = {key: key.replace("x", "group", 1) for key in timed}
+    foreign = [key for key in ("group", *(f"group_{which}" for which in SPLITS)) if key in arrays and key not in keys.values()]
+    if foreign:
+        raise DataError(f"data '{name}': there is '{foreign[0]}', but no samples of it; expected {', '.join(keys.values())}")
+    return {
+        key: check_groups(arrays[own], len(timed[key]), f"data '{name}', '{own}'") for key, own in keys.items() if own in arrays
+    }
 
 
 def _add_time(

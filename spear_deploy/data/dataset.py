@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ SPLITS = ("train", "val", "test")
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.15
 """Share of the samples that are not test samples."""
+GROUP_PASSES = 3
+"""Times that each group may change its part where groups are split."""
 MAX_SPIKES = 2**32 - 1
 """Spikes of an input at one step: samples are kept as unsigned integers of at most 32 bits."""
 MAX_CLASSES = 100_000
@@ -35,11 +38,14 @@ class Split:
         x: (N, T, *input): whole numbers of spikes, or analogue values.
         y: (N,) int64.
         kind: "spikes" or "current".
+        group: (N,) whole numbers or words: samples of one group, such as windows of one recording, are not independent. None:
+            all samples are.
     """
 
     x: Array
     y: Array
     kind: InputKind = "spikes"
+    group: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -54,7 +60,7 @@ class Split:
 
     def take(self, index: Array) -> Split:
         """Return the samples at `index`."""
-        return Split(x=self.x[index], y=self.y[index], kind=self.kind)
+        return replace(self, x=self.x[index], y=self.y[index], group=None if self.group is None else self.group[index])
 
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[tuple[Array, Array]]:
         """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order with `rng`."""
@@ -76,7 +82,8 @@ class Dataset:
         drew_test: whether the test split was drawn here, from samples that name none.
 
     Raises:
-        DataError: an empty split, splits of different shape, NaN, labels that are not 0..classes − 1, or one class only.
+        DataError: an empty split, splits of different shape, NaN, labels that are not 0..classes − 1, one class only, or a group
+            that lies in two splits.
     """
 
     name: str
@@ -107,9 +114,11 @@ class Dataset:
                 raise DataError(
                     f"{where}: label {y.max()} is out of range, {self.classes} classes are numbered 0..{self.classes - 1}"
                 )
-            object.__setattr__(self, which, Split(x=check_values(x, split.kind, where), y=y, kind=split.kind))
+            group = None if split.group is None else check_groups(split.group, len(y), where)
+            object.__setattr__(self, which, Split(x=check_values(x, split.kind, where), y=y, kind=split.kind, group=group))
         if len(np.unique(self.train.y)) < 2:
             raise DataError(f"data '{self.name}': the training split holds one class only; give it two or more")
+        _check_disjoint_groups(self)
 
     def __repr__(self) -> str:
         """Return one line without samples, for notebooks and lists."""
@@ -176,15 +185,29 @@ def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:
 
 
 def split_at_random(samples: Split, *, name: str, seed: int = 0, test_samples: int | None = None) -> Dataset:
-    """Split with the classes in equal shares: the test split is the same for all seeds, validation is drawn by `seed`."""
+    """Split with the classes in equal shares: the test split is the same for all seeds, validation is drawn by `seed`.
+
+    A group lies in one split; shares are then as equal as whole groups allow.
+    """
     share = TEST_SHARE if test_samples is None else test_samples / max(len(samples), 1)
-    rest, test = split_stratified(samples.y, share, np.random.default_rng(0), name)
-    train, val = split_stratified(samples.y[rest], VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
-    parts = {"train": samples.take(rest[train]), "val": samples.take(rest[val]), "test": samples.take(test)}
-    return Dataset(
-        name=name, classes=1 + int(samples.y.max(initial=0)), train=parts["train"], val=parts["val"], test=parts["test"],
-        drew_test=True,
-    )  # fmt: skip
+    rest, test = draw_split(samples, share, np.random.default_rng(0), name)
+    train, val = draw_split(rest, VALIDATION_SHARE, np.random.default_rng([1, seed]), name)
+    classes = 1 + int(samples.y.max(initial=0))
+    return Dataset(name=name, classes=classes, train=train, val=val, test=test, drew_test=True)
+
+
+def draw_split(samples: Split, share: float, rng: np.random.Generator, name: str) -> tuple[Split, Split]:
+    """Return (the rest, a `share` of all samples), each in random order, with the classes in equal shares and no group in both.
+
+    Raises:
+        DataError: too few samples or groups.
+    """
+    if samples.group is None:
+        rest, drawn = split_stratified(samples.y, share, rng, name)
+    else:
+        group = check_groups(samples.group, len(samples), f"data '{name}'")
+        rest, drawn = split_groups(samples.y, group, share, rng, name)
+    return samples.take(rest), samples.take(drawn)
 
 
 def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:
@@ -205,6 +228,40 @@ def split_stratified(y: Array, share: float, rng: np.random.Generator, name: str
         rank[members] = (np.arange(len(members)) + rng.random()) / len(members)
     order = np.argsort(rank, kind="stable")
     return rng.permutation(order[size:]), rng.permutation(order[:size])
+
+
+def split_groups(y: Array, group: Array, share: float, rng: np.random.Generator, name: str) -> tuple[Array, Array]:
+    """Return the indices (of the rest, of about a `share` of all samples), each in random order; no group is in both.
+
+    In random order, several times, a group changes its part where that brings the classes nearer to their share, that is
+    where Σ_c (drawn_c − share · n_c)² / n_c falls.
+
+    Raises:
+        DataError: fewer than two groups.
+    """
+    names, member = np.unique(group, return_inverse=True)
+    if len(names) < 2:
+        raise DataError(
+            f"data '{name}': {plural(len(y), 'sample')} of {plural(len(names), 'group')} cannot be split into two parts, since a "
+            "group belongs to one split; give samples of more groups, or each split under its own name (x_train, y_train, ...)"
+        )
+    table = np.zeros((len(names), 1 + int(y.max())))
+    np.add.at(table, (member, y), 1)
+    total = table.sum(axis=0)
+
+    def distance(part: Array) -> Array:
+        return ((part - share * total) ** 2 / np.maximum(total, 1)).sum(axis=-1)
+
+    chosen, taken = np.zeros(len(names), bool), np.zeros_like(total)
+    for index in np.tile(rng.permutation(len(names)), GROUP_PASSES):
+        changed = taken - table[index] if chosen[index] else taken + table[index]
+        if distance(changed) < distance(taken):
+            chosen[index], taken = not chosen[index], changed
+    if not chosen.any():
+        chosen[np.argmin(distance(table))] = True
+    if chosen.all():
+        chosen[np.argmin(distance(total - table))] = False
+    return rng.permutation(np.flatnonzero(~chosen[member])), rng.permutation(np.flatnonzero(chosen[member]))
 
 
 def check_values(x: Array, kind: InputKind, where: str) -> Array:
@@ -255,12 +312,51 @@ def check_labels(y: Any, where: str) -> Array:
     return labels
 
 
+def check_groups(group: Any, samples: int, where: str) -> Array:
+    """Return the groups of samples as (N,), read-only.
+
+    Raises:
+        DataError: not one a sample, or neither whole numbers nor words.
+    """
+    groups = np.array(group)
+    if groups.shape != (samples,):
+        raise DataError(f"{where}: groups have shape {groups.shape}, expected ({samples},); give one group a sample")
+    if groups.dtype.kind not in "iuU":
+        raise DataError(
+            f"{where}: groups are {name_values(groups.dtype.kind)}, expected whole numbers or words; number the recordings"
+        )
+    groups.setflags(write=False)
+    return groups
+
+
+def _check_disjoint_groups(dataset: Dataset) -> None:
+    """Raise DataError where a split has no groups but another has, or where a group lies in two splits."""
+    groups = {which: getattr(dataset, which).group for which in SPLITS}
+    present = {which: group for which, group in groups.items() if group is not None}
+    if not present:
+        return
+    for which in SPLITS:
+        if which not in present:
+            raise DataError(
+                f"data '{dataset.name}': the {which} split has no groups, the {next(iter(present))} split has; give the group of "
+                "each sample in all splits or in none"
+            )
+    for first, second in combinations(SPLITS, 2):
+        both = np.intersect1d(groups[first], groups[second])
+        if len(both):
+            raise DataError(
+                f"data '{dataset.name}': group {both[0]} lies in the {first} and the {second} split; put all samples of a group "
+                "into one split"
+            )
+
+
 def hash_dataset(dataset: Dataset) -> str:
-    """Return the sha256 of all samples and labels, with their types, shapes and splits."""
+    """Return the sha256 of all samples and labels, with their types, shapes, splits and groups."""
     digest = hashlib.sha256()
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
-        for array in (split.x, split.y):
+        codes = () if split.group is None else (np.unique(split.group, return_inverse=True)[1],)
+        for array in (split.x, split.y, *codes):
             digest.update(f"{name} {split.kind} {array.dtype.str} {array.shape};".encode())
             for part in array:  # sample by sample: a view of a large file is never copied as a whole
                 digest.update(np.ascontiguousarray(part).data)

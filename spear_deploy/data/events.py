@@ -166,7 +166,7 @@ def _bin_recordings(
 
 
 def bin_event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sensor: Shape | None) -> dict[str, Any] | None:
-    """Return (x, y) of the records of many recordings in an `.npz`, or None for other arrays."""
+    """Return x, y (and split, group) of the records of many recordings in an `.npz`, or None for other arrays."""
     if not {"raw", "offset", "label"} <= set(arrays):
         return None
     raw, offset, label = arrays["raw"], arrays["offset"].astype(np.int64), arrays["label"]
@@ -176,7 +176,8 @@ def bin_event_arrays(arrays: Mapping[str, Array], name: str, *, steps: int, sens
         raise DataError(f"data '{name}': 'raw' is (E, 5) uint8, 'offset' where each of the N recordings of 'label' begins")
     shape = sensor or (2, 34, 34)
     frames = [_shrink(parse_nmnist(raw[a:b]).frames(shape, steps)) for a, b in pairwise(bounds)]
-    return {"x": np.stack(frames), "y": label.astype(np.int64), "kind": "spikes"}
+    more = {key: arrays[key] for key in ("split", "group") if key in arrays}
+    return {"x": np.stack(frames), "y": label.astype(np.int64), "kind": "spikes", **more}
 
 
 def read_shd(path: Path, *, steps: int, units: int | None = None, duration_s: float | None = None) -> dict[str, Any]:

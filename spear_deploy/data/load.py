@@ -39,7 +39,7 @@ def load_data(
     Args:
         source: a built-in name ("digits"); a `.npz` file; an HDF5 file of spikes (SHD's layout); a folder with MNIST's IDX
             files, CIFAR-10's binary batches, or event recordings (N-MNIST, AEDAT) by label; `package.module:function`, a
-            function without arguments that returns a `Dataset`, an (x, y) pair, or a mapping with the keys of an `.npz`.
+            function without arguments that returns a `Dataset`, (x, y), (x, y, group), or a mapping with the keys of an `.npz`.
         steps: time steps of data without a time axis.
         seed: draws the validation split, and Bernoulli spikes. The test split is the same for every seed.
         input_shape: the network's, if known. It distinguishes (N, T, *input) from (N, *input); without it, three axes or more
@@ -51,7 +51,8 @@ def load_data(
     An `.npz` (or mapping) holds `x` and `y`, and optionally `split` (N,) with the words train, val and test; or `x_train`,
     `y_train`, `x_test`, `y_test` and optionally `x_val`, `y_val`; or event recordings as `raw`, `offset`, `label`. An
     optional `kind` is "spikes" or "current"; without it, whole numbers from 0 with a time axis are spikes and all else is
-    current.
+    current. An optional `group` (N,) (or `group_train`, `group_test`, `group_val`) names the recording that a sample was cut
+    from, as a whole number or a word: a group lies in one split, and the margin of a budget counts groups instead of samples.
 
     Raises:
         DataError: the data cannot be used, or have time steps and an encoding is named; gives the reason.
@@ -92,11 +93,13 @@ def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | 
         return read_shd(Path(name), steps=steps, units=units)
     if ":" in name:
         value = _call_function(name)
-        if isinstance(value, tuple) and len(value) == 2:
-            return dict(zip("xy", value, strict=True))
+        if isinstance(value, tuple) and len(value) in (2, 3):
+            return dict(zip(("x", "y", "group"), value, strict=False))
         if isinstance(value, (Dataset, Mapping)):
             return value
-        raise DataError(f"data '{name}': the function returned {type(value).__name__}, expected a Dataset, (x, y) or a mapping")
+        raise DataError(
+            f"data '{name}': the function returned {type(value).__name__}, expected a Dataset, (x, y), (x, y, group) or a mapping"
+        )
     hint = did_you_mean(name, BUILT_IN)
     raise DataError(
         f"data '{name}': expected one of {', '.join(BUILT_IN)}, a .npz or .h5 file, a folder or package.module:function{hint}"

@@ -219,7 +219,7 @@ def check_proofs(network: SNNGraph, profile: HardwareProfile, progress: Progress
 
 def grade_split(integer: SNNGraph, split: Split) -> Split:
     """Return a split in the form that the integer network takes."""
-    return Split(x=quantize_input(integer, split.x, split.kind), y=split.y, kind=split.kind)
+    return replace(split, x=quantize_input(integer, split.x, split.kind))
 
 
 def refuse_samples(integer: SNNGraph, dataset: Dataset) -> str:

@@ -133,12 +133,19 @@ def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
     not be held has a note of its own.
     """
     notes = [monitor.margin_note] if monitor.margin_note else []
-    if use.met and 2 * use.margin > MAX_STATED_SLACK:
+    group = monitor.dataset.val.group
+    if group is not None and use.measured_on == "validation" and use.margin and len(np.unique(group)) < 2:
+        notes.append(
+            f"the {len(group):,} validation samples are of one group, so nothing shows how much other groups differ: the margin "
+            f"of the budget is the largest, {use.margin:.0%}; give validation samples of two groups or more"
+        )
+    elif use.met and 2 * use.margin > MAX_STATED_SLACK:
         active = {name: amount for name, amount in monitor.budgets.amounts.items() if name in ACTIVE}
         relative = all(amount.relative for amount in active.values())
         names, narrower = ", ".join(map(resource_name, active)), "" if relative else ", or a budget in per cent,"
+        unit = "samples" if group is None else "groups"
         notes.append(
-            f"the {names} budget is kept with a margin of {use.margin:.1%}, by which unseen samples may differ by chance, "
-            f"so up to {2 * use.margin:.1%} of it may stay unused; more validation samples{narrower} would narrow that"
+            f"the {names} budget is kept with a margin of {use.margin:.1%}, by which unseen {unit} may differ by chance, "
+            f"so up to {2 * use.margin:.1%} of it may stay unused; more validation {unit}{narrower} would narrow that"
         )
     return notes

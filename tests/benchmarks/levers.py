@@ -44,7 +44,8 @@ from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.settings import RECIPE, RL
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.time_steps import BATCHES as STEPS_BATCHES
-from spear_deploy.pruning.tune.measure import POOLED_SIGMAS, SOURCE_DRIFT, TRAINING_SAMPLES
+from spear_deploy.pruning.tune.margins import POOLED_SIGMAS, SOURCE_DRIFT
+from spear_deploy.pruning.tune.measure import TRAINING_SAMPLES
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural

@@ -291,3 +291,108 @@ def test_batches_are_time_first_and_hold_every_sample_once():
     first_x, first_y = next(split.batches(5))
     np.testing.assert_array_equal(first_x, np.moveaxis(split.x[:5], 0, 1))
     np.testing.assert_array_equal(first_y, split.y[:5])
+
+
+# ---------------------------------------------------------------------------------------------------------- groups
+
+
+def recordings(groups=20, windows=6):
+    """Windows of recordings: samples, labels 0..3, and the recording of each."""
+    x, y = samples(groups * windows)
+    return x, y, np.repeat(np.arange(groups), windows)
+
+
+@pytest.mark.parametrize("form", ["npz", "words", "parts", "function", "mapping"])
+def test_no_recording_lies_in_two_splits(tmp_path, monkeypatch, form):
+    x, y, group = recordings()
+    words = np.array([f"patient {index}" for index in group])
+    test = group >= 15
+    if form == "npz":
+        result = load_data(saved(tmp_path, x=x, y=y, group=group))
+    elif form == "words":
+        split = np.where(test, "test", "train")
+        result = load_data(saved(tmp_path, x=x, y=y, group=words, split=split))
+    elif form == "parts":
+        arrays = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+        result = load_data(saved(tmp_path, **arrays, group_train=group[~test], group_test=group[test]))
+    else:
+        path = saved(tmp_path, x=x, y=y, group=group)
+        value = "(a['x'], a['y'], a['group'])" if form == "function" else "dict(a)"
+        (tmp_path / "windows_of.py").write_text(
+            f"import numpy as np\ndef load():\n    a = np.load({str(path)!r})\n    return {value}\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "windows_of", raising=False)
+        result = load_data("windows_of:load")
+    parts = [set(split.group.tolist()) for split in (result.train, result.val, result.test)]
+    assert sum(map(len, parts)) == 20 and len(set.union(*parts)) == 20
+    assert sum(len(split) for split in (result.train, result.val, result.test)) == 120
+    assert len(result.test) == (30 if form in ("words", "parts") else 24)
+    for split in (result.train, result.val, result.test):  # each sample has kept its recording
+        for sample, label, name in zip(split.x, split.y, split.group, strict=True):
+            index = name.removeprefix("patient ") if form == "words" else name
+            of = group == int(index)
+            assert any(np.array_equal(sample, row) and label == other for row, other in zip(x[of], y[of], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whole_groups_bring_the_classes_near_their_share(seed):
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(60), rng.integers(1, 30, 60))
+    y = np.where(rng.random(len(group)) < 0.5, group % 4, rng.integers(0, 4, len(group)))  # a recording has a favourite
+    rest, drawn = data.dataset.split_groups(y, group, 0.2, rng, "d")
+    assert sorted([*rest, *drawn]) == list(range(len(y))) and not set(group[rest]) & set(group[drawn])
+    shares = np.bincount(y[drawn], minlength=4) / np.bincount(y, minlength=4)
+    assert np.abs(shares - 0.2).max() < 0.06
+
+
+def test_few_and_large_groups_leave_samples_in_both_parts():
+    y = np.arange(40) % 2
+    for sizes, share in (([20, 20], 0.15), ([39, 1], 0.2), ([1, 39], 0.9), ([10, 10, 20], 0.01)):
+        rest, drawn = data.dataset.split_groups(y, np.repeat(np.arange(len(sizes)), sizes), share, np.random.default_rng(0), "d")
+        assert len(rest) and len(drawn) and len(rest) + len(drawn) == 40
+
+
+def test_groups_do_not_move_a_sample_of_data_without_them_nor_their_digest(tmp_path):
+    x, y, group = recordings()
+    plain, grouped = (load_data(saved(tmp_path, x=x, y=y, **more)) for more in ({}, {"group": group}))
+    assert plain.train.group is plain.val.group is plain.test.group is None
+    split = np.array(["train"] * 60 + ["val"] * 30 + ["test"] * 30)
+    own, both = (load_data(saved(tmp_path, x=x, y=y, split=split, **more)) for more in ({}, {"group": group}))
+    assert data.dataset.hash_dataset(plain) != data.dataset.hash_dataset(grouped)
+    assert data.dataset.hash_dataset(own) != data.dataset.hash_dataset(both)
+    words = load_data(saved(tmp_path, x=x, y=y, split=split, group=[f"{index:02}" for index in group]))
+    assert data.dataset.hash_dataset(words) == data.dataset.hash_dataset(both)  # a digest of what is alike, whatever its name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group": np.arange(119)}, r"data 'data.npz', 'group': groups have shape \(119,\), expected \(120,\); give one group a"),
+        ({"group": np.arange(240)}, r"groups have shape \(240,\), expected \(120,\)"),  # more groups than samples
+        ({"group": np.zeros((120, 2), int)}, r"groups have shape \(120, 2\), expected \(120,\)"),
+        ({"group": np.arange(120) / 6}, "groups are floating-point numbers, expected whole numbers or words; number the rec"),
+        ({"group": np.full(120, np.nan)}, "groups are floating-point numbers, expected whole numbers or words"),
+        ({"group": np.zeros(120, int)}, "120 samples of 1 group cannot be split into two parts, since a group belongs to one"),
+        ({"group": np.arange(120) % 2}, "60 samples of 1 group cannot be split into two parts"),
+        ({"group": np.arange(120) % 7, "split": np.array(["train", "val", "test"] * 40)}, "group 0 lies in the train and the"),
+        ({"group_train": np.arange(120)}, "there is 'group_train', but no samples of it; expected group"),
+    ],
+)
+def test_unusable_groups_are_refused_with_the_reason(tmp_path, change, message):
+    x, y, _ = recordings()
+    with pytest.raises(DataError, match=message):
+        load_data(saved(tmp_path, x=x, y=y, **change))
+
+
+def test_groups_of_one_split_alone_are_refused(tmp_path):
+    x, y, group = recordings()
+    arrays = {"x_train": x[:90], "y_train": y[:90], "x_test": x[90:], "y_test": y[90:]}
+    with pytest.raises(DataError, match="the test split has no groups, the train split has; give the group of each sample in"):
+        load_data(saved(tmp_path, **arrays, group_train=group[:90]))
+    with pytest.raises(DataError, match="the train split has no groups, the test split has"):
+        load_data(saved(tmp_path, **arrays, group_test=group[90:]))
+    with pytest.raises(DataError, match="there is 'group', but no samples of it; expected group_train, group_test"):
+        load_data(saved(tmp_path, **arrays, group=group))
+    with pytest.raises(DataError, match=r"val split: groups have shape \(3,\), expected \(10,\)"):
+        dataset(val=Split(x=x[:10], y=y[:10], group=group[:3]))

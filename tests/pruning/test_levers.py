@@ -36,7 +36,8 @@ from spear_deploy.pruning.search.settings import default_settings, get_searcher
 from spear_deploy.pruning.settings import PruneSettings, settle_method
 from spear_deploy.pruning.tune import last_adjustments, rounded_learning
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
-from spear_deploy.pruning.tune.measure import BudgetMonitor, accuracy_error, deploy_float
+from spear_deploy.pruning.tune.margins import accuracy_error
+from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.pruning.tune.rounded_learning import TOLERANCE, IntegerForm, learn_with_rounding
 from spear_deploy.pruning.tune.thin_weights import (
     WeightRemoval,

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.data import Split
+from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.notes import _note_margin
 from spear_deploy.pruning.tune import measure
 from spear_deploy.pruning.tune.last_adjustments import CLOSE, multiply_thresholds, restore_weights, scale_thresholds
-from spear_deploy.pruning.tune.measure import BudgetMonitor, difference_score, ratio_residuals
+from spear_deploy.pruning.tune.margins import (
+    MAX_MARGIN,
+    POOLED_SIGMAS,
+    SOURCE_DRIFT,
+    difference_score,
+    ratio_residuals,
+    sampling_margin,
+)
+from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights, zero_weight_share
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
+from tests.conftest import shared
 from tests.training.test_fit import toy_data, toy_network
 
+ROOT = Path(__file__).resolve().parents[2]
 HALF = Budgets(synops=Amount(value=0.5, relative=True))
 
 
@@ -66,12 +79,10 @@ def test_splits_of_two_sources_keep_a_budget_that_chance_alone_would_exceed():
         pruned = 0.2 * before * (1 + 0.1 * rng.standard_normal(8000))
         pruned[4000:] *= shift
         for drift in exceeded:
-            margin = measure.sampling_margin(
-                pruned[:4000], np.zeros(4000), 4000, before=before[:4000], sigmas=measure.POOLED_SIGMAS, drift=drift
-            )
+            margin = sampling_margin(pruned[:4000], np.zeros(4000), 4000, before=before[:4000], sigmas=POOLED_SIGMAS, drift=drift)
             limit = pruned[:4000].sum() / before[:4000].sum() / (1 - margin)
             exceeded[drift] += pruned[4000:].sum() / before[4000:].sum() > limit
-    assert exceeded[measure.SOURCE_DRIFT] <= 8 < 15 < exceeded[0.0]
+    assert exceeded[SOURCE_DRIFT] <= 8 < 15 < exceeded[0.0]
 
 
 def test_a_margin_is_stated_of_a_budget_that_is_held_and_of_no_other(task):
@@ -93,12 +104,12 @@ def test_of_a_thousand_unseen_splits_three_exceed_a_budget_that_is_used_up_to_it
     for _ in range(4000):
         order = rng.permutation(len(before))
         seen, new = order[unseen:], order[:unseen]
-        margin = measure.sampling_margin(pruned[seen], labels[seen], unseen, before=before[seen], sigmas=measure.POOLED_SIGMAS)
+        margin = sampling_margin(pruned[seen], labels[seen], unseen, before=before[seen], sigmas=POOLED_SIGMAS)
         limit = pruned[seen].sum() / before[seen].sum() / (1 - margin)  # the aim is used exactly
         exceeded += pruned[new].sum() / before[new].sum() > limit
         margins.append(margin)
     assert 0.0005 < exceeded / 4000 < 0.006  # 0.003 but for what 4,000 draws differ by
-    assert np.mean(margins) == pytest.approx(0.105 * measure.POOLED_SIGMAS * np.sqrt(1 / unseen + 1 / (4 * unseen)), rel=0.1)
+    assert np.mean(margins) == pytest.approx(0.105 * POOLED_SIGMAS * np.sqrt(1 / unseen + 1 / (4 * unseen)), rel=0.1)
 
 
 def test_the_use_has_no_jump_where_training_samples_begin_to_differ(task, monkeypatch):
@@ -106,7 +117,7 @@ def test_the_use_has_no_jump_where_training_samples_begin_to_differ(task, monkey
     thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
     monitor, uses = BudgetMonitor(graph, data, HALF), []
     for score in np.linspace(0.5, 2.5, 21):
-        monkeypatch.setattr(measure, "difference_score", lambda first, second, score=score: score)
+        monkeypatch.setattr(measure, "difference_score", lambda *_, score=score: score)
         uses.append(monitor.measure_with_training(thin).active_use)
     alone = monitor.measure(thin).active_use
     assert uses[0] == uses[5] and uses[15] == uses[-1] == alone
@@ -172,3 +183,152 @@ def test_removed_weights_bring_a_network_up_to_its_aim(task, share):
     assert relative_use(thin) < relative_use(back) <= 1 and relative_use(back) > 0.97
     assert count_zero_weights(back)[0] < count_zero_weights(thin)[0]
     assert restore_weights(back, graph, counts, lambda network: 1 - CLOSE) is back
+
+
+# ---------------------------------------------------------------------------------------------------------- groups
+
+
+def draw_recordings(rng, groups, largest):
+    """Return SynOps of the windows of recordings before and after pruning, and the recording of each.
+
+    Those of one recording share an effect on the ratio.
+    """
+    group = np.repeat(np.arange(groups), rng.integers(2, largest + 1, groups))
+    shared = (1 + 0.08 * rng.standard_normal(groups))[group]
+    before = 1000 * rng.gamma(20.0, 0.05, groups)[group] * rng.gamma(20.0, 0.05, len(group))
+    return before, 0.3 * before * shared * (1 + 0.05 * rng.standard_normal(len(group))), group
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize(("measured", "unseen", "largest"), [(6, 3, 30), (12, 4, 60), (60, 15, 20), (20, 20, 6)])
+def test_a_budget_is_held_on_unseen_recordings_by_the_margin_of_groups_alone(relative, measured, unseen, largest):
+    rng = np.random.default_rng(measured)
+    exceeded = dict.fromkeys(("samples", "groups"), 0)
+    for _ in range(1000):
+        (before, pruned, group), (new_before, new, others) = (draw_recordings(rng, n, largest) for n in (measured, unseen))
+        ratio = (pruned.mean() / before.mean(), new.mean() / new_before.mean()) if relative else (pruned.mean(), new.mean())
+        for unit in exceeded:
+            margin = sampling_margin(
+                pruned, np.zeros(len(pruned), int), len(new), before=before if relative else None, sigmas=POOLED_SIGMAS,
+                groups=(group, others) if unit == "groups" else None,
+            )  # fmt: skip
+            exceeded[unit] += ratio[1] > ratio[0] / (1 - margin)  # the aim is used exactly
+    assert exceeded["groups"] <= 10 < 30 < exceeded["samples"]
+
+
+def test_groups_of_one_sample_have_the_margin_of_samples_with_the_quantile_of_their_number():
+    rng = np.random.default_rng(0)
+    before = rng.gamma(6.0, 100.0, 200)
+    pruned, labels = 0.2 * before * (1 + 0.1 * rng.standard_normal(200)), np.zeros(200, int)
+    alone = sampling_margin(pruned, labels, 50, before=before)
+    groups = (np.arange(200), np.arange(200, 250))
+    assert sampling_margin(pruned, labels, 50, before=before, groups=groups) == pytest.approx(alone, rel=0.02)
+    twice = [np.repeat(part, 2) for part in (pruned, before, labels, *groups)]  # each sample is there twice: no more is known
+    doubled = sampling_margin(twice[0], twice[2], 100, before=twice[1], groups=(twice[3], twice[4]))
+    assert doubled == pytest.approx(sampling_margin(pruned, labels, 50, before=before, groups=groups))
+    assert sampling_margin(twice[0], twice[2], 100, before=twice[1]) < 0.75 * doubled
+
+
+def test_one_group_has_the_largest_margin_and_a_sentence_that_says_why(task):
+    graph, data = task
+    one = {which: replace(getattr(data, which), group=np.full(len(getattr(data, which)), which)) for which in ("val", "test")}
+    grouped = replace(data, train=replace(data.train, group=np.repeat("train", 120)), **one)
+    monitor = BudgetMonitor(graph, grouped, HALF)
+    use = monitor.measure(graph)
+    assert use.margin == MAX_MARGIN and use.aims["synops"] == pytest.approx(monitor.limits["synops"] / 2)
+    assert _note_margin(monitor, use) == [
+        "the 60 validation samples are of one group, so nothing shows how much other groups differ: the margin of the budget is "
+        "the largest, 50%; give validation samples of two groups or more"
+    ]
+    assert sampling_margin(np.arange(1.0, 5), np.zeros(4), 4, groups=(np.zeros(4), np.ones(4))) == MAX_MARGIN
+    assert difference_score(np.arange(4.0), np.arange(3.0), (np.zeros(4), np.ones(3))) == 0
+
+
+def test_validation_and_training_groups_narrow_the_margin_together(task):
+    graph, data = task
+    parts = {
+        which: replace(getattr(data, which), group=start + np.arange(len(getattr(data, which))) // 10)
+        for which, start in (("train", 0), ("val", 20), ("test", 40))
+    }
+    monitor = BudgetMonitor(graph, replace(data, **parts), HALF)
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
+    alone, pooled = monitor.measure(thin), monitor.measure_with_training(thin)
+    pruned, before = ([evaluate(net, split).synops_per_sample for split in (data.val, data.train)] for net in (thin, graph))
+    groups = (parts["val"].group, parts["train"].group)
+    score = difference_score(*ratio_residuals(tuple(pruned), tuple(before)), groups)
+    expected = sampling_margin(
+        np.concatenate(pruned), np.zeros(180), 60, before=np.concatenate(before), sigmas=POOLED_SIGMAS, drift=SOURCE_DRIFT,
+        groups=(np.concatenate(groups), parts["test"].group),
+    )  # fmt: skip
+    doubt = float(np.clip(score - 1, 0, 1))
+    assert doubt < 1 and expected < alone.margin
+    assert pooled.margin == pytest.approx((1 - doubt) * expected + doubt * alone.margin)
+    (note,) = _note_margin(monitor, replace(pooled, values={name: aim / 2 for name, aim in pooled.aims.items()}))
+    assert "by which unseen groups may differ by chance" in note and "more validation groups would narrow" in note
+
+
+def test_the_score_of_two_sets_of_recordings_is_as_large_as_chance_makes_it():
+    rng = np.random.default_rng(5)
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(400):
+        sets = [draw_recordings(rng, groups, 20) for groups in (8, 30)]
+        residuals = ratio_residuals((sets[0][1], sets[1][1]), (sets[0][0], sets[1][0]))
+        groups = (sets[0][2], 100 + sets[1][2])
+        for grouped in scores:
+            scores[grouped].append(difference_score(*residuals, groups if grouped else None))
+    assert 0.75 < np.std(scores[True]) < 1.2 < 2 < np.std(scores[False])
+
+
+def read_ecg_windows(sequences=150, length=50):
+    """Return windows of QTDB's ECGs, with the label of their last step and the sequence that they were cut from."""
+    content = pytest.importorskip("scipy.io").loadmat(shared("data/ecg_qtdb/QTDB_train.mat"))
+    x, y = (content[key][:sequences] for key in "xy")
+    x = np.concatenate([x > 0, x < 0], axis=-1)
+    ends = range(length, x.shape[1] + 1, length)
+    windows = np.concatenate([x[:, end - length : end] for end in ends])
+    labels = np.concatenate([np.where(y[:, end - 1].any(-1), y[:, end - 1].argmax(-1), -1) for end in ends])
+    group = np.tile(np.arange(sequences), len(ends))
+    return Split(x=windows.astype(np.uint8), y=labels, group=group).take(np.flatnonzero(labels >= 0))
+
+
+def count_exceeded(split, group, before, pruned, relative):
+    """Return in how many of 1,000 draws of a fifth of the recordings the budget is exceeded on them, and the mean margin."""
+    rng, names, exceeded, margins = np.random.default_rng(0), np.unique(split.group), 0, []
+    for _ in range(1000):
+        unseen = np.isin(split.group, rng.choice(names, len(names) // 5, replace=False))
+        ratios = [pruned[part].sum() / (before[part].sum() if relative else part.sum()) for part in (~unseen, unseen)]
+        margin = sampling_margin(
+            pruned[~unseen], split.y[~unseen], int(unseen.sum()), before=before[~unseen] if relative else None,
+            sigmas=POOLED_SIGMAS, groups=None if group is None else (group[~unseen], group[unseen]),
+        )  # fmt: skip
+        exceeded += ratios[1] > ratios[0] / (1 - margin)
+        margins.append(margin)
+    return exceeded, float(np.mean(margins))
+
+
+def test_budgets_for_windows_of_ecgs_are_held_with_their_sequences_as_groups():
+    """The numbers of docs/howto/data.md."""
+    split, rng = read_ecg_windows(), np.random.default_rng(0)
+    layers = [
+        Layer(
+            name=name,
+            synapse=Dense(weight=rng.normal(0, 1.5 / np.sqrt(inputs), (outputs, inputs)).astype(np.float32)),
+            neuron=LIF(tau_s=5e-3),
+        )
+        for name, outputs, inputs in (("first", 32, 8), ("second", 32, 32), ("out", 6, 32))
+    ]
+    graph = chain(layers, input_shape=(8,))
+    dense = evaluate(graph, split)
+    before, pruned = (e.synops_per_sample for e in (dense, evaluate(zero_weight_share(graph, dense.counts, 0.5), split)))
+    results = {
+        (relative, unit): count_exceeded(split, group, before, pruned, relative)
+        for relative in (True, False)
+        for unit, group in (("samples", None), ("groups", split.group))
+    }
+    page = (ROOT / "docs/howto/data.md").read_text(encoding="utf-8")
+    for (relative, unit), (exceeded, margin) in results.items():
+        assert exceeded <= 10 if unit == "groups" else exceeded > 30, (relative, exceeded, margin)
+        row = rf"{'per cent' if relative else 'SynOps'} \| {unit}"
+        stated = re.search(rf"^\| {row} \| (\d+) \| ([\d.]+) % \|$", page, re.M)
+        assert stated and abs(int(stated[1]) - exceeded) <= 3, (row, exceeded)  # sums of other processors may move a spike
+        assert float(stated[2]) == pytest.approx(100 * margin, abs=0.11), (row, margin)

@@ -13,7 +13,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.pruning.search.projection import compute_min_widths, project_ratios, scale_ratios
 from spear_deploy.pruning.search.rewards import DEFAULT_TAR, TAR
 from spear_deploy.pruning.search.synops_estimators import conformal_quantile, fit_lre, fit_per_layer
-from spear_deploy.pruning.tune.measure import difference_score, sampling_margin
+from spear_deploy.pruning.tune.margins import difference_score, sampling_margin
 
 # ------------------------------------------------------------------------------------------------------------- reward
 

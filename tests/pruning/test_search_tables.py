@@ -8,7 +8,7 @@ import pytest
 
 from spear_deploy.pruning.notes import MAX_STATED_SLACK
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD
-from spear_deploy.pruning.tune.measure import POOLED_SIGMAS, SOURCE_DRIFT, sampling_margin
+from spear_deploy.pruning.tune.margins import POOLED_SIGMAS, SOURCE_DRIFT, sampling_margin
 from tests.benchmarks import levers
 from tests.benchmarks import search_tables as made
 

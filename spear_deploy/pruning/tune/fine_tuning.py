@@ -18,7 +18,8 @@ from spear_deploy.pruning.chip_costs import max_use
 from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, restore_weights, scale_thresholds, zero_weights
-from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, accuracy_error
+from spear_deploy.pruning.tune.margins import accuracy_error
+from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weights, thin_to_synops
 from spear_deploy.quantize.rounding import INTEGERS_COUNT

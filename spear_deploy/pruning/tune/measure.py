@@ -1,25 +1,10 @@
-"""Use of the budgets by a network, with a margin for chance.
-
-A budget in per cent is a ratio to the network before pruning *on the same samples*. Samples with many SynOps in one network
-have many in the other, so the ratio of the means spreads far less than a mean does (the ratio estimator of survey sampling):
-
-    R = Σ s_i / Σ d_i          s_i, d_i: SynOps of sample i, pruned and before
-    e_i = s_i − R · d_i
-    margin = sigmas · std(e) / mean(s) · sqrt(1 / measured + 1 / unseen)
-
-An absolute budget has d_i = 1, and the same formula gives the spread of a mean. Splits have their classes in equal shares, so
-that differences between classes do not count: std(e) is that within classes.
-
-So a part of the budget stays unused that data decide: with std(e) = 5 % of the mean, 1,440 measured and 360 unseen samples it is
-0.8 %, with 280 and 70 it is 1.8 %.
-"""
+"""Use of the budgets by a network, with a margin for chance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,32 +15,21 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, OF_CHIP, Budgets
 from spear_deploy.pruning.candidates import count_parameters
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs, describe_rows, max_use
+from spear_deploy.pruning.tune.margins import (
+    POOLED_SIGMAS,
+    SOURCE_DRIFT,
+    difference_score,
+    ratio_residuals,
+    sampling_margin,
+)
 from spear_deploy.training.evaluation import Evaluation, evaluate
 
 DeployedForm: TypeAlias = Callable[[SNNGraph, Split], tuple[SNNGraph, Split]]
 """(floating-point network, split) → (the network that will run, e.g. its integers; the split in the form that it takes)."""
-SIGMAS = 4.0
-"""Margin of validation in standard errors. Beyond three lies one unseen split in 700 by chance alone; but networks are also
-chosen and trimmed on the samples that are measured, and where validation and test come from two sources, as MNIST's do, they
-differ by more than chance: with three, one of 52 networks of the search benchmark took 0.07 % more than its budget on the test
-split."""
-CONFIDENCE = 0.997
-"""Probability with which unseen samples keep a budget that was measured on training and validation samples together. These are
-too many for a network to be trimmed to their chance alone, so that a bound by the normal distribution holds."""
-POOLED_SIGMAS = NormalDist().inv_cdf(CONFIDENCE)
-"""Margin of training and validation samples together in standard errors: 2.75."""
-SOURCE_DRIFT = 0.0025
-"""Relative standard deviation, beyond chance, of the ratio between splits of two sources. Large splits have hardly any chance
-left, but MNIST's test images are of other writers: without it one of 12 networks, with a margin of 0.5 %, took 0.17 % more than
-its budget on them."""
 DOUBT = (1.0, 2.0)
 """Standard errors by which validation has more SynOps than training, between which validation alone begins to count."""
 AGREEMENT = 4.0
 """Standard errors by which training samples may have more SynOps than validation and still count."""
-MAX_MARGIN = 0.5
-FEWEST_WITHIN = 8
-"""Samples, beyond one of each class, from which the spread within classes is estimated. With fewer, all samples count as one
-class: one sample of each class has no spread within it, so that the budget would have no margin."""
 TRAINING_SAMPLES = 4096
 """Maximum of training samples that narrow the margin; more hardly narrow it, since the unseen samples stay as many."""
 
@@ -149,8 +123,9 @@ class BudgetMonitor:
             if name in ACTIVE:
                 before = self.dense_evaluation.synops_per_sample if amount.relative else None
                 margins[name] = sampling_margin(
-                    evaluation.synops_per_sample, self.dataset.val.y, len(self.dataset.test), before=before
-                )
+                    evaluation.synops_per_sample, self.dataset.val.y, len(self.dataset.test), before=before,
+                    groups=pair_groups(self.dataset.val.group, self.dataset.test.group),
+                )  # fmt: skip
         over = ""
         if self.budgets.fit and self.chip is not None:
             costs = build_chip_costs(running, self.chip.profile, self.chip.chips)
@@ -184,7 +159,9 @@ class BudgetMonitor:
         bases: tuple[Array, Array] | None = None
         if self.budgets.amounts["synops"].relative:
             bases = (self.dense_evaluation.synops_per_sample, self._dense_training_synops)
-        score = difference_score(*((fresh, seen) if bases is None else ratio_residuals((fresh, seen), bases)))
+        residuals = (fresh, seen) if bases is None else ratio_residuals((fresh, seen), bases)
+        groups = pair_groups(self.dataset.val.group, training.group)
+        score = difference_score(*residuals, groups)
         doubt = float(np.clip((score - DOUBT[0]) / (DOUBT[1] - DOUBT[0]), 0.0, 1.0))
         self.margin_note = ""
         if doubt == 1 or score < -AGREEMENT:
@@ -192,7 +169,10 @@ class BudgetMonitor:
             return use
         pooled, labels = np.concatenate([fresh, seen]), np.concatenate([self.dataset.val.y, training.y])
         before = np.ones(len(pooled)) if bases is None else np.concatenate(bases)
-        margin = sampling_margin(pooled, labels, len(self.dataset.test), before=before, sigmas=POOLED_SIGMAS, drift=SOURCE_DRIFT)
+        margin = sampling_margin(
+            pooled, labels, len(self.dataset.test), before=before, sigmas=POOLED_SIGMAS, drift=SOURCE_DRIFT,
+            groups=pair_groups(None if groups is None else np.concatenate(groups), self.dataset.test.group),
+        )  # fmt: skip
         if margin >= use.margin:
             return use
         mean = float(pooled.sum() / before.sum() * before[: len(fresh)].mean())
@@ -218,6 +198,11 @@ class BudgetMonitor:
         return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
 
 
+def pair_groups(first: Array | None, second: Array | None) -> tuple[Array, Array] | None:
+    """Return the groups of two sets of samples, None where the samples have none."""
+    return None if first is None or second is None else (first, second)
+
+
 def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, dict[str, Any]]:
     """Return budget, aim, use, the samples it was measured on and whether it is met by resource, as plain data."""
     rows: dict[str, dict[str, Any]] = {}
@@ -226,65 +211,3 @@ def list_budget_rows(limits: Mapping[str, float], use: BudgetUse) -> dict[str, d
         met = value is not None and value <= aim
         rows[name] = {"budget": limit, "aim": aim, "used": value, "met": met, "measured_on": use.measured_on}
     return rows
-
-
-def sampling_margin(
-    pruned: Array, labels: Array, unseen: int, *, before: Array | None = None, sigmas: float = SIGMAS, drift: float = 0.0
-) -> float:
-    """Return the relative amount by which the mean SynOps of `unseen` samples (or their ratio) may exceed those measured.
-
-    Args:
-        pruned: SynOps of each measured sample, (N,).
-        labels: (N,) classes of the samples.
-        unseen: number of samples that the budget has to hold on.
-        before: SynOps of the same samples in the network before pruning, for a relative budget.
-        sigmas: the margin in standard errors.
-        drift: relative standard deviation of the unseen mean beyond chance; variances add up.
-    """
-    if len(pruned) < 2:
-        return MAX_MARGIN
-    base = np.ones(len(pruned)) if before is None else before
-    mean = max(float(pruned.mean()), 1e-12)
-    residual = pruned - float(pruned.sum() / max(base.sum(), 1e-12)) * base
-    classes = np.unique(labels)
-    if len(labels) - len(classes) < FEWEST_WITHIN:
-        classes, labels = np.zeros(1, int), np.zeros(len(pruned), int)
-    within = sum(float(np.sum((residual[labels == c] - residual[labels == c].mean()) ** 2)) for c in classes)
-    spread = np.sqrt(within / (len(labels) - len(classes)))
-    error = spread / mean * np.sqrt(1 / len(labels) + 1 / unseen)
-    return float(min(MAX_MARGIN, sigmas * np.hypot(error, drift)))
-
-
-def accuracy_error(accuracy: float, samples: int) -> float:
-    """Return the standard error of an accuracy that was measured on so many samples.
-
-    >>> round(accuracy_error(0.9, 225), 3)
-    0.02
-    """
-    return float((accuracy * (1 - accuracy) / samples) ** 0.5)
-
-
-def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Return s − R · d of each sample of two sets, R = Σ s / Σ d over both: two ratios are equal where their means are.
-
-    Args:
-        pruned: SynOps of the samples of both sets, s.
-        before: of the same samples in the network before pruning, d.
-
-    >>> first, second = ratio_residuals((np.array([1.0, 2.0]), np.array([6.0])), (np.array([2.0, 4.0]), np.array([12.0])))
-    >>> first.tolist(), second.tolist()
-    ([0.0, 0.0], [0.0])
-    """
-    ratio = sum(float(part.sum()) for part in pruned) / max(sum(float(part.sum()) for part in before), 1e-12)
-    first, second = (part - ratio * base for part, base in zip(pruned, before, strict=True))
-    return first, second
-
-
-def difference_score(first: Array, second: Array) -> float:
-    """Return how many standard errors the mean of one set of samples lies above that of another.
-
-    >>> round(difference_score(np.array([3.0, 5.0]), np.array([1.0, 3.0])), 3)
-    1.414
-    """
-    error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
-    return float((first.mean() - second.mean()) / max(error, 1e-12))

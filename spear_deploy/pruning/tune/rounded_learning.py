@@ -11,7 +11,8 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.tune.last_adjustments import scale_thresholds, zero_weights
-from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm, accuracy_error
+from spear_deploy.pruning.tune.margins import accuracy_error
+from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, DeployedForm
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
