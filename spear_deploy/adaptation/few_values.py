@@ -1,19 +1,21 @@
 """Weights of few values, learnt on the values that the chip has.
 
-A neuron with a palette of n weights gets n / 2 of each sign, multiples of a unit of its own; weights of few bits are multiples of
-one unit a layer. The unit is the one with the smallest squared error at the start; while the network learns, weights move to the
-neighbouring value as their gradients accumulate (`training.fit` with `rounding=`).
+A neuron with a palette of n weights gets n / 2 of each sign, multiples of a unit of its own, which all layers of weights into it
+have in common; weights of few bits are multiples of one unit a layer. The unit is the one with the smallest squared error at the
+start; while the network learns, weights move to the neighbouring value as their gradients accumulate (`training.fit` with
+`rounding=`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, Array, Dense, Layer, SparseMatrix, Weights
+from spear_deploy.network import CONVS, Array, Dense, Layer, SparseMatrix, Weights, write_out
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.value_grid import ValueGrid
 from spear_deploy.quantize.fold import fold_batchnorm
@@ -45,11 +47,11 @@ class FewValues:
         """Return the rounding of a floating-point network; batch norm is folded."""
         folded = fold_batchnorm(graph)
         grids: dict[tuple[str, str], ValueGrid] = {}
-        for layer in folded.layers:
-            synapse: Any = layer.synapse
-            if isinstance(synapse, (Dense, *CONVS)):
-                unit = best_unit(synapse.weight, self.levels, per_neuron=self.per_neuron)
-                grids[layer.name, "weight"] = ValueGrid(unit=unit, low=-self.levels, high=self.levels)
+        for weights in _group_weights(folded, per_neuron=self.per_neuron):
+            unit = best_unit(_join_rows(weights), self.levels, per_neuron=self.per_neuron)
+            for name, weight in weights.items():
+                own = unit.reshape(-1, *(1 for _ in weight.shape[1:])) if self.per_neuron else unit
+                grids[name, "weight"] = ValueGrid(unit=own, low=-self.levels, high=self.levels)
 
         def snap(layer: Layer) -> Layer:
             grid, synapse = grids.get((layer.name, "weight")), layer.synapse
@@ -71,6 +73,24 @@ def find_few_values(profile: HardwareProfile) -> FewValues | None:
         return None
     levels = 2**bits - 1 if profile.weights.sign.value == "presynaptic" else max(1, 2 ** (bits - 1) - 1)
     return FewValues(levels=levels, per_neuron=False) if levels <= FEW else None
+
+
+def _group_weights(graph: SNNGraph, *, per_neuron: bool) -> list[dict[str, Weights]]:
+    """Return layers of weights with units in common: where each neuron has one unit, those whose rows are the same neurons."""
+    groups: dict[Any, dict[str, Weights]] = {}
+    for layer in graph.layers:
+        synapse, targets = layer.synapse, [edge.target for edge in graph.edges_from(layer.name)]
+        if isinstance(synapse, (Dense, *CONVS)):
+            drives = targets[0] if layer.neuron is None and len(targets) == 1 else layer.name
+            key = (drives, len(synapse.weight)) if per_neuron else layer.name
+            groups.setdefault(key, {})[layer.name] = synapse.weight
+    return list(groups.values())
+
+
+def _join_rows(weights: Mapping[str, Weights]) -> Weights:
+    first, *others = weights.values()
+    rows = [write_out(weight) if isinstance(weight, SparseMatrix) else weight for weight in (first, *others)]
+    return np.concatenate([row.reshape(len(row), -1) for row in rows], axis=1) if others else first
 
 
 def best_unit(weight: Weights, levels: int, *, per_neuron: bool) -> Array:

@@ -11,7 +11,7 @@ rounded to whole numbers of the widths that the neuron's `FORMAT` names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -23,7 +23,7 @@ from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, SparseMatri
 from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
 from spear_deploy.quantize.integer_layers import IntegerLayer, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import FloatRun
-from spear_deploy.quantize.palette import AXONS, cluster_rows, count_axons, find_axon_types
+from spear_deploy.quantize.palette import AXONS, cluster_together, count_axons, find_axon_types
 from spear_deploy.quantize.shared_cells import limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
 
@@ -36,22 +36,12 @@ FLOOR = "floor"
 
 
 def propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run: FloatRun | None) -> Iterator[ScaleChoice]:
-    """Yield TrueNorth's integers: up to four values of weights a neuron, those of each layer of weights in a cluster of rows."""
+    """Yield TrueNorth's integers: up to four values of weights a neuron, over all layers of weights into it."""
     synapses = layer.multiply_synapses(layer.factors["r"])
-    count = PALETTE // len(synapses)
-    if not count:
-        raise UnsupportedError(
-            Refusal(
-                layer=layer.name,
-                what=f"currents of {len(synapses)} layers of weights add up",
-                why=f"a TrueNorth neuron has {PALETTE} weights",
-                remedy="merge the layers",
-            )
-        )
     own = {
         n for n, s in synapses.items() if isinstance(s, Scale) and (layer.count_summed(n) == 1 or not s.weight.ndim)
     }  # a value
-    synapses = {n: s if n in own else replace(s, weight=cluster_rows(s.weight, count)) for n, s in synapses.items()}
+    synapses = _cluster_values(layer, synapses, own)
     findings = [finding for name, s in synapses.items() for finding in _report_axons(layer, name, s, is_own=name in own)]
     bias = _sum_biases(layer, synapses)
     limits = [(float(np.abs(bias).max()), 255.0)]
@@ -70,6 +60,34 @@ def propose_truenorth(layer: NeuronInput, settings: LoweringSettings, float_run:
             neuron = build_neuron(layer.name, lambda values=values: TrueNorthLIF(**values))  # type: ignore[misc]
             integers = IntegerLayer(synapses=rounded, neuron=neuron)
             yield ScaleChoice(scale=scale, integers=integers, findings=tuple(findings))
+
+
+def _cluster_values(layer: NeuronInput, synapses: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Return the synapses with the values of a neuron's types: one palette for layers with the same rows, else one for each.
+
+    Args:
+        layer, synapses: what is clustered.
+        own: the layers of which a neuron has one value.
+    """
+    clustered = [name for name in synapses if name not in own]
+    count = PALETTE - len(own)
+    is_one_value = all(synapses[name].weight.size == len(synapses[name].weight) for name in own if synapses[name].weight.ndim)
+    have_same_rows = len({s.weight.shape[:1] for s in synapses.values()}) == 1 and is_one_value
+    palettes = [clustered] if have_same_rows and clustered else [[name] for name in clustered]
+    if count < len(palettes):
+        raise UnsupportedError(
+            Refusal(
+                layer=layer.name,
+                what=f"currents of {len(synapses)} layers of weights add up",
+                why=f"a TrueNorth neuron has {PALETTE} weights",
+                remedy="merge the layers",
+            )
+        )
+    found = dict(synapses)
+    for names in palettes:
+        weights = cluster_together([synapses[name].weight for name in names], count // len(palettes))
+        found |= {name: replace(synapses[name], weight=weight) for name, weight in zip(names, weights, strict=True)}
+    return found
 
 
 def _report_axons(layer: NeuronInput, name: str, synapse: Any, *, is_own: bool) -> list[dict[str, Any]]:

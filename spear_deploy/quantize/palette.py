@@ -1,11 +1,12 @@
 """Weights of a neuron clustered to a few values.
 
 A TrueNorth neuron has four weights, one for each type of axon; a synapse is there or not. A source whose synapses have several
-types needs an axon for each, and a neuron in front of each axon.
+types needs an axon for each, and a neuron in front of each axon. The four are a neuron's over all layers of weights into it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -30,21 +31,47 @@ def cluster_rows(weight: Weights, count: int) -> Weights:
     >>> cluster_rows(np.array([[1.0, 1.1, 0.0, -2.0]]), 2).round(2).tolist()
     [[1.05, 1.05, 0.0, -2.0]]
     """
+    return cluster_together([weight], count)[0]
+
+
+def cluster_together(weights: Sequence[Weights], count: int) -> list[Weights]:
+    """Return several layers of weights into the same neurons, with at most `count` values beside 0 in each row over all layers.
+
+    Where centres of each layer by itself, `count` over the number of layers, miss the weights of a row less, they are taken.
+
+    >>> first, second = cluster_together([np.array([[1.0, 2.0]]), np.array([[2.0, 3.0, 3.5]])], 3)
+    >>> first.tolist(), second.tolist()
+    ([[1.0, 2.0]], [[2.0, 3.25, 3.25]])
+    """
+    rows_by_layer = [_list_rows(weight) for weight in weights]
+    for rows in zip(*rows_by_layer, strict=True):
+        if len(np.setdiff1d(np.concatenate(rows), 0)) > count:
+            for row, values in zip(rows, _cluster_row(rows, count), strict=True):
+                row[:] = values
+    return [_join_rows(weight, rows) for weight, rows in zip(weights, rows_by_layer, strict=True)]
+
+
+def _list_rows(weight: Weights) -> list[Array]:
+    """Return copies of the rows, of sparse weights of what is stored."""
     if isinstance(weight, SparseMatrix):
-        return _cluster_sparse(weight.astype(np.float64), count)
-    rows = weight.reshape(len(weight), -1).astype(np.float64)
-    clustered = rows.copy()
-    for row in np.flatnonzero([len(np.setdiff1d(values, 0)) > count for values in rows]):
-        clustered[row] = _cluster(rows[row], count)
-    return clustered.reshape(weight.shape)
+        return [weight.data[start:stop].astype(np.float64) for start, stop in pairwise(weight.indptr)]
+    return list(weight.reshape(len(weight), -1).astype(np.float64))
 
 
-def _cluster_sparse(weight: SparseMatrix, count: int) -> SparseMatrix:
-    data = weight.data.copy()
-    for start, stop in pairwise(weight.indptr):
-        if len(np.setdiff1d(data[start:stop], 0)) > count:
-            data[start:stop] = _cluster(data[start:stop], count)
-    return weight.with_data(data)
+def _join_rows(weight: Weights, rows: Sequence[Array]) -> Weights:
+    """Return the weights with other values; a matrix of no rows stays."""
+    values = np.concatenate([np.zeros(0), *rows])
+    return weight.with_data(values) if isinstance(weight, SparseMatrix) else values.reshape(weight.shape)
+
+
+def _cluster_row(rows: Sequence[Array], count: int) -> list[Array]:
+    """Return what the parts of a row become: with common centres, or each with its own if that misses them less."""
+    ends = np.cumsum([len(row) for row in rows])[:-1]
+    together = np.split(_cluster(np.concatenate(rows), count), ends)
+    if len(rows) == 1 or count < len(rows):
+        return together
+    apart = [_cluster(row, count // len(rows)) for row in rows]
+    return min(together, apart, key=lambda found: sum(float(((a - b) ** 2).sum()) for a, b in zip(found, rows, strict=True)))
 
 
 def _cluster(values: Array, count: int) -> Array:
@@ -52,6 +79,9 @@ def _cluster(values: Array, count: int) -> Array:
     result = np.zeros_like(values)
     is_synapse = values != 0
     values = values[is_synapse]
+    if len(np.unique(values)) <= count:
+        result[is_synapse] = values
+        return result
     centres = np.append(np.quantile(values, (np.arange(count) + 0.5) / count), 0.0)
     nearest = np.zeros(len(values), int)
     for _ in range(ROUNDS):

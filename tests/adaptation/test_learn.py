@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.adaptation import learn as learn_module
-from spear_deploy.adaptation.few_values import FewValues, find_few_values
+from spear_deploy.adaptation.few_values import FewValues, best_unit, find_few_values
 from spear_deploy.adaptation.learn import (
     LOSS,
     LOSS_ON_FEW,
@@ -21,11 +21,12 @@ from spear_deploy.adaptation.learn import (
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.data import Dataset, Split, load_data
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LI, Dense, Layer
-from spear_deploy.network.graph import chain
+from spear_deploy.network import IF, LI, Dense, Layer, make_sparse, write_out
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline.adaptation.task import AdaptSettings
 from spear_deploy.pipeline.learn_integers import note_distance
 from spear_deploy.pipeline.shipped import shipped_network
+from spear_deploy.quantize import quantize
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.losses import average_outputs
 from spear_deploy.util.workers import Workers
@@ -108,6 +109,39 @@ def test_a_stage_before_the_last_has_one_round_and_few_values_two(rounds):
     learnt, _ = learn(counting(), DATA, LearnSettings(epochs=3), aim=2.0, few=FewValues(levels=1, per_neuron=True))
     assert ["rounding" in more for _, more in rounds[1:]] == [False] * 3 + [True] * 2
     assert all(len(np.unique(np.abs(row))) <= 2 for row in learnt["out"].synapse.weight)
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_layers_of_weights_into_the_same_neurons_learn_on_the_same_values(is_sparse):
+    """TrueNorth's integers hold them all: four values of a neuron, whichever layer they are in."""
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(5, 5)) * (rng.random((5, 5)) < 0.7)
+    back = Dense(weight=make_sparse(weight) if is_sparse else weight)
+    layers = [
+        Layer(name="drive", synapse=Dense(weight=3 * rng.normal(size=(5, 7)))),
+        Layer(name="back", synapse=back),
+        Layer(name="hidden", neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 5))), neuron=IF()),
+    ]
+    ways = [("input", "drive", 0), ("drive", "hidden", 0), ("hidden", "back", 1), ("back", "hidden", 0), ("hidden", "out", 0)]
+    edges = [Edge(source=a, target=b, delay=delay) for a, b, delay in ways]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(7,), output="out", dt_s=1e-3)
+    few = find_few_values(load_profile("truenorth"))
+    rounding = few.round_network(graph)
+    unit = rounding.grids["drive", "weight"].unit
+    np.testing.assert_array_equal(rounding.grids["back", "weight"].unit, unit)
+    assert rounding.grids["out", "weight"].unit.shape == (3, 1) and unit.shape == (5, 1)
+    np.testing.assert_array_equal(
+        rounding.grids["out", "weight"].unit, best_unit(graph["out"].synapse.weight, 2, per_neuron=True)
+    )
+    integer = quantize(rounding.graph, format="truenorth")
+    scale = integer.metadata["quantization"]["scale"]["hidden"]
+    for name in ("drive", "back"):
+        learnt, stored = (write_out(g[name].synapse.weight) for g in (rounding.graph, integer))
+        np.testing.assert_array_equal(stored, np.rint(scale * learnt))
+    alone = replace(few, per_neuron=False).round_network(graph)
+    for name in ("drive", "back"):
+        assert alone.grids[name, "weight"].unit == best_unit(graph[name].synapse.weight, 2, per_neuron=False)
 
 
 AKIDA_PLANS = make_plans(shipped_network("digits"), load_profile("akd1000"))[:2]

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
-from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, SumPool
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pipeline import api
@@ -13,7 +13,7 @@ from spear_deploy.placement.weight_bits import measure_width
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.chips import RULES
 from spear_deploy.quantize.explain import explain
-from spear_deploy.quantize.palette import cluster_rows, count_axons
+from spear_deploy.quantize.palette import cluster_rows, cluster_together, count_axons
 from spear_deploy.simulator import simulate
 
 CHIPS = {"truenorth": "truenorth", "spinnaker": "spinnaker1", "reckon": "reckon", "odin": "odin", "catalyst": "catalyst_n1"}
@@ -382,10 +382,69 @@ def test_layers_that_share_no_shift_are_refused_on_reckon():
         quantize(graph, format="reckon")
 
 
+def test_layers_into_the_same_neurons_have_one_palette_of_four_values():
+    """Values of both layers that lie together share a centre, and the weights are missed less than with two values a layer."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(6, 9)), 2 * rng.normal(size=(6, 6))
+    together, apart = cluster_together([first, second], 4), [cluster_rows(first, 2), cluster_rows(second, 2)]
+    for row in range(6):
+        assert len(np.union1d(together[0][row], together[1][row])) <= 5  # 0 besides
+    missed = [((found[0] - first) ** 2).sum(axis=1) + ((found[1] - second) ** 2).sum(axis=1) for found in (together, apart)]
+    assert (missed[0] <= missed[1]).all() and missed[0].sum() < 0.8 * missed[1].sum()
+    few = [rng.choice([-1.0, 0.0, 0.5], (6, 9)), rng.choice([0.0, 2.0, 0.5], (6, 6))]
+    for found, given in zip(cluster_together(few, 3), few, strict=True):
+        np.testing.assert_array_equal(found, given)
+    sparse, full = cluster_together([make_sparse(few[0]), first], 3), cluster_together([few[0], first], 3)
+    np.testing.assert_array_equal(sparse[0].to_full(), full[0])
+    np.testing.assert_array_equal(sparse[1], full[1])
+
+
+def test_values_of_each_layer_by_itself_are_taken_where_they_miss_the_weights_less():
+    """k-means from quantiles of them all has no centre among few large weights."""
+    small, large = np.linspace(0.9, 1.1, 400)[None], np.array([[-50.0, 80.0]])
+    found = cluster_together([small, large], 4)
+    np.testing.assert_array_equal(found[1], large)
+    assert ((found[0] - small) ** 2).sum() <= ((cluster_rows(small, 2) - small) ** 2).sum() + 1e-12
+
+
+def several_layers(synapses, neuron, shape):
+    """Return synapses side by side from the input into neurons."""
+    layers = [*(Layer(name=f"w{n}", synapse=synapse) for n, synapse in enumerate(synapses)), Layer(name="a", neuron=neuron)]
+    names = [layer.name for layer in layers[:-1]]
+    edges = [Edge(source="input", target=name) for name in names] + [Edge(source=name, target="a") for name in names]
+    return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=shape, output="a", dt_s=1e-3)
+
+
+def test_weights_of_several_layers_that_are_four_values_of_each_neuron_are_stored_exactly():
+    rng = np.random.default_rng(4)
+    values = [rng.choice([-1.0, -0.5, 0.0, 0.25, 1.0], (6, 9)) for _ in range(5)]
+    graph = several_layers([Dense(weight=value) for value in values], IF(v_threshold=2.0), (9,))
+    integer, x = quantize(graph, format="truenorth"), spikes((9,))
+    scale = integer.metadata["quantization"]["scale"]["a"]
+    for n, value in enumerate(values):
+        np.testing.assert_array_equal(integer[f"w{n}"].synapse.weight, scale * value)
+    assert np.array_equal(simulate(integer, x).output, simulate(graph, x).output)
+    assert api.check(integer, "truenorth").verdict == "fits"
+
+
+@pytest.mark.parametrize(("beside", "values"), [((3,), 3), ((3, 1, 1), 3), ((3, 2, 2), 1), ((), 3)])
+def test_a_weight_per_value_beside_several_layers_is_one_of_the_four_values(beside, values):
+    """Where it differs inside a channel its rows are no neurons, and each other layer has values of its own."""
+    rng = np.random.default_rng(5)
+    shape = (3, 2, 2) if len(beside) != 1 else (3,)
+    weights = [rng.normal(size=(3, 3, 3, 3)), rng.normal(size=(3, 3, 3, 3))]
+    others = [Conv2d(weight=w, padding=(1, 1)) if len(shape) > 1 else Dense(weight=w[..., 0, 0]) for w in weights]
+    graph = several_layers([Scale(weight=rng.uniform(0.5, 1, beside)), *others], IF(), shape)
+    integer = quantize(graph, format="truenorth")
+    scale = integer.metadata["quantization"]["scale"]["a"]
+    np.testing.assert_array_equal(integer["w0"].synapse.weight, np.rint(scale * graph["w0"].synapse.weight))
+    rows = [[set(row.ravel().tolist()) - {0} for row in integer[name].synapse.weight] for name in ("w1", "w2")]
+    assert max(map(len, rows[0] + rows[1])) <= values
+    assert max(len(a | b) for a, b in zip(*rows, strict=True)) <= max(values, 2)
+
+
 def test_more_layers_than_values_are_refused_on_truenorth():
-    layers = [*(dense(np.eye(2), None, name=f"w{n}") for n in range(5)), Layer(name="a", neuron=IF())]
-    edges = [edge for n in range(5) for edge in (Edge(source="input", target=f"w{n}"), Edge(source=f"w{n}", target="a"))]
-    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(2,), output="a")
+    graph = several_layers([Scale(weight=np.full(2, 0.5 + n)) for n in range(5)], IF(), (2,))
     with pytest.raises(UnsupportedError, match="currents of 5 layers of weights add up, a TrueNorth neuron has 4 weights"):
         quantize(graph, format="truenorth")
 
