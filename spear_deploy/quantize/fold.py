@@ -23,10 +23,17 @@ def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
     Other networks stay as they are but for layers that hand on what they take, and so do weights that do not fold.
     """
     graph = drop_identities(graph)
-    if find_chained_weights(graph):
+    if find_chained_weights(graph) or _has_chained_norms(graph):
         with suppress(UnsupportedError):
             return fold_batchnorm(graph)
     return graph
+
+
+def _has_chained_norms(graph: SNNGraph) -> bool:
+    """Return whether currents reach a batch norm through a pool, a sum or a delay: as weights there, it follows weights."""
+    merged = merge_parts(graph)
+    norms = [layer for layer in merged.layers if layer.norm is not None and not isinstance(layer.synapse, WEIGHTED)]
+    return any(emits_current(merged, edge.source) for layer in norms for edge in merged.edges_into(layer.name))
 
 
 def drop_identities(graph: SNNGraph) -> SNNGraph:

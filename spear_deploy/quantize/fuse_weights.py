@@ -98,7 +98,7 @@ def emits_current(graph: SNNGraph, name: str) -> bool:
 def _fuse_over_edge(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
     """Return the network with the weights before an edge fused into those behind it, or None where that is not exact."""
     first, second = graph[edge.source], graph[edge.target]
-    delayed_bias = edge.delay and getattr(first.synapse, "bias", None) is not None
+    delayed_bias = edge.delay and _find_bias(first.synapse) is not None
     if delayed_bias or first.norm is not None or _in_loop(graph, first.name):
         return None
     if len(graph.edges_into(second.name)) > 1:
@@ -139,13 +139,27 @@ def _move_scale_over_pool(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
 def _pass_scale(graph: SNNGraph, scale: Layer, behind: Layer) -> Scale | None:
     """Return the `Scale` that does behind a pool or flatten what one does before it, or None where none does."""
     synapse: Any = scale.synapse
-    if synapse.bias is not None:  # a pool takes it as often as a window has positions, a delay at another time
+    if _find_bias(synapse) is not None:  # a pool takes it as often as a window has positions, a delay at another time
         return None
     shape = graph.shape_of(scale.name)
     if isinstance(behind.synapse, Flatten):
         return Scale(weight=np.broadcast_to(synapse.weight, shape).reshape(-1).copy())
-    weight = np.broadcast_to(synapse.weight, np.broadcast_shapes(synapse.weight.shape, (1,) * len(shape)))
-    return Scale(weight=weight.copy()) if all(size == 1 for size in weight.shape[1:]) else None
+    weight = _drop_positions(synapse.weight, len(shape))
+    return None if weight is None else Scale(weight=weight.copy())
+
+
+def _find_bias(synapse: Synapse | None) -> Array | None:
+    """Return the bias of a synapse; None where it has none, or zeros, which add nothing in any step."""
+    bias: Array | None = getattr(synapse, "bias", None)
+    return bias if bias is not None and bias.any() else None
+
+
+def _drop_positions(values: Array, axes: int) -> Array | None:
+    """Return values of maps of some axes as one a channel, (C, 1, 1) or (1, 1, 1); None where they differ between positions."""
+    values = np.broadcast_to(values, np.broadcast_shapes(values.shape, (1,) * axes))
+    at: Any = (slice(None), *(slice(1),) * (axes - 1))
+    first = values[at]
+    return first if (values == first).all() else None
 
 
 def _swap(graph: SNNGraph, between: Edge, moved: Scale) -> SNNGraph | None:
@@ -332,16 +346,18 @@ def _as_kernel(synapse: Any, shape: Shape) -> _Kernel | None:
         weight = np.full((channels, 1, *synapse.kernel_size), value)
         strides: Any = synapse.stride
         return _Kernel(weight=weight, bias=None, stride=strides, padding=synapse.padding, dilation=ones, groups=channels)  # type: ignore[arg-type]
+    bias: Any = _find_bias(synapse)
     if isinstance(synapse, Scale):
-        parts = [synapse.weight, *([] if synapse.bias is None else [synapse.bias])]
-        if any(np.broadcast_shapes(part.shape, (1,) * len(shape))[1:] != ones for part in parts):
+        factor = _drop_positions(synapse.weight, len(shape))
+        bias = bias if bias is None else _drop_positions(bias, len(shape))
+        if factor is None or (bias is None and _find_bias(synapse) is not None):
             return None
-        weight = np.broadcast_to(synapse.weight, (channels, *ones)).astype(np.float64)[:, None]
-        bias = None if synapse.bias is None else np.broadcast_to(synapse.bias, (channels, *ones)).reshape(-1)
+        weight = np.broadcast_to(factor, (channels, *ones)).astype(np.float64)[:, None]
+        bias = bias if bias is None else np.broadcast_to(bias, (channels, *ones)).reshape(-1)
         return _Kernel(weight=weight, bias=bias, stride=ones, padding=zeros, dilation=ones, groups=channels)
     if isinstance(synapse, (Conv1d, Conv2d)):
-        names = ("bias", "stride", "padding", "dilation", "groups")
-        return _Kernel(weight=synapse.weight.astype(np.float64), **{name: getattr(synapse, name) for name in names})
+        names = ("stride", "padding", "dilation", "groups")
+        return _Kernel(weight=synapse.weight.astype(np.float64), bias=bias, **{name: getattr(synapse, name) for name in names})
     return None
 
 

@@ -1,11 +1,13 @@
 """What `check` lets pass becomes integers, runs, and is written for the chip's tool; what integers refuse does not fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy.errors import GraphError, ProfileError, Refusal, SpearError
 from spear_deploy.hardware.profile import list_profiles, load_profile, override_facts
-from spear_deploy.network import LI, LIF, Conv2d, Flatten, Layer, SumPool
+from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import FORMATS
@@ -100,6 +102,38 @@ def test_chips_whose_facts_were_changed_agree_too(seed, tmp_path):
             continue
     assert profiles
     hold_to_integers(draw_network(2000 + seed), seed, tmp_path, profiles=profiles)
+
+
+def behind_a_convolution(bias, delay, **parts):
+    """Return a network with a pool behind a convolution, and parts and neurons behind the pool."""
+    rng = np.random.default_rng(0)
+    spiking = IF(reset="subtract")
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(4, 2, 3, 3)), padding=(1, 1), bias=np.full(4, bias))),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
+        Layer(name="a", neuron=spiking, **parts),
+        Layer(name="b", synapse=Dense(weight=rng.normal(size=(3, 64))), neuron=spiking),
+    ]
+    graph = chain(layers, input_shape=(2, 8, 8))
+    return replace(graph, edges=tuple(replace(e, delay=delay * (e.target == "a")) for e in graph.edges))
+
+
+@pytest.mark.parametrize(
+    ("bias", "delay", "verdicts"),
+    [(0.0, 0, {"speck2f": "fits", "generic45nm": "fits"}), (0.0, 2, {"generic45nm": "fits"}), (0.5, 0, {"speck2f": "fits"}),
+     (0.5, 2, {"generic45nm": "does_not_fit"})],
+)  # fmt: skip
+def test_a_batch_norm_behind_a_pool_of_currents_or_a_delay_is_judged_as_the_scale_that_it_is(bias, delay, verdicts):
+    """Folded into the convolution, also over a delay, but not where a bias arrives after the delay."""
+    one = np.ones(4, np.float32)
+    norm = BatchNorm(weight=2 * one, bias=0.5 * one, mean=0 * one, var=one, eps=0.0)
+    normed = behind_a_convolution(bias, delay, norm=norm)
+    scaled = behind_a_convolution(bias, delay, synapse=Scale(weight=np.full((4, 1, 1), 2.0), bias=np.full((4, 1, 1), 0.5)))
+    for name in list_profiles():
+        of_norm, of_scale = (api.check(graph, name) for graph in (normed, scaled))
+        assert of_norm.verdict == of_scale.verdict == verdicts.get(name, of_scale.verdict), name
+        assert of_norm.cores_used == of_scale.cores_used, name
+    assert (hold_to_integers(normed, 0) == hold_to_integers(scaled, 0)).all()
 
 
 def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():

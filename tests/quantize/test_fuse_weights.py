@@ -251,6 +251,23 @@ def test_a_scale_stays_before_a_pool_where_its_weights_differ_in_a_window_or_a_b
     assert fuse_weights(read) is read
 
 
+def test_a_bias_of_zeros_is_none_and_equal_weights_of_all_positions_are_one_a_channel():
+    factor = np.array([[[0.5]], [[-2.0]]])
+    zeros = Scale(weight=factor, bias=np.zeros((2, 1, 1)))
+    filled = Scale(weight=np.broadcast_to(factor, (2, 6, 6)), bias=np.zeros((2, 6, 6)))
+    for scale in (zeros, filled):
+        assert compose_synapses(scale, PADDED, (2, 6, 6)) == compose_synapses(Scale(weight=factor), PADDED, (2, 6, 6))
+        assert compose_synapses(replace(scale, bias=np.ones((2, 1, 1))), PADDED, (2, 6, 6)) is None
+        pooled = scaled_pools(scale, (SUM,), PADDED)
+        late = replace(pooled, edges=tuple(replace(e, delay=2 * (e.source == "s")) for e in pooled.edges))
+        assert not find_chained_weights(fuse_weights(late))
+    graph = recurrent(np.zeros((5, 5)))
+    fc = graph["fc"]
+    graph = graph.with_layers({"fc": replace(fc, synapse=replace(fc.synapse, bias=np.zeros_like(fc.synapse.bias)))})
+    late = replace(graph, edges=tuple(replace(e, delay=2) if e.source == "fc" else e for e in graph.edges))
+    assert not find_chained_weights(fuse_weights(late))
+
+
 def test_a_plain_pool_is_repeated_into_dense_weights_as_its_unrolled_matrix_has_them():
     rng = np.random.default_rng(0)
     for pool, shape in (
