@@ -15,14 +15,14 @@ ADDED_UP = "currents of "
 """What a finding begins with: layers of weights whose currents add up in one layer of neurons."""
 LIMITED = ("dilation", "groups", "stride", "kernel", "padding")
 INSTEAD = {
-    "Conv1d": "a Conv2d whose kernel is 1 high",
-    "Conv2d": "a Dense of the same weights, written out",
-    "Scale": "fold it into the weights behind it",
-    "SumPool": "a convolution with a stride",
-    "AvgPool": "a SumPool, its factor in the weights behind it",
-    "Dense": "a Conv2d whose kernel is the map",
-    "Flatten": "a Conv2d whose kernel is the map",
+    "Conv1d": ("Conv2d", "a Conv2d whose kernel is 1 high"),
+    "AvgPool": ("SumPool", "a SumPool, its factor in the weights behind it"),
+    "Dense": ("Conv2d", "a Conv2d whose kernel is the map"),
+    "Flatten": ("Conv2d", "a Conv2d whose kernel is the map"),
 }
+"""By kind of connection, the kind that does the same, and how."""
+WRITTEN_OUT = "a Dense of the same weights, written out, as `adapt` does"
+"""What a chip without maps has in place of a convolution."""
 
 
 def check_geometry(layer: Layer, before: Shape, after: Shape, profile: HardwareProfile) -> Iterator[tuple[str, str, str]]:
@@ -135,7 +135,7 @@ def _differ(kind: str, kernel: Shape, stride: Shape, sizes: LayerKinds, chip: st
 
 def _suggest(kind: str, sizes: LayerKinds) -> str:
     """Return what to use in place of a connection."""
-    other = INSTEAD.get(kind, "")
-    kinds = [name for name in INSTEAD if f"a {name}" in other]
-    is_possible = bool(kinds) and all(name in (sizes.kinds.value or ()) for name in kinds)
-    return f"use {other}" if other.startswith("a ") and is_possible else "replace the layer"
+    kinds, other = sizes.kinds.value or (), INSTEAD.get(kind)
+    if other is not None and other[0] in kinds:
+        return f"use {other[1]}"
+    return f"use {WRITTEN_OUT}" if kind in ("Conv1d", "Conv2d") and "Dense" in kinds else "replace the layer"

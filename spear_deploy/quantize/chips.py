@@ -115,7 +115,7 @@ def _check_events(graph: SNNGraph, layer: NeuronInput) -> None:
                 layer=layer.name,
                 what=f"{what} or a pool",
                 why="ODIN's crossbar takes spikes through Dense alone",
-                remedy="unroll it",
+                remedy="unroll it, as `adapt` does",
             )
         )
     weight = layer.stored[layer.name].weight

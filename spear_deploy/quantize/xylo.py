@@ -117,7 +117,7 @@ def convert_to_dense(graph: SNNGraph) -> SNNGraph:
                     layer=layer.name,
                     what=type(synapse).__name__,
                     why="Xylo has dense weights between neurons only",
-                    remedy="use Dense",
+                    remedy="use Dense, as `adapt` does",
                 )
             )
         return layer

@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.unsupported import Unsupported, find_unsupported
 from spear_deploy.hardware.profile import HardwareProfile, load_profile
-from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv1d, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.placement.populations import find_populations
+from spear_deploy.simulator import simulate
 from tests.support.chips import conv, small_chip
 
 RNG = np.random.default_rng(0)
@@ -39,6 +41,28 @@ def test_batch_norm_pools_readouts_and_flattens_are_fine() -> None:
     )
     for name in ("loihi1", "loihi2"):
         assert findings(net, load_profile(name)) == []
+
+
+@pytest.mark.parametrize("chip", ["xylo_audio2", "xylo_audio3", "xylo_imu", "brainscales2"])
+@pytest.mark.parametrize("make", [Conv1d, Conv2d])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_convolution_on_a_chip_without_maps_is_what_adapt_writes_out(chip: str, make: type, size: int) -> None:
+    """Also on maps of one position, where it is a Dense already; the adapted network has the same spikes."""
+    rng, axes = np.random.default_rng(size), 1 if make is Conv1d else 2
+    neuron = CubaLIF(tau_mem_s=0.016, tau_syn_s=0.008, reset="value" if chip == "brainscales2" else "subtract")
+    layers = [
+        Layer(name=name, synapse=make(weight=rng.normal(1.0, 1.0, (2, 2, *(1,) * axes)) * 9), neuron=neuron)
+        for name in ("c", "out")
+    ]
+    graph = chain(layers, input_shape=(2, *(size,) * axes), dt_s=1e-3)
+    profile = load_profile(chip)
+    has = f"{chip} maps Dense, Flatten; use a Dense of the same weights, written out, as `adapt` does"
+    assert findings(graph, profile) == [(name, make.__name__, has) for name in ("c", "out")]
+    (plan,) = make_plans(graph, profile, learns=False)
+    assert [step.replacement.by for step in plan.steps] == ["a Dense of the same weights, written out"] and not plan.lacking
+    x = (rng.random((20, 3, *graph.input_shape)) < 0.4).astype(np.uint8)
+    wanted = simulate(graph, x).output
+    assert wanted.any() and np.array_equal(simulate(plan.graph, x).output, wanted.reshape(20, 3, -1))
 
 
 def test_all_findings_are_reported_at_once_by_layer() -> None:

@@ -205,7 +205,7 @@ def test_xylo_refuses_convolutions_waits_and_resets_to_a_value() -> None:
     report = check(net, load_profile("xylo_audio2"))
     lacking = [("c", "Conv2d"), ("c", "reset by value"), ("c", "an output layer that reads the input")]
     assert [(u.layer, u.what) for u in report.unsupported] == lacking
-    assert row(report, "layer_kind", "c").remedy == "use a Dense of the same weights, written out"
+    assert row(report, "layer_kind", "c").remedy == "use a Dense of the same weights, written out, as `adapt` does"
     assert row(report, "reset", "c").remedy == "train with reset='subtract'"
 
 

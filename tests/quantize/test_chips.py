@@ -312,7 +312,7 @@ CONV = Layer(name="c", synapse=Conv2d(weight=np.ones((1, 1, 2, 2))), neuron=IF()
         (
             "odin",
             chain([CONV], input_shape=(1, 3, 3)),
-            "Conv2d or a pool, ODIN's crossbar takes spikes through Dense alone; unroll it",
+            "Conv2d or a pool, ODIN's crossbar takes spikes through Dense alone; unroll it, as `adapt` does",
         ),
         ("odin", recurrent(IF()), "currents of back, into that add up, ODIN's neurons take each spike by itself from one layer"),
         ("spinnaker", one_layer([[1.0]], IF()), "IF, sPyNNaker's models leak; use LIF with a long time constant"),

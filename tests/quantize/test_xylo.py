@@ -204,10 +204,14 @@ def test_neurons_and_values_outside_the_format_are_refused_by_name(layer, error,
 
 def test_only_dense_weights_lie_between_neurons():
     conv = Layer(name="c", synapse=Conv2d(weight=np.ones((1, 1, 1, 1))), neuron=cuba())
-    with pytest.raises(UnsupportedError, match="layer 'c': Conv2d, Xylo has dense weights between neurons only; use Dense"):
+    with pytest.raises(
+        UnsupportedError, match="'c': Conv2d, Xylo has dense weights between neurons only; use Dense, as `adapt` does"
+    ):
         quantize(chain([conv], input_shape=(1, 2, 2)), format="xylo")
     pool = Layer(name="p", synapse=SumPool(kernel_size=(2, 2)))
-    with pytest.raises(UnsupportedError, match="layer 'p': SumPool, Xylo has dense weights between neurons only; use Dense"):
+    with pytest.raises(
+        UnsupportedError, match="'p': SumPool, Xylo has dense weights between neurons only; use Dense, as `adapt`"
+    ):
         quantize(chain([pool, dense([[1.0]], cuba())], input_shape=(1, 2, 2)), format="xylo")
 
 
