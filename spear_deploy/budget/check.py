@@ -98,7 +98,7 @@ def check(
     measured = _measure_rows(on_chip, costs, limits)
     on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
     rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
-    if integer is not None and _is_left_to_integers(graph, integer, profile, rows):
+    if integer is not None and _is_left_to_integers(integer, profile, rows):
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
         if decided.placement.counted:  # cores as the axons of its weights fill them
@@ -264,10 +264,10 @@ def _split_refusal(answer: Refusal) -> tuple[str, str]:
     return (reason, remedy) if reason and not answer.remedy else (answer.why or NONE_HELD, answer.remedy)
 
 
-def _is_left_to_integers(graph: SNNGraph, integer: SNNGraph, profile: HardwareProfile, rows: Sequence[BudgetRow]) -> bool:
+def _is_left_to_integers(integer: SNNGraph, profile: HardwareProfile, rows: Sequence[BudgetRow]) -> bool:
     """Return whether the integers decide what is open: values and delays, or axons of types where nothing is over."""
     is_open = {row.resource for row in rows if row.status == "unchecked"}
-    has_axons = counts_axons(integer, profile) and not graph.is_integer and all(row.status != "over" for row in rows)
+    has_axons = counts_axons(integer, profile) and all(row.status != "over" for row in rows)
     return is_open <= {PALETTE, DELAY} and (PALETTE in is_open or has_axons)
 
 

@@ -143,7 +143,7 @@ def _prepare_layer(layer: NeuronInput, graph: SNNGraph, max_spikes: int) -> Unsc
     bias = f["mem"] * (f["v_leak"] - layer.level)
     for name, synapse in layer.multiply_synapses(drive).items():
         if synapse.bias is not None:
-            bias = bias + layer.broadcast_bias(name, synapse.bias) * layer.bias_factors[name]
+            bias = bias + layer.broadcast_bias(name, synapse.bias)
     return UnscaledLayer(
         layer=layer,
         dash_mem=dash_mem,

@@ -466,6 +466,23 @@ def test_integers_of_a_large_network_are_asked_only_where_it_fits(monkeypatch: p
     assert asked == [small.weights, small.weights, wide.weights]
 
 
+def test_values_of_truenorths_integers_are_counted_where_another_limit_is_exceeded() -> None:
+    """One core is too few for 300 neurons; each has one value of weights, which floating point does not say."""
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((300, 4))), neuron=IF())], input_shape=(4,), dt_s=1e-3)
+    report = check(graph, TRUENORTH, limits=UserLimits(cores=1))
+    assert ("cores", "chip") in rows(report, "over")
+    (row,) = (row for row in report.rows if row.resource == "weight_palette")
+    assert (row.used, row.status, row.detail) == (1, "ok", OF_INTEGERS)
+
+
+def test_integers_are_checked_besides_only_where_they_decide_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())], input_shape=(4,), dt_s=1e-3)
+    taken: list[str] = []
+    monkeypatch.setattr(sys.modules[check.__module__], "check", lambda *a, **b: taken.append(a[1].name) or check(*a, **b))
+    assert [check(graph, profile).verdict for profile in (LOIHI1, LOIHI2, TRUENORTH)] == ["fits"] * 3
+    assert taken == ["truenorth"]
+
+
 @pytest.mark.parametrize(("chip", "verdict"), [("loihi1", "does_not_fit"), ("truenorth", "does_not_fit"), ("loihi2", "fits")])
 def test_a_current_is_no_input_of_a_chip_whose_spikes_carry_no_value(chip: str, verdict: str) -> None:
     """What the integers refuse for the data does not fit with the counts of these data; without counts the note says so."""
