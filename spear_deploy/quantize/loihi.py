@@ -207,7 +207,9 @@ def _scales_to_try(
         (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
         limits += [step * most / largest] if largest else []
         least = max(least, step * min(MIN_LEVELS, (most + 1) // 2) / largest) if largest else least
-    allowed = min(min(limits, default=1.0), other_limits)
+    allowed = min([*limits, other_limits])
+    if not limits:  # weights of zero take any scale: a power of two, so that binary fractions stay exact
+        allowed = 2.0 ** np.floor(np.log2(other_limits)) if np.isfinite(other_limits) else 1.0
     fits = None if on_data else _potential_limit(layer)
     if fits is not None and fits >= least:
         max_scale = min(max_scale, max(BIAS_SHARE * fits, least))

@@ -63,20 +63,30 @@ def scale_of(integer: SNNGraph) -> float:
 @pytest.mark.parametrize(
     ("threshold", "bias", "scale", "stored", "mantissa", "exponent"),
     [
-        (1.0, 0.0, 1.0, 1, 0, 6),
+        (1.0, 0.0, 2**16, 2**16, 0, 6),
+        (0.75, 0.25, 2**14, 3 * 2**12, 2**11, 7),
         (0.0, 0.0, 1.0, 0, 0, 6),
-        (1e6, 0.0, 0.131071, 2**17 - 1, 0, 6),
-        (1.0, 4095.0, 1.0, 1, 4095, 6),
+        (1e6, 0.0, 2**-3, 125_000, 0, 6),
+        (1.0, 4095.0, 2.0, 2, 4095, 7),
         (1.0, 4096.0, 1.0, 1, 2048, 7),
-        (1.0, 1e5, 0.0819, 0, 4095, 7),
+        (1.0, 1e5, 2**-4, 0, 3125, 7),
     ],
 )
 def test_threshold_and_bias_of_weights_that_are_zero(threshold, bias, scale, stored, mantissa, exponent):
-    """Weights of zero take any scale: it is 1, or what threshold (2^17 − 1) and bias (4095 · 2^7 / 64) allow."""
+    """Weights of zero take any scale: the largest power of two that threshold (2^17 − 1) and bias (4095 · 2^7 / 64) allow."""
     integer = quantize(one_layer([[0.0, 0.0]], IF(v_threshold=threshold), [bias]))
     neuron: Any = integer["fc"].neuron
     assert scale_of(integer) == pytest.approx(scale, rel=1e-12)
     assert (int(neuron.v_threshold), int(neuron.bias_mantissa.max()), int(neuron.bias_exponent)) == (stored, mantissa, exponent)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-3])
+def test_neurons_that_a_bias_alone_drives_spike_as_in_floating_point(weight):
+    graph = one_layer([[weight]] * 3, LIF(tau_s=0.004, r=4.0, v_threshold=0.4), [0.125, 0.25, 0.5])
+    x = np.zeros((40, 1, 1))
+    spikes = simulate(graph, x).output
+    assert spikes.sum(axis=0).tolist() == [[6, 20, 40]]
+    np.testing.assert_array_equal(simulate(quantize(graph), x).output, spikes)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 3.0])
@@ -104,8 +114,8 @@ def test_scales_that_clip_weights_are_tried_as_far_as_threshold_and_state_allow(
     """A weight of 1 is 254 at the first scale; a threshold of 500 fits up to 262 and one of 450 up to 291."""
     (layer,) = collect_neuron_inputs(one_layer([[1.0, -0.3, 0.77]], IF(v_threshold=threshold)), "spikes", 1.0)
     settings = LoweringSettings(weight_bits=8, kind="spikes")
-    allowed, scales = loihi._scales_to_try(layer, settings, 8, max_scale, on_data=True)
-    assert allowed == 254 and scales[3:] == pytest.approx([254 * factor for factor in clipping])
+    headroom, scales = loihi._scales_to_try(layer, settings, 8, max_scale, on_data=True)
+    assert headroom == 1 and scales[3:] == pytest.approx([254 * factor for factor in clipping])
     assert loihi._scales_to_try(layer, settings, 8, max_scale, on_data=False)[1].tolist() == scales[:1].tolist()
 
 
