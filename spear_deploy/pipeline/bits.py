@@ -56,7 +56,7 @@ def state_bits(net: Net, chip: Chip, bits: Bits, *, overrides: Mapping[str, Any]
         overrides: facts of the profile to replace, by dotted key.
 
     Raises:
-        DataError: the bits are no such text.
+        DataError: the bits are no such text, or no weight of any network may have them.
         GraphError: there is no such layer with weights.
         ChipError: the chip lacks a width, or its layers are all alike.
         UnsupportedError: a quantised network, whose weights are rounded already.
@@ -71,6 +71,9 @@ def state_bits(net: Net, chip: Chip, bits: Bits, *, overrides: Mapping[str, Any]
         named = {layer.name: named for layer in graph.layers if isinstance(layer.synapse, WEIGHTED)}
     default = target.weights.default_bits.value
     state_layer_bits(graph, dict.fromkeys(named, BITS[1]))  # checks the names of the layers
+    for name, width in named.items():
+        if not BITS[0] <= width <= BITS[1]:
+            raise DataError(f"bits: layer '{name}': {width} given, expected a number of bits from {BITS[0]} to {BITS[1]}")
     if any(width != default for width in named.values()):
         _require_widths(target, named)
     stated = {**read_layer_bits(graph), **named}

@@ -34,6 +34,12 @@ def test_a_chip_that_lacks_what_the_network_needs_is_exit_code_3(verb, chip, tmp
     assert "Traceback" not in done.stderr and len([line for line in done.stderr.splitlines() if "error: " in line]) <= 1
 
 
+@pytest.mark.parametrize(("bits", "code"), [("7", 3), ("32", 3), ("0", 1), ("77", 1), ("conv1=77", 1), ("many", 1)])
+def test_bits_that_the_chip_lacks_are_exit_code_3_and_bits_that_no_weight_has_are_wrong_input(bits, code):
+    done = CliRunner().invoke(main, ["check", "digits", "--chip", "loihi2", "--bits", bits])
+    assert done.exit_code == code and done.stderr.startswith("error: bits") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("options", [("--synops", "50%"), ("--budgets", "50%,20%"), ("--memory", "50")])
 def test_a_network_without_hidden_layer_has_nothing_to_prune(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -57,7 +57,9 @@ def test_layers_that_are_not_named_keep_what_the_network_states():
     [
         ("fc3=4", GraphError, "bits: there is no layer 'fc3' with weights; expected some of fc, out; did you mean 'fc'"),
         ("fc=7", ChipError, "bits: layer 'fc': 7 given, weights of loihi2 have 2, 3, 4, 5, 6 and 8 bits; take one of them"),
-        ("1", ChipError, "bits: layer 'fc': 1 given, weights of loihi2 have 2"),
+        ("32", ChipError, "bits: layer 'fc': 32 given, weights of loihi2 have 2"),
+        ("1", DataError, "bits: layer 'fc': 1 given, expected a number of bits from 2 to 32"),
+        ("out=77", DataError, "bits: layer 'out': 77 given, expected a number of bits from 2 to 32"),
         ("fc=4,fc=3", DataError, "bits 'fc=4,fc=3': layer 'fc' is named twice; name it once"),
         *((text, DataError, "expected LAYER=BITS, e.g. fc1=4,conv2=8, or one number for all layers, e.g. 4")
           for text in ("", "fc", "fc=", "=4", "4,5", "fc=4,3", "fc=4.5", "fc=-4", "fc=4,", "²")),
