@@ -61,13 +61,8 @@ def check(
         refuse_unused("goes without --lint, which checks a file and no chip", *NO_LINT)
         _lint(net, as_json=as_json, out=out)
         return
-    if budget is not None:
-        refuse_unused("goes without --budget", "no_budget")
-    if sarif is not None and out is not None and Path(sarif).resolve() == Path(out).resolve():
-        raise click.UsageError(f"--sarif and --out are one file, '{out}'; give two names")
-    budget = budget or (None if no_budget else _find_budget_file())
-    if chip is None and budget is None:
-        raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
+    budget = _choose_budget_file(chip, budget, no_budget)
+    _require_two_files(sarif, out)
     interchange.start_ahead(net)
     import spear_deploy.budget  # noqa: F401  the slowest import runs while the file's reader starts
     from spear_deploy.budget.budget_file import BudgetFile, read_budget
@@ -92,10 +87,7 @@ def check(
         name=named,
     )
     if sarif is not None:
-        from spear_deploy.budget.sarif import to_sarif
-        from spear_deploy.util.files import write_json
-
-        write_json(sarif, to_sarif(report, net))
+        _write_sarif(sarif, report, net)
     emit(report.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_check(c, report))
     if report.verdict == "does_not_fit":
         held = find_chip_format(graph)
@@ -105,6 +97,32 @@ def check(
         )  # fmt: skip
         suggest(command, purpose, as_json=as_json)
     leave(report.verdict)
+
+
+def _choose_budget_file(chip: str | None, budget: str | None, no_budget: bool) -> str | None:
+    """Return the file of limits, stated or in this folder; None without one.
+
+    Raises:
+        UsageError: neither a file nor --chip names the chip, or the options contradict each other.
+    """
+    if budget is not None:
+        refuse_unused("goes without --budget", "no_budget")
+    budget = budget or (None if no_budget else _find_budget_file())
+    if chip is None and budget is None:
+        raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
+    return budget
+
+
+def _require_two_files(sarif: str | None, out: str | None) -> None:
+    if sarif is not None and out is not None and Path(sarif).resolve() == Path(out).resolve():
+        raise click.UsageError(f"--sarif and --out are one file, '{out}'; give two names")
+
+
+def _write_sarif(path: str, report: Any, net: str) -> None:
+    from spear_deploy.budget.sarif import to_sarif
+    from spear_deploy.util.files import write_json
+
+    write_json(path, to_sarif(report, net))
 
 
 def _lint(net: str, *, as_json: bool, out: str | None) -> None:

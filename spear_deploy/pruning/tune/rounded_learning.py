@@ -126,7 +126,6 @@ def learn_with_rounding(
     """
     val = monitor.dataset.val
     before = evaluate(graph, val)
-
     integers = evaluate(*form(graph, val))
     lost = before.accuracy - integers.accuracy
     if lost <= TOLERANCE:
@@ -138,22 +137,40 @@ def learn_with_rounding(
         interruptible=completes, device=device,
     )  # fmt: skip
     start = _Measured(graph=graph, use=use, accuracy=integers.accuracy, batches=0)
-    hold = _measure if target is None else _hold_budget
-    networks, latest, batches = [start], graph, 0
+    networks, interrupted = _learn_cycles(start, monitor, form, recipe, hints, before.accuracy, progress)
+    best = _choose_best(networks)
+    kept = best is not start
+    named = best if kept else max(networks, key=lambda network: network.accuracy)
+    return RoundedLearning(
+        graph=best.graph, use=best.use, batches=networks[-1].batches, batches_to_best=named.batches, lost=lost,
+        left=before.accuracy - named.accuracy, kept=kept, exceeded=named is not best, interrupted=interrupted,
+    )  # fmt: skip
+
+
+def _learn_cycles(
+    start: _Measured,
+    monitor: BudgetMonitor,
+    form: IntegerForm,
+    recipe: Recipe,
+    hints: Array | None,
+    accuracy: float,
+    progress: Progress | None,
+) -> tuple[list[_Measured], bool]:
+    """Learn until the integers lose no more than `ENOUGH` of an accuracy.
+
+    Returns:
+        The first network and that of each cycle, and whether Ctrl-C ended the last cycle.
+    """
+    hold = _measure if recipe.synops_budget is None else _hold_budget
+    networks, latest, batches = [start], start.graph, 0
     for cycle in range(CYCLES):
         note = _name_cycle(progress, cycle)
         tuned = fit(latest, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
         latest, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
         networks.append(hold(latest, monitor, form, batches))
-        best = _choose_best(networks)
-        if tuned.interrupted or before.accuracy - best.accuracy <= ENOUGH:
+        if tuned.interrupted or accuracy - _choose_best(networks).accuracy <= ENOUGH:
             break
-    kept = best is not start
-    named = best if kept else max(networks, key=lambda network: network.accuracy)
-    return RoundedLearning(
-        graph=best.graph, use=best.use, batches=batches, batches_to_best=named.batches, lost=lost,
-        left=before.accuracy - named.accuracy, kept=kept, exceeded=named is not best, interrupted=tuned.interrupted,
-    )  # fmt: skip
+    return networks, tuned.interrupted
 
 
 def _name_cycle(progress: Progress | None, cycle: int) -> Progress | None:
