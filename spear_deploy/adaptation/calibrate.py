@@ -15,7 +15,7 @@ import numpy as np
 
 from spear_deploy.network import Array
 from spear_deploy.network.classes import average_classes, count_per_class
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.simulator import ChipRun, InputKind, simulate
 
 SAMPLES = 64
@@ -26,6 +26,8 @@ FACTOR_BITS = 4.0
 """Factors between 2^-4 and 2^4 are tried."""
 WINNER_RATE = 0.5
 """Rate that the output neuron that spikes most is set to."""
+MAX_KEPT = 1 << 26
+"""Values up to which the input of a layer's neurons is kept, 256 MB; a larger one is computed again for each threshold."""
 
 
 def calibrate_thresholds(
@@ -43,14 +45,42 @@ def calibrate_thresholds(
     x = x[:, :SAMPLES]
     for name in names:
         target = rates.get(name)
+        wanted = WINNER_RATE if target is None else target
+        part, given, given_kind = _take_neurons(graph, name, x, kind)
         low, high = -FACTOR_BITS, FACTOR_BITS
         for _ in range(HALVINGS):
             exponent = (low + high) / 2
-            run = simulate(_scale_threshold(graph, name, 2.0**exponent), x, kind=kind)
+            run = simulate(_scale_threshold(part, name, 2.0**exponent), given, kind=given_kind)
             rate = run.counts.rates()[name] if target is not None else _winner_rate(run, count_per_class(graph))
-            low, high = (exponent, high) if rate > (WINNER_RATE if target is None else target) else (low, exponent)
+            low, high = (exponent, high) if rate > wanted else (low, exponent)
         graph = _scale_threshold(graph, name, 2.0 ** ((low + high) / 2))
     return graph
+
+
+def _take_neurons(graph: SNNGraph, name: str, x: Array, kind: InputKind) -> tuple[SNNGraph, Array, InputKind]:
+    """Return the smallest network in which a layer spikes as in the whole one, and the input of that network.
+
+    These are the layer's neurons alone, driven by what its weights make of a run: so weights are applied once, and not for each
+    threshold. Where its spikes come back to it, it is the network up to this layer.
+    """
+    before = _cut_behind(graph, name)
+    size = int(np.prod(graph.shape_of(name))) * x.shape[0] * x.shape[1]
+    if any(graph.leads_to(edge.target, name) for edge in graph.edges_from(name)) or size > MAX_KEPT:
+        return before, x, kind
+    layer = graph[name]
+    drive = simulate(before.with_layers({name: replace(layer, neuron=None)}), x, kind=kind).output
+    if not np.isfinite(drive).all():
+        return before, x, kind
+    alone = chain([replace(layer, synapse=None, norm=None)], input_shape=graph.shape_of(name), dt_s=graph.dt_s)
+    return alone, drive, "current"
+
+
+def _cut_behind(graph: SNNGraph, name: str) -> SNNGraph:
+    """Return the network that ends in a layer: this one, and all that lead to it."""
+    kept = {layer.name for layer in graph.layers if graph.leads_to(layer.name, name)}
+    edges = tuple(edge for edge in graph.edges if edge.target in kept and edge.source in {INPUT, *kept})
+    layers = tuple(layer for layer in graph.layers if layer.name in kept)
+    return replace(graph, layers=layers, edges=edges, output=name, metadata={})
 
 
 def _winner_rate(run: ChipRun, per_class: int) -> float:
