@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adapt_stage import find_adaptation
 from spear_deploy.pipeline.backends import LAVA_BACKENDS, prove_on_simulator
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from spear_deploy.quantize.explain.attribution import Explanation
     from spear_deploy.quantize.explain.findings import Finding
     from spear_deploy.simulator import InputKind, Record
+
+
+NOTE_SCALES = (
+    "the scales of the integers are chosen on this input, so that a sample may get others in another file; `deploy` chooses them "
+    "on training samples, and its quantised.snn keeps them"
+)
+"""Of integers that are made here, of a network in floating point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +76,8 @@ def simulate_file(
     Returns:
         ({out, backend, chip, steps, samples, spikes, rates, overflows, lava, explain, notes, adaptation, overrides, findings,
         failures}, without the keys of what was not asked; the explanation or None). `failures` are sentences on spikes of Lava
-        that differ, `notes` those on the data; `adaptation` is what was replaced before, where the network is that of an output
-        folder of `adapt` or `deploy`.
+        that differ, `notes` those on the data and on scales that the input file sets; `adaptation` is what was replaced before,
+        where the network is that of an output folder of `adapt` or `deploy`.
     """
     target = None if settings.chip is None else api.profile(settings.chip, settings.overrides or None)
     facts: dict[str, Any] = {}
@@ -79,6 +87,7 @@ def simulate_file(
     if settings.input_file is not None:
         x, kind = read_input(settings.input_file, graph)
         facts = {"out": settings.out, "backend": settings.backend, "chip": settings.chip}
+        facts |= {"notes": [NOTE_SCALES]} if target is not None and find_chip_format(graph) is None else {}
         if settings.out is not None or not settings.explain:
             side = api.BackendChoice(net=net, graph=graph, backend=settings.backend, chip=target)
             run_facts, findings = _run(side, x, kind, settings, progress)
@@ -89,7 +98,7 @@ def simulate_file(
         dataset = _read_data(graph, settings)
         explanation = _explain(graph, target, x, kind, settings, dataset, progress)
         facts |= {"chip": settings.chip, "explain": explanation.to_json()}
-        facts |= {"notes": list(dataset.notes)} if dataset is not None else {}
+        facts |= {"notes": [*facts.get("notes", ()), *dataset.notes]} if dataset is not None else {}
         if (adaptation := find_adaptation(net, graph, target.name)) is not None:
             facts["adaptation"] = adaptation
         findings = [*explanation.findings, *(finding for finding in findings if finding not in explanation.findings)]

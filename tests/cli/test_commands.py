@@ -172,6 +172,15 @@ def test_simulate_with_a_chip_runs_its_integers(run):
         assert arrays["fc.v"].dtype == arrays["fc.u"].dtype == np.int64
 
 
+def test_integers_that_an_input_file_sets_the_scales_of_have_a_note_and_stored_ones_do_not(run):
+    options = ("--input", "in.npz", "--chip", "loihi2", "--out", "run.npz")
+    (note,) = json.loads(run("simulate", "net.snn", *options, "--json").stdout)["notes"]
+    assert note.startswith("the scales of the integers are chosen on this input, so that a sample may get others in another file")
+    assert f"note: {note}" in " ".join(run("simulate", "net.snn", *options).stdout.split())
+    for stored in (("int.snn", *options), ("net.snn", "--input", "in.npz", "--out", "run.npz")):
+        assert "notes" not in json.loads(run("simulate", *stored, "--json").stdout)
+
+
 @pytest.mark.lava
 def test_simulate_on_lava_gives_the_same_recording(run):
     run("simulate", "int.snn", "--input", "in.npz", "--record", "spikes,v,u", "--out", "fast.npz")
