@@ -20,6 +20,7 @@ from spear_deploy.budget.geometry import check_geometry
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Conv2d, Layer, Scale, Shape
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize.fuse_weights import drop_positions
 from spear_deploy.util.number_format import format_shape
 
 MAX_ZEROS = 4
@@ -141,10 +142,10 @@ def _as_convolution(synapse: Any, before: Shape) -> Any:
 
 def _as_pointwise(synapse: Scale, channels: int) -> Any:
     """Return one weight per channel as a depthwise convolution of one position, or the synapse where positions differ."""
-    parts = [synapse.weight, *([] if synapse.bias is None else [synapse.bias])]
-    if any((part.ndim > 2 and max(part.shape[-2:]) > 1) or (part.ndim in (1, 2) and part.size > 1) for part in parts):
+    alone = [None if values is None else drop_positions(values, 3) for values in (synapse.weight, synapse.bias)]
+    if alone[0] is None or (alone[1] is None and synapse.bias is not None):
         return synapse
-    weight, bias = (None if p is None else np.broadcast_to(p, (channels, 1, 1)).copy() for p in (synapse.weight, synapse.bias))
+    weight, bias = (None if values is None else np.broadcast_to(values, (channels, 1, 1)).copy() for values in alone)
     assert weight is not None
     return Conv2d(weight=weight[:, None], bias=None if bias is None else bias.reshape(-1), groups=channels)
 

@@ -18,22 +18,20 @@ from spear_deploy.quantize.fuse_weights import emits_current, find_chained_weigh
 
 
 def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
-    """Return the network as a chip's integers are made of it, where weights follow weights: with their product.
+    """Return the network as a chip's integers are made of it, where weights follow weights, or a batch norm follows none.
 
     Other networks stay as they are but for layers that hand on what they take, and so do weights that do not fold.
     """
     graph = drop_identities(graph)
-    if find_chained_weights(graph) or _has_chained_norms(graph):
+    if find_chained_weights(graph) or _has_lone_norms(graph):
         with suppress(UnsupportedError):
             return fold_batchnorm(graph)
     return graph
 
 
-def _has_chained_norms(graph: SNNGraph) -> bool:
-    """Return whether currents reach a batch norm through a pool, a sum or a delay: as weights there, it follows weights."""
-    merged = merge_parts(graph)
-    norms = [layer for layer in merged.layers if layer.norm is not None and not isinstance(layer.synapse, WEIGHTED)]
-    return any(emits_current(merged, edge.source) for layer in norms for edge in merged.edges_into(layer.name))
+def _has_lone_norms(graph: SNNGraph) -> bool:
+    """Return whether a batch norm has no weights in its layer: behind spikes, a pool, a sum or a delay it is weights itself."""
+    return any(layer.norm is not None and not isinstance(layer.synapse, WEIGHTED) for layer in merge_parts(graph).layers)
 
 
 def drop_identities(graph: SNNGraph) -> SNNGraph:

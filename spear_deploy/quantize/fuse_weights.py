@@ -144,7 +144,7 @@ def _pass_scale(graph: SNNGraph, scale: Layer, behind: Layer) -> Scale | None:
     shape = graph.shape_of(scale.name)
     if isinstance(behind.synapse, Flatten):
         return Scale(weight=np.broadcast_to(synapse.weight, shape).reshape(-1).copy())
-    weight = _drop_positions(synapse.weight, len(shape))
+    weight = drop_positions(synapse.weight, len(shape))
     return None if weight is None else Scale(weight=weight.copy())
 
 
@@ -154,7 +154,7 @@ def _find_bias(synapse: Synapse | None) -> Array | None:
     return bias if bias is not None and bias.any() else None
 
 
-def _drop_positions(values: Array, axes: int) -> Array | None:
+def drop_positions(values: Array, axes: int) -> Array | None:
     """Return values of maps of some axes as one a channel, (C, 1, 1) or (1, 1, 1); None where they differ between positions."""
     values = np.broadcast_to(values, np.broadcast_shapes(values.shape, (1,) * axes))
     at: Any = (slice(None), *(slice(1),) * (axes - 1))
@@ -348,8 +348,8 @@ def _as_kernel(synapse: Any, shape: Shape) -> _Kernel | None:
         return _Kernel(weight=weight, bias=None, stride=strides, padding=synapse.padding, dilation=ones, groups=channels)  # type: ignore[arg-type]
     bias: Any = _find_bias(synapse)
     if isinstance(synapse, Scale):
-        factor = _drop_positions(synapse.weight, len(shape))
-        bias = bias if bias is None else _drop_positions(bias, len(shape))
+        factor = drop_positions(synapse.weight, len(shape))
+        bias = bias if bias is None else drop_positions(bias, len(shape))
         if factor is None or (bias is None and _find_bias(synapse) is not None):
             return None
         weight = np.broadcast_to(factor, (channels, *ones)).astype(np.float64)[:, None]

@@ -1,6 +1,7 @@
 """Exact replacements change no spike: random networks, 20 each by default and 300 behind `-m slow`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,22 @@ def test_zeros_around_kernels(seed):
     assert count_differing_spikes(graph, adapted, seed) == 0
 
 
+@pytest.mark.parametrize("written_for", [(2, 1, 1), (2, 4, 5)])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_weight_per_channel_becomes_a_pointwise_convolution(seed):
+def test_a_weight_per_channel_becomes_a_pointwise_convolution(seed, written_for):
+    """Also where it is written for each position; where positions differ it does not."""
     rng = np.random.default_rng(seed)
     shape = (2, 4, 5)
-    scale = Scale(weight=eighths(rng, (2, 1, 1)), bias=eighths(rng, (2, 1, 1)) if seed % 2 else None)
+    weight, bias = (np.broadcast_to(eighths(rng, (2, 1, 1)), written_for).copy() for _ in range(2))
+    scale = Scale(weight=weight, bias=bias if seed % 2 else None)
     graph = chain([Layer(name="scale", synapse=scale, neuron=random_neuron(rng, shape))], input_shape=shape, dt_s=DT_S)
     adapted, made = replace_all(graph, lambda g: find_kernels(g, chip(layers__kinds="[Dense, Conv2d, Flatten]")))
     assert made == 1 and kinds_of(adapted) == {"Conv2d"}
     assert count_differing_spikes(graph, adapted, seed) == 0
+    if written_for == shape:
+        weight[1, 2, 3] += 1
+        uneven = graph.with_layers({"scale": replace(graph["scale"], synapse=Scale(weight=weight))})
+        assert not list(find_kernels(uneven, chip(layers__kinds="[Dense, Conv2d, Flatten]")))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

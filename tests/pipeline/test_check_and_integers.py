@@ -136,6 +136,14 @@ def test_a_batch_norm_behind_a_pool_of_currents_or_a_delay_is_judged_as_the_scal
     assert (hold_to_integers(normed, 0) == hold_to_integers(scaled, 0)).all()
 
 
+def test_a_batch_norm_that_ends_a_network_is_a_weighted_sum_as_output():
+    one = np.ones(4, np.float32)
+    norm = BatchNorm(weight=2 * one, bias=0 * one, mean=0 * one, var=one, eps=0.0)
+    hidden = Layer(name="a", synapse=Dense(weight=np.ones((4, 4))), neuron=IF())
+    report = api.check(chain([hidden, Layer(name="b", norm=norm)], input_shape=(4,)), "akd1000")
+    assert ("b", "a weighted sum as output") in [(row.layer, row.what) for row in report.unsupported]
+
+
 def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():
     both = sum(hold_to_integers(draw_network(seed), seed) for seed in range(12))
     assert (both > 15).all()
