@@ -15,6 +15,8 @@ from spear_deploy.network import CONVS, AvgPool, Conv2d, Dense, Flatten, Layer, 
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 
 Rng = np.random.Generator
+NAMES = ("q{}", "{}", "1.{}.x", "{} a b", "é中{}", "'{}'", "weight{}.bias", "{}:", "__{}__", "l\\{}", "%{}s")
+"""Names that files, messages and paths of modules have to escape, or that are numbers."""
 TAUS = ("tau_s", "tau_mem_s", "tau_syn_s")
 
 
@@ -25,20 +27,37 @@ class Rewritten:
     Attributes:
         graph: the network.
         old: names of layers before, by name; layers that were added have none.
+        order: of the channels of a layer, by name: which one of before each is.
+        is_transposed: whether height and width of all maps are exchanged.
     """
 
     graph: SNNGraph
     old: dict[str, str] = field(default_factory=dict)
+    order: dict[str, np.ndarray] = field(default_factory=dict)
+    is_transposed: bool = False
 
     def name(self, layer: str) -> str:
         """Return the name of a layer before."""
         return self.old.get(layer, layer)
 
+    def turn_input(self, x: np.ndarray) -> np.ndarray:
+        """Return an input (T, B, *shape) of the network before as one of this."""
+        x = x.swapaxes(-1, -2) if self.is_transposed else x
+        return x.reshape(*x.shape[:2], *self.graph.input_shape)
+
+    def turn_back(self, layer: str, values: np.ndarray) -> np.ndarray:
+        """Return what a layer of this network emits as what it emitted before, as lists (T, B, neurons)."""
+        if layer in self.order:
+            values = values[:, :, np.argsort(self.order[layer])]
+        values = values.swapaxes(-1, -2) if self.is_transposed and values.ndim == 5 else values
+        return values.reshape(*values.shape[:2], -1)
+
 
 def rename_layers(graph: SNNGraph, rng: Rng) -> Rewritten:
     """Return the network with other names, whose order is another one."""
     names = [layer.name for layer in graph.layers]
-    new = {name: f"q{place}" for name, place in zip(names, rng.permutation(len(names)), strict=True)} | {INPUT: INPUT}
+    pattern = NAMES[rng.integers(len(NAMES))]
+    new = {name: pattern.format(place) for name, place in zip(names, rng.permutation(len(names)), strict=True)} | {INPUT: INPUT}
     layers = tuple(replace(layer, name=new[layer.name]) for layer in graph.layers)
     edges = tuple(replace(edge, source=new[edge.source], target=new[edge.target]) for edge in graph.edges)
     renamed = replace(graph, layers=layers, edges=edges, output=new[graph.output])
