@@ -16,6 +16,7 @@ from spear_deploy.training.recipe import Fit, Recipe
 from spear_deploy.training.silent_outputs import revive_outputs
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.training.trainer import RemoveWeights, Trainer
+from spear_deploy.util.memory import keep_freed_memory
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def fit(
     if has_host_readout(graph):
         rounding, remove = _join_rounding(rounding), _join_removal(remove)
     graph = join_readout(graph)
-    with limit_threads(graph, learns=True):
+    with limit_threads(graph, learns=True), keep_freed_memory():
         graph = revive_outputs(graph, dataset.train) if recipe.revives_outputs else graph
         result = Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
     return replace(result, graph=split_readout(result.graph))

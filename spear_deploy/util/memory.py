@@ -1,17 +1,25 @@
-"""Free memory of machine, container and process; errors of a full one.
+"""Free memory of machine, container and process; errors of a full one; reuse of freed memory.
 
 Checked before a large allocation, since the kernel kills a process that exceeds the limit without a message.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
-
-
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+"""Parameters of glibc's `mallopt` (malloc.h)."""
+_DEFAULT_MMAP_MAX = 65_536
+_LARGEST_MMAP_THRESHOLD = 32 << 20
+"""What glibc's own threshold rises to; the trim threshold is twice as much."""
+_LARGEST_INT = 2**31 - 1
 _TORCH_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 
@@ -29,6 +37,38 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and _TORCH_OUT_OF_MEMORY.search(str(error)) is not None
     )
+
+
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Let new arrays take the memory of freed ones within this context, however large they are; give it back at its end.
+
+    Otherwise glibc asks the kernel for each array above 32 MB, and the kernel sets every page of it to zero: a fifth of the time
+    in which a network of 10,000 neurons learns 20 steps. Other C libraries stay as they are.
+    """
+    allocator = _find_allocator()
+    if allocator is None:
+        yield
+        return
+    allocator.mallopt(_MMAP_MAX, 0)
+    allocator.mallopt(_TRIM_THRESHOLD, _LARGEST_INT)
+    try:
+        yield
+    finally:
+        allocator.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+        allocator.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        allocator.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
+        allocator.malloc_trim(0)
+
+
+@cache
+def _find_allocator() -> ctypes.CDLL | None:
+    """Return the C library of this process where it is glibc."""
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.gnu_get_libc_version and library.mallopt and library.malloc_trim else None
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def _machine_free_bytes() -> int:

@@ -1,5 +1,6 @@
-"""Free memory of machine, container and process."""
+"""Free memory of machine, container and process, and reuse of freed memory."""
 
+import resource
 import subprocess
 import sys
 
@@ -27,3 +28,45 @@ def test_a_limit_of_the_process_holds_too():
     shell = f"ulimit -v 500000; exec {sys.executable} -c '{code}'"
     done = subprocess.run(["sh", "-c", shell], check=True, capture_output=True, text=True)
     assert 0 < int(done.stdout) < 500_000 << 10
+
+
+COUNT_NEW_PAGES = """
+import resource
+import numpy as np
+from spear_deploy.util.memory import keep_freed_memory
+
+def count(rounds):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        np.ones(6_000_000)  # 48 MB, 11,719 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+
+outside = count(20)
+with keep_freed_memory():
+    first = count(1)
+    again = count(20)
+    held = resident()
+print(outside, first, again, held - resident(), count(20))
+"""
+
+
+@pytest.mark.skipif(memory._find_allocator() is None, reason="another C library than glibc")
+def test_large_arrays_take_the_memory_of_freed_ones_and_give_it_back_behind():
+    done = subprocess.run([sys.executable, "-c", COUNT_NEW_PAGES], check=True, capture_output=True, text=True)
+    outside, _, again, given_back, behind = map(int, done.stdout.split())
+    assert again < outside / 10 and again < behind / 10
+    assert given_back * resource.getpagesize() > 40_000_000
+
+
+def test_another_c_library_stays_as_it_is(monkeypatch):
+    def no_library(name):
+        raise OSError(name)
+
+    memory._find_allocator.cache_clear()
+    monkeypatch.setattr(memory.ctypes, "CDLL", no_library)
+    with memory.keep_freed_memory():
+        assert memory._find_allocator() is None
+    memory._find_allocator.cache_clear()
