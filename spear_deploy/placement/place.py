@@ -167,11 +167,13 @@ def place_populations(
 ) -> Placement:
     """Place populations; the form in which a narrower or coarser network is checked without its weights.
 
+    They are placed by their depth, and of one depth the largest first: a file may name layers side by side in any order.
     `cache` keeps the cuts of populations, so that of a network that differs in one layer only that layer is split again.
     `own_cuts` are taken for the layers they name, in place of those of the packing.
     """
     with timed_stage("place"):
-        return _place_populations(populations, weight_bits, profile, chips, packing, {} if cache is None else cache, own_cuts)
+        ordered = sorted(populations, key=_measure_place)
+        return _place_populations(ordered, weight_bits, profile, chips, packing, {} if cache is None else cache, own_cuts)
 
 
 def _place_populations(
@@ -272,6 +274,12 @@ def _list_cores(profile: HardwareProfile, weight_bits: Mapping[str, int]) -> tup
     """Return the limits of each group of cores, or of the only kind."""
     groups = range(len(profile.core_groups))
     return tuple(Core(profile, weight_bits, group) for group in groups) or (Core(profile, weight_bits),)
+
+
+def _measure_place(population: Population) -> tuple[Any, ...]:
+    """Return what orders populations: depth and sizes, whatever they are called."""
+    sizes = sorted((-p.channels * p.taps, -p.outputs, p.kind, p.kernel, len(p.sources)) for p in population.projections)
+    return population.depth, -population.neurons, population.shape, population.output, sizes
 
 
 def _place_slices(split: SplitNetwork, supply: CoreSupply, order: Sequence[int] | None = None) -> Placement:

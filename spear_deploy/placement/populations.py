@@ -39,6 +39,7 @@ class Population:
         readout: whether it stands for a weighted sum at the network's output, a layer without neurons in the graph.
         output: whether it is the network's output.
         biased: whether each channel (or neuron) has a bias.
+        depth: steps after the input at which it acts (`SNNGraph.depths`).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Population:
     output: bool = False
     biased: bool = False
     merged: tuple[Projection, ...] = ()
+    depth: int = 0
 
     @property
     def synapses(self) -> tuple[Projection, ...]:
@@ -190,6 +192,7 @@ def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCo
         channel_group=coupled.out[layer.name],
         readout=readout,
         biased=any(_has_bias(graph[name]) for name in {layer.name, *passed}),
+        depth=depth,
     )
 
 

@@ -72,22 +72,23 @@ def test_the_cycles_of_xylo_are_the_published_sum() -> None:
     assert (pace.limit, pace.unit) == (50e6, "Hz")
 
 
-def test_a_hidden_layer_that_stands_behind_the_output_is_none_of_its_neurons() -> None:
-    """Hidden neurons that the first ones read a step later may stand anywhere in the graph."""
+@pytest.mark.parametrize(("size", "last"), [(5, "out"), (2, "to")])
+def test_a_hidden_layer_that_stands_behind_the_output_is_none_of_its_neurons(size: int, last: str) -> None:
+    """Hidden neurons that the first ones read a step later may stand anywhere in the graph; of one depth the fewest come last."""
     graph, chip = recurrent_net(4, 20, 3), xylo(50e6)
-    layers = [Layer(name="to", synapse=Dense(weight=np.ones((5, 20))), neuron=IF())]
-    layers += [Layer(name="fro", synapse=Dense(weight=np.ones((20, 5))))]
+    layers = [Layer(name="to", synapse=Dense(weight=np.ones((size, 20))), neuron=IF())]
+    layers += [Layer(name="fro", synapse=Dense(weight=np.ones((20, size))))]
     pairs = [("hid", "to", 0), ("to", "fro", 1), ("fro", "hid", 0)]
     edges = [*graph.edges, *(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)]
-    sent = {INPUT: np.full(4, 10), "hid": np.full(20, 6), "to": np.full(5, 6), "out": np.full(3, 20)}
+    sent = {INPUT: np.full(4, 10), "hid": np.full(20, 6), "to": np.full(size, 6), "out": np.full(3, 20)}
     counts = SpikeCounts(sent=sent, steps=10, samples=2)
     for ordered in ((*graph.layers, *layers), (*graph.layers[:3], *layers, graph["out"])):
         net = replace(graph, layers=ordered, edges=edges)
         placement = place(net, chip)
-        assert placement.populations[-1].name == ("to" if ordered[-1].name == "fro" else "out")
+        assert placement.populations[-1].name == last
         (load,) = find_step_loads(net, chip, placement, counts)
-        fan_out = (20 * 20 + 2 * 5 * 20) / 25
-        assert load.used == pytest.approx(by_vendor(4, 25, 3, fan_out, 0.5, 0.3) * 1.2 / 1e-2)
+        fan_out = (20 * 20 + 2 * size * 20) / (20 + size)
+        assert load.used == pytest.approx(by_vendor(4, 20 + size, 3, fan_out, 0.5, 0.3) * 1.2 / 1e-2)
 
 
 def test_an_output_of_two_layers_that_are_added_has_the_neurons_of_both() -> None:

@@ -20,6 +20,9 @@ from spear_deploy.placement.splitting import cut_evenly
 from spear_deploy.placement.weight_bits import stored_bits
 from tests.conftest import shared
 from tests.support.chips import conv, dense_net, matrix_onto, previous, random_net, small_chip
+from tests.support.drawn_networks import draw_network
+from tests.support.rich_graphs import _Rich
+from tests.support.wild_graphs import wild_graph
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
 
@@ -374,3 +377,19 @@ def test_the_most_output_axons_of_a_box_are_those_of_the_listed_boxes() -> None:
             assert core.count_max_axons_from(population, cuts, targets) == most
             seen += most > 0
     assert seen > 12
+
+
+@pytest.mark.parametrize("seed", [70012, 70017, 70042, 70065, 70407])
+def test_the_order_of_layers_in_a_file_does_not_matter(seed: int) -> None:
+    """Cores of Speck differ in memory: layers side by side took them in the order of the file."""
+    graph = (wild_graph(seed), _Rich(seed, "float").graph(), draw_network(seed))[seed % 3]
+    rng = np.random.default_rng(seed + 7)
+    orders = [rng.permutation(len(graph.layers)) for _ in range(3)]
+    for name in ("speck2f", "truenorth", "odin", "akd1000"):
+        profile = load_profile(name)
+        wanted, *found = (
+            place(replace(graph, layers=tuple(graph.layers[n] for n in order)), profile)
+            for order in (range(len(graph.layers)), *orders)
+        )
+        for other in found:
+            assert other.slices == wanted.slices and other.unplaced == wanted.unplaced
