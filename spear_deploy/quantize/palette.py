@@ -68,7 +68,7 @@ def _cluster_row(rows: Sequence[Array], count: int) -> list[Array]:
     """Return what the parts of a row become: with common centres, or each with its own if that misses them less."""
     ends = np.cumsum([len(row) for row in rows])[:-1]
     together = np.split(_cluster(np.concatenate(rows), count), ends)
-    if len(rows) == 1 or count < len(rows):
+    if len(rows) == 1:
         return together
     apart = [_cluster(row, count // len(rows)) for row in rows]
     return min(together, apart, key=lambda found: sum(float(((a - b) ** 2).sum()) for a, b in zip(found, rows, strict=True)))
@@ -83,7 +83,7 @@ def _cluster(values: Array, count: int) -> Array:
         result[is_synapse] = values
         return result
     centres = np.append(np.quantile(values, (np.arange(count) + 0.5) / count), 0.0)
-    nearest = np.zeros(len(values), int)
+    nearest = np.full(len(values), -1)
     for _ in range(ROUNDS):
         before, nearest = nearest, np.abs(values[:, None] - centres).argmin(axis=1)
         if np.array_equal(before, nearest):

@@ -407,6 +407,28 @@ def test_values_of_each_layer_by_itself_are_taken_where_they_miss_the_weights_le
     assert ((found[0] - small) ** 2).sum() <= ((cluster_rows(small, 2) - small) ** 2).sum() + 1e-12
 
 
+@pytest.mark.parametrize(("large", "count"), [([-50.0], 2), ([-50.0, -50.1, 80.0], 4)])
+def test_a_layer_of_as_many_values_as_its_part_of_the_palette_keeps_them(large, count):
+    """50 weights of 1 hide all others from k-means over both layers; each layer by itself keeps what is one value of it."""
+    most = np.ones((1, 50))
+    if count == 4:
+        most[0, 0] = 9.0
+    else:
+        most[0, 0] = 1.1
+    found = cluster_together([most, np.array([large])], count)
+    if count == 4:
+        np.testing.assert_array_equal(found[0], most)
+        np.testing.assert_allclose(found[1], [[-50.05, -50.05, 80.0]])
+    else:
+        np.testing.assert_allclose(found[0], most.mean())
+        np.testing.assert_array_equal(found[1], [large])
+
+
+def test_more_layers_than_values_have_them_in_common():
+    found = cluster_together([np.array([[value, value + 0.1]]) for value in (1.0, 1.0, 3.0)], 2)
+    assert [part.round(2).tolist() for part in found] == [[[1.05, 1.05]]] * 2 + [[[3.05, 3.05]]]
+
+
 def several_layers(synapses, neuron, shape):
     """Return synapses side by side from the input into neurons."""
     layers = [*(Layer(name=f"w{n}", synapse=synapse) for n, synapse in enumerate(synapses)), Layer(name="a", neuron=neuron)]
