@@ -152,7 +152,7 @@ def _choose_integers(layer: NeuronInput, settings: LoweringSettings, float_run: 
     measured: list[ScaledIntegers] = []
     for scale in scales:
         candidates = _integers_at(layer, synapses, max_weight, scale)
-        drive = drive_layer(float_run, layer, synapses=candidates[0].synapses)
+        drive = drive_layer(float_run, layer, synapses=candidates[0].synapses, spike_by_spike=False)
         for integers in candidates:
             error = measure_layer_error(float_run, layer, drive=drive, neuron=integers.neuron, scale=scale)
             measured.append((float(scale), integers, error))
