@@ -202,17 +202,17 @@ def _scales_to_try(
         by_bits.setdefault(settings.bits_of(name), []).append(synapse)
     known = (_threshold_limit(layer), _bias_limit(layer), _start_limit(layer), _current_limit(layer))
     other_limits = min((limit for limit in known if limit), default=np.inf)
-    limits, least = [], 0.0
+    limits, least = [], [0.0]
     for bits, synapses in by_bits.items():
         (step, most), largest = weight_format(bits), max(abs(end) for synapse in synapses for end in synapse.extremes())
         limits += [step * most / largest] if largest else []
-        least = max(least, step * min(MIN_LEVELS, (most + 1) // 2) / largest) if largest else least
+        least += [step * min(MIN_LEVELS, (most + 1) // 2) / largest] if largest else []
     allowed = min([*limits, other_limits])
     if not limits:  # weights of zero take any scale: a power of two, so that binary fractions stay exact
         allowed = 2.0 ** np.floor(np.log2(other_limits)) if np.isfinite(other_limits) else 1.0
     fits = None if on_data else _potential_limit(layer)
-    if fits is not None and fits >= least:
-        max_scale = min(max_scale, max(BIAS_SHARE * fits, least))
+    if fits is not None and fits >= max(least):
+        max_scale = min(max_scale, max(BIAS_SHARE * fits, *least))
     headroom = min(settings.headroom.get(layer.name, 1.0), max_scale / allowed)
     first = min(allowed * settings.headroom.get(layer.name, 1.0), max_scale)
     if not limits:
@@ -265,22 +265,14 @@ def _potential_limit(layer: NeuronInput) -> float | None:
     """
     if not layer.readout:
         return None
-    leaks = {name: _stored_leak(layer, name) for name in ("mem", "syn") if name in layer.factors}
-    per_step = _float_bias(layer)
-    net, total, rounded = per_step, np.abs(per_step), np.ones(())
+    bias = _float_bias(layer)
     if _has_current(layer):
         at_once = replace(layer, delays=dict.fromkeys(layer.delays, 0))  # a delay changes when a bias arrives, not how much
         for name, synapse in _float_synapses(layer, 0).items():
             if synapse.bias is not None:
-                bias = at_once.broadcast_bias(name, synapse.bias) / leaks["syn"]
-                net, total = net + bias, total + np.abs(bias)
-                rounded = rounded + layer.count_summed(name) / leaks["syn"]
-    # A rounded bias is at most 1 more than before, and at most twice as large.
-    steady, most = np.abs(net) / leaks["mem"], (STATE_LIMIT - 1) / LOIHI_UNIT
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limits = np.fmax((most - rounded / leaks["mem"]) / steady, most * leaks["mem"] / (2 * total))
-    largest = float(np.where(total > 0, limits, np.inf).min())
-    return largest if np.isfinite(largest) else None
+                bias = bias + at_once.broadcast_bias(name, synapse.bias) / _stored_leak(layer, "syn")
+    largest = float(np.abs(bias / _stored_leak(layer, "mem")).max())
+    return (STATE_LIMIT - 1) / (LOIHI_UNIT * largest) if largest else None
 
 
 def _stored_leak(layer: NeuronInput, state: str) -> Array:

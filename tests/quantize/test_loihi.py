@@ -347,6 +347,8 @@ def test_a_current_of_thousands_of_steps_that_biases_lead_to_stays_within_the_st
     (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
     rounded = np.rint(loihi._current_limit(inputs) * 1e6 * 0.1 * 0.001 / tau_syn)  # mem and the jump of a current
     assert 0 <= 64 * rounded * size**2 * 4096 / integer["pool"].neuron.decay_u <= 2**23 - 1
+    steady, brought = (2**23 - 1) / 64 * round(4.096 / tau_syn) / 4096, 1e6 * 0.1 * 0.001 / tau_syn * size**2
+    assert loihi._current_limit(inputs) * brought == pytest.approx(max(steady - size**2, steady / 2), rel=1e-12)
     run = simulate(integer, np.zeros((9000, 1, 1, size, size), np.uint8), record=("u",))
     assert run.overflows.get("pool", {}).get("u_wrapped", 0) == 0
 
@@ -378,7 +380,7 @@ def test_a_readout_that_biases_lead_to_stays_within_the_state_without_data(name,
     assert 0.2 * 2**23 < alone < 0.51 * 2**23
 
 
-def test_the_largest_scale_of_a_readouts_biases_leads_to_the_last_potential_with_each_of_them_rounded():
+def test_the_largest_scale_of_a_readouts_biases_leads_to_the_last_potential():
     """Signs count: 40 less 10 in a current of 4 steps, a tenth of 1/4 of it, and 8 from a leak at 80; v keeps 9/10 of itself."""
     layers = [
         Layer(name="a", synapse=Dense(weight=np.eye(3) / 9, bias=np.array([40.0, 0.0, 0.0]))),
@@ -391,7 +393,12 @@ def test_the_largest_scale_of_a_readouts_biases_leads_to_the_last_potential_with
     (inputs,) = collect_neuron_inputs(graph, "spikes", 1.0)
     leak = round(409.6) / 4096
     scale = loihi._potential_limit(inputs)
-    assert 64 * (scale * ((40 - 10) * 0.1 * 0.25 * 4 + 8) + 1 + 2 * 4) / leak == pytest.approx(2**23 - 1, rel=1e-12)
+    assert 64 * scale * ((40 - 10) * 0.1 * 0.25 * 4 + 8) / leak == pytest.approx(2**23 - 1, rel=1e-12)
+
+
+def test_a_decay_of_a_readout_that_is_stored_as_none_is_that_of_the_network():
+    (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), LI(tau_s=20.0), np.full(3, 5.0))], input_shape=(3,)), "spikes", 1.0)
+    assert 64 * loihi._potential_limit(inputs) * 5 == pytest.approx(2**23 - 1, rel=1e-12)
 
 
 def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
@@ -400,17 +407,24 @@ def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
         assert loihi._potential_limit(inputs) is None
 
 
-@pytest.mark.parametrize(("bias", "bits", "held"), [(1000.0, 8, False), (150.0, 8, True), (150.0, 2, False)])
-def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_finding(bias, bits, held):
-    """With time constants of 100 steps and the largest weight at 4 of its steps, v holds a bias of 163 weights."""
+@pytest.mark.parametrize(
+    ("bias", "bits", "least"), [(1000.0, 8, None), (150.0, 8, 8), (150.0, 2, None), (9.0, 4, 128), (9.0, 3, 128)]
+)
+def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_finding(bias, bits, least):
+    """With time constants of 100 steps, and the largest weight at 4 of its steps or half of them, v holds 163 times 8 weights."""
     graph = chain([dense(np.eye(3), LI(tau_s=0.1), np.array([bias, 0, 0]))], input_shape=(3,), dt_s=1e-3)
     x = np.zeros((1500, 1, 3), np.uint8)
     integer = quantize(graph, weight_bits=bits)
-    saturates = simulate(integer, x).overflows.get("fc", {}).get("v_saturated", 0) > 0
+    facts, saturates = integer.metadata["quantization"], simulate(integer, x).overflows.get("fc", {}).get("v_saturated", 0) > 0
     findings = [finding for finding in find_changed_parameters(integer) if finding.code == "bias_saturates"]
-    assert saturates is not held and len(findings) == (0 if held else 1)
+    assert saturates is (least is None) and len(findings) == saturates
+    if least is not None:
+        assert facts["headroom"]["fc"] == pytest.approx(
+            least / {8: 8190 / bias, 4: 224, 3: 192}[bits]
+        )  # of what bias and weights allow
     for finding in findings:
-        assert finding.layer == "fc" and "biases alone lead its potential to" in finding.text and finding.value == 1.0
+        times = facts["scale"]["fc"] * bias / (2**23 - 1) * 64 * 0.01 / (round(40.96) / 4096)
+        assert finding.layer == "fc" and f"biases alone lead its potential to {times:.3g} times" in finding.text
     on_data = quantize(graph, calibration=x)
     assert not simulate(on_data, x).overflows and "bias_saturates" not in [f.code for f in find_changed_parameters(on_data)]
 
