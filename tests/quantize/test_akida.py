@@ -71,6 +71,8 @@ def one(neuron, **options):
         (one(LIF(tau_s=DT, max_spikes=16)), UnsupportedError, "layer 'a': 16 spikes a step, Akida sends up to 15; set"),
         (one(LIF(tau_s=DT, max_spikes=None)), UnsupportedError, "layer 'a': any number of spikes a step"),
         (one(LIF(tau_s=DT, v_threshold=-1.0)), QuantizationError, "layer 'a': v_threshold -1, a step of Akida lies above 0"),
+        (one(LIF(tau_s=DT, v_threshold=0.0)), QuantizationError, "layer 'a': v_threshold 0, a step of Akida lies above 0"),
+        (one(LIF(tau_s=DT, v_threshold=74_898.3)), QuantizationError, "layer 'a': a threshold of 524,288 .* holds 1..524,287"),
         (one(LIF(tau_s=DT, v_threshold=1e6)), QuantizationError, "layer 'a': a threshold of 7,000,000 .* holds 1..524,287"),
     ],
 )  # fmt: skip
@@ -94,6 +96,7 @@ def biased(bias, v_leak=0.0, pool=None):
     ("held", "beyond", "message"),
     [
         (biased(-74_897.0), biased(-74_898.0), "layer 'a': a threshold less bias and leak of 524,293 beside weights of 4 bits"),
+        (biased(-74_897.15), biased(-74_897.3), "of 524,288 "),
         (biased(74_899.0), biased(74_900.0), "of -524,293 .* holds -524,287..524,287"),
         (biased(-70_000.0, -4_897.0), biased(-70_000.0, -4_898.0), "of 524,293"),
         (biased(-18_724.0, pool=SumPool), biased(-18_725.0, pool=SumPool), "of 524,307"),
@@ -106,6 +109,39 @@ def test_a_threshold_has_20_bits_with_the_bias_and_the_leak_that_it_holds(held, 
     assert integer["a"].neuron.v_threshold.max() <= 28
     with pytest.raises(QuantizationError, match=message):
         quantize(beyond, format="akida")
+
+
+def test_thresholds_are_whole_numbers_from_1_to_20_bits():
+    for threshold, stored in ((0.05, 1), (0.5, 4), (74_898.15, 2**19 - 1)):
+        neuron = quantize(one(LIF(tau_s=DT, v_threshold=threshold, max_spikes=15)), format="akida")["a"].neuron
+        assert neuron.v_threshold.tolist() == stored and neuron.max_spikes == 15
+
+
+def layer_of(weight):
+    layer = Layer(name="a", synapse=Dense(weight=np.array(weight)), neuron=LIF(tau_s=DT, max_spikes=3))
+    return chain([layer], input_shape=(len(weight[0]),), dt_s=DT)
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(4, 7), (3, 3), (2, 1)])
+def test_the_scale_is_the_largest_of_those_with_the_smallest_squared_error(bits, largest):
+    """Of sixteenths of the one at which the largest weight is the largest number."""
+    for seed in range(20):
+        weight = np.random.default_rng(seed).normal(size=(2, 3 + seed % 4))
+        integer = quantize(layer_of(weight), format="akida", weight_bits=bits)
+        scales = [k / (16 * np.abs(weight).max()) for k in range(1, 16 * largest + 1)]
+        errors = [((np.clip(np.rint(weight * s), -largest, largest) / s - weight) ** 2).sum() for s in scales]
+        best = max(s for s, error in zip(scales, errors, strict=True) if error <= min(errors) * (1 + 1e-9))
+        assert integer.metadata["quantization"]["scale"]["a"] == pytest.approx(best, rel=1e-12)
+        np.testing.assert_array_equal(integer["a"].synapse.weight, np.clip(np.rint(weight * best), -largest, largest))
+
+
+def test_weights_that_are_whole_numbers_times_one_stay_and_weights_of_zero_have_scale_1():
+    integer = quantize(layer_of([[1.0, -1.0, 3 / 7, 0.0]]), format="akida")
+    assert integer["a"].synapse.weight.tolist() == [[7, -7, 3, 0]]
+    facts = integer.metadata["quantization"]
+    assert (facts["unit"], facts["offset"], facts["input_events_max"]) == (1, {"a": 0.0}, 15) and "input_scale" not in facts
+    assert quantize(layer_of([[0.0, 0.0]]), format="akida").metadata["quantization"]["scale"] == {"a": 1.0}
+    assert quantize(layer_of([[1.0]]), format="akida", kind="current").metadata["quantization"]["input_scale"] == 15
 
 
 def test_currents_that_add_up_are_refused():
