@@ -3,6 +3,8 @@
 Spikes of several sources that are added in front of one layer of weights are one projection of the network. A crossbar, a word
 for each weight and a row for each source hold the weights of each source apart: there each source has a projection of its own.
 
+A crossbar has no synapse for a weight of 0, so that zeros around a kernel make no source a row.
+
 Some chips hold one weight from a neuron to another. Where several ways lead from a source to a layer, its weights are added, and
 two neurons have one synapse, however many of the ways connect them: `Population.merged`. SpiNNaker's rows have one for each way
 and, where pools let several weights of a way connect them, one with their sum or as many as weights: `synapses_per_pair`.
@@ -14,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import Array, SparseMatrix, Weights, write_out
+from spear_deploy.network import CONVS, Array, Layer, SparseMatrix, Weights, write_out
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.projections import Axis, Projection, identity_axis, unite_nonzero
@@ -41,6 +44,8 @@ def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: b
         profile: the chip.
         zeros: also find which weights are not zero; where not stated, if the chip has a limit for which that matters.
     """
+    if profile.synapse_memory.format.value == "crossbar":
+        graph = graph.with_layers(_trim_kernel)
     populations = find_populations(graph, zeros=needs_nonzero_weights(profile) if zeros is None else zeros)
     if profile.synapse_memory.format.value not in BY_SOURCE:
         return populations
@@ -67,6 +72,22 @@ def part_by_source(projections: Sequence[Projection]) -> tuple[Projection, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------------ inside
+
+
+def _trim_kernel(layer: Layer) -> Layer:
+    """Return a layer without the zeros around its kernel that padding makes up for: on a crossbar they are no synapses."""
+    conv: Any = layer.synapse
+    if not isinstance(conv, CONVS):
+        return layer
+    used, taken = (conv.weight != 0).any(axis=(0, 1)), [slice(None), slice(None)]
+    padding: list[int] = []
+    for axis, (pad, dilation) in enumerate(zip(conv.padding, conv.dilation, strict=True)):
+        lines = used.any(axis=tuple(other for other in range(used.ndim) if other != axis))
+        cut = min(int(lines.argmax()), int(lines[::-1].argmax()), pad // dilation)
+        taken.append(slice(cut, len(lines) - cut))
+        padding.append(pad - cut * dilation)
+    trimmed: Any = {"weight": conv.weight[tuple(taken)], "padding": tuple(padding)}
+    return replace(layer, synapse=replace(conv, **trimmed))
 
 
 def _repeat_synapses(population: Population, count: int) -> Population:

@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, LI, LIF, Conv1d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool, make_sparse
+from spear_deploy.network import IF, LI, LIF, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool, make_sparse
 from spear_deploy.network import sparse_matrix as sparse_matrix_module
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
@@ -267,3 +267,45 @@ def test_a_chip_whose_lists_sources_may_share_keeps_the_projections_of_the_netwo
     graph = draw_dense(0)
     profile = load_profile("loihi2")
     assert find_chip_populations(graph, profile) == find_populations(graph)
+
+
+@pytest.mark.parametrize("chip", ["truenorth", "odin", "reckon"])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_zeros_around_a_kernel_take_no_axons_on_a_crossbar(chip, axes):
+    """A ring of zeros with as much more padding; zeros on one side, or without padding, stay."""
+    rng = np.random.default_rng(axes)
+    make = Conv1d if axes == 1 else Conv2d
+    for seed in range(12):
+        dilation, padding = int(rng.integers(1, 3)), int(rng.integers(0, 2))
+        kernel = rng.normal(size=(6, 3, *(3,) * axes))
+        kernel[..., 0] *= seed % 3 > 0  # its first line may be zero too
+        common = {"stride": (1 + seed % 2,) * axes, "dilation": (dilation,) * axes}
+        ringed = np.pad(kernel, ((0, 0), (0, 0), *((1, 1),) * axes))
+        kernels = [(kernel, padding), (ringed, padding + dilation)]
+        graphs = [
+            wire(
+                [
+                    Layer(name="c", synapse=make(weight=weight, padding=(pad,) * axes, **common), neuron=IF()),
+                    Layer(name="f", synapse=Flatten()),
+                ],
+                ("input", "c"),
+                ("c", "f"),
+                size=(3, *((90,) if axes == 1 else (16, 16))),
+            )
+            for weight, pad in kernels
+        ]
+        plain, wide = (place(graph, load_profile(chip)) for graph in graphs)
+        assert plain.slices == wide.slices
+        x = np.random.default_rng(seed).random((1, *graphs[0].input_shape))
+        trimmed = chip_populations._trim_kernel(graphs[1]["c"]).synapse
+        assert trimmed.weight.shape == kernel.shape and trimmed.padding == (padding,) * axes
+        np.testing.assert_allclose(apply_synapse(trimmed, x), apply_synapse(graphs[1]["c"].synapse, x))
+
+
+def test_zeros_around_a_kernel_that_no_padding_makes_up_for_stay():
+    ringed = Layer(
+        name="c", synapse=Conv2d(weight=np.pad(np.ones((1, 1, 1, 1)), ((0, 0), (0, 0), (1, 1), (2, 0))), padding=(0, 1))
+    )
+    assert chip_populations._trim_kernel(ringed).synapse.weight.shape == (1, 1, 3, 3)
+    nothing = Layer(name="c", synapse=Conv2d(weight=np.zeros((1, 1, 3, 3)), padding=(1, 1)))
+    assert chip_populations._trim_kernel(nothing).synapse.weight.shape == (1, 1, 3, 3)
