@@ -8,11 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
+from spear_deploy.interchange.nir.reader import read_nir  # noqa: E402
+from spear_deploy.pipeline.api import check  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
+from tests.support.framework_exporters import EXPORTERS, draw_exported, write_exported  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw  # noqa: E402
 from tests.support.homecoming import compare_model, prune_at_random, send_home  # noqa: E402
 
@@ -154,6 +158,27 @@ def test_a_random_network_spikes_the_same_at_home(framework, seed, tmp_path):
     with contextlib.redirect_stdout(io.StringIO()):  # snnTorch's importer prints
         home = send_home(model.eval(), shape, draw.spikes(shape), framework, tmp_path)
     assert home.different == 0 and home.emitted > 0
+
+
+@pytest.mark.parametrize("framework", EXPORTERS)
+@pytest.mark.parametrize("seed", range(HOMECOMINGS))
+def test_a_file_of_the_frameworks_own_exporter_is_the_network_of_the_module(framework, seed, tmp_path):
+    """The same spikes, verdicts, cores and number of things that a chip lacks; also without the name of the framework."""
+    pytest.importorskip(framework)
+    draw = Draw(3000 + seed)
+    model, shape, reset = draw_exported(framework, draw)
+    of_module, x = read_model(model, shape), draw.spikes(shape)
+    write_exported(framework, model, shape, tmp_path / "net.nir")
+    for source in (framework, None):
+        of_file = read_nir(tmp_path / "net.nir", source=source, reset=reset)
+        ours, theirs = (simulate(graph, x, record=("spikes",), dtype=np.float64).spikes for graph in (of_module, of_file))
+        assert len(ours) == len(theirs) > 0
+        for (name, spikes), again in zip(ours.items(), theirs.values(), strict=True):
+            np.testing.assert_array_equal(spikes, again, err_msg=name)
+        for chip in ("loihi2", "speck2f", "xylo_audio2", "spinnaker1", "reckon"):
+            reports = [check(graph, chip) for graph in (of_module, of_file)]
+            one, two = ((r.verdict, r.cores_used, len(r.unsupported)) for r in reports)
+            assert one == two, chip
 
 
 @pytest.mark.parametrize("framework", PACKAGES)
