@@ -465,6 +465,16 @@ def test_a_weight_per_value_beside_several_layers_is_one_of_the_four_values(besi
     assert max(len(a | b) for a, b in zip(*rows, strict=True)) <= max(values, 2)
 
 
+def test_as_many_palettes_as_values_are_left_have_one_value_each():
+    rng = np.random.default_rng(6)
+    scales = [Scale(weight=rng.uniform(0.5, 1, (3, 2, 2))) for _ in range(2)]
+    convs = [Conv2d(weight=rng.normal(size=(3, 3, 3, 3)), padding=(1, 1)) for _ in range(2)]
+    integer = quantize(several_layers([*scales, *convs], IF(), (3, 2, 2)), format="truenorth")
+    assert [max(len(set(row.ravel().tolist()) - {0}) for row in integer[name].synapse.weight) for name in ("w2", "w3")] == [1, 1]
+    with pytest.raises(UnsupportedError, match="layer 'a': currents of 5 layers of weights add up"):
+        quantize(several_layers([*scales, *convs, convs[0]], IF(), (3, 2, 2)), format="truenorth")
+
+
 def test_more_layers_than_values_are_refused_on_truenorth():
     graph = several_layers([Scale(weight=np.full(2, 0.5 + n)) for n in range(5)], IF(), (2,))
     with pytest.raises(UnsupportedError, match="currents of 5 layers of weights add up, a TrueNorth neuron has 4 weights"):
