@@ -18,11 +18,13 @@ LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": 
 BAR_WIDTH, SPINNER_WIDTH = 20, 2
 MIN_BAR_TERMINAL = 100
 """Characters of a terminal that has room for a bar."""
+LINE_EVERY_S = 60.0
+"""Outside a terminal a stage has a line when it begins, and another after so many seconds."""
 TIMES_WIDTH = len("00:00:00, 00:00:00 left") + 1
 
 
 class Display(AbstractContextManager["Display"]):
-    """Progress on stderr: a live bar in a terminal, one line a stage elsewhere, nothing when quiet.
+    """Progress on stderr: a live bar in a terminal, a line at each stage and each minute elsewhere, nothing when quiet.
 
     Args:
         quiet: show nothing.
@@ -33,7 +35,7 @@ class Display(AbstractContextManager["Display"]):
         self.console = PrintableConsole(stderr=True)
         self.quiet, self.after_s = quiet, after_s
         self.stage, self.done = "", 0
-        self.begin = time.monotonic()
+        self.begin = self.last_line = time.monotonic()
         self.bars: Any = None
         self.visible = not after_s
         self.timer = threading.Timer(after_s, self._show)
@@ -65,16 +67,14 @@ class Display(AbstractContextManager["Display"]):
         stage = str(facts.get("stage", self.stage))
         done, of = facts.get("done", 0), facts.get("of", 0)
         if self.bars is not None:
-            extra = "  ".join(
-                f"{name} {facts[key]:.1%}" if key == "accuracy" else f"{name} {number(facts[key])}"
-                for key, name in LABELS.items()
-                if isinstance(facts.get(key), float)
-            )
+            extra = "  ".join(_list_numbers(facts))
             if stage != self.stage or done < self.done:
                 self.bars.reset(self.task, visible=self.visible)  # restart the time estimate for this stage, or its next cycle
             self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
-        elif stage != self.stage and self.visible:
+        elif self.visible and stage != self.stage:
             self._line(stage)
+        elif self.visible and time.monotonic() - self.last_line >= LINE_EVERY_S:
+            self._line(", ".join([stage, *([f"{done} of {of}"] if of else []), *_list_numbers(facts)]))
         self.stage, self.done = stage, done
 
     def _show(self) -> None:
@@ -85,8 +85,18 @@ class Display(AbstractContextManager["Display"]):
         elif self.stage:
             self._line(self.stage)
 
-    def _line(self, stage: str) -> None:
-        self.console.print(f"[elapsed {time.monotonic() - self.begin:6.1f} s] {stage}", highlight=False, markup=False)
+    def _line(self, text: str) -> None:
+        self.last_line = time.monotonic()
+        self.console.print(f"[elapsed {self.last_line - self.begin:6.1f} s] {text}", highlight=False, markup=False)
+
+
+def _list_numbers(facts: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of `LABELS` that a progress has, with their names."""
+    return [
+        f"{name} {facts[key]:.1%}" if key == "accuracy" else f"{name} {number(facts[key])}"
+        for key, name in LABELS.items()
+        if isinstance(facts.get(key), float)
+    ]
 
 
 def _make_columns(width: int) -> list[Any]:

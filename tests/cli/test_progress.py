@@ -55,6 +55,25 @@ def test_a_stage_that_begins_again_is_not_shown_as_almost_over():
         assert not task.finished and task.completed == 1 and task.time_remaining is None
 
 
+def test_a_long_stage_outside_a_terminal_has_a_line_each_minute(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    display = make_display(terminal=False)
+    with display:
+        for done in range(6):
+            display({"stage": "learn", "done": done, "of": 6, "accuracy": 0.875, "synops": 1200.0})
+            clock[0] += 25.0
+        display({"stage": "quantise"})
+        clock[0] += 61.0
+        display({"stage": "quantise", "done": 3, "of": 0})
+    assert text(display).splitlines() == [
+        "[elapsed    0.0 s] learn",
+        "[elapsed   75.0 s] learn, 3 of 6, accuracy 87.5%, SynOps 1,200",
+        "[elapsed  150.0 s] quantise",
+        "[elapsed  211.0 s] quantise",
+    ]
+
+
 def test_the_stage_of_a_part_has_the_name_of_the_whole_in_front():
     calls = []
     prefix_stage(calls.append, "first")({"stage": "simulate", "done": 1, "of": 2})
