@@ -399,6 +399,10 @@ def test_the_largest_scale_of_a_readouts_biases_leads_to_the_last_potential():
 def test_a_decay_of_a_readout_that_is_stored_as_none_is_that_of_the_network():
     (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), LI(tau_s=20.0), np.full(3, 5.0))], input_shape=(3,)), "spikes", 1.0)
     assert 64 * loihi._potential_limit(inputs) * 5 == pytest.approx(2**23 - 1, rel=1e-12)
+    for stored in (10, 11):  # of 4096, from just below and just above the half between them
+        neuron = LI(tau_s=1e-3 * 4096 / (stored - 0.4995 if stored == 11 else stored + 0.4995))
+        (inputs,) = collect_neuron_inputs(chain([dense(np.eye(3), neuron)], input_shape=(3,), dt_s=1e-3), "spikes", 1.0)
+        assert loihi._stored_leak(inputs, "mem") == stored / 4096
 
 
 def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
@@ -407,12 +411,13 @@ def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
         assert loihi._potential_limit(inputs) is None
 
 
+@pytest.mark.parametrize("size", [1.0, 1000.0])
 @pytest.mark.parametrize(
     ("bias", "bits", "least"), [(1000.0, 8, None), (150.0, 8, 8), (150.0, 2, None), (9.0, 4, 128), (9.0, 3, 128)]
 )
-def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_finding(bias, bits, least):
+def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_finding(bias, bits, least, size):
     """With time constants of 100 steps, and the largest weight at 4 of its steps or half of them, v holds 163 times 8 weights."""
-    graph = chain([dense(np.eye(3), LI(tau_s=0.1), np.array([bias, 0, 0]))], input_shape=(3,), dt_s=1e-3)
+    graph = chain([dense(size * np.eye(3), LI(tau_s=0.1), np.array([size * bias, 0, 0]))], input_shape=(3,), dt_s=1e-3)
     x = np.zeros((1500, 1, 3), np.uint8)
     integer = quantize(graph, weight_bits=bits)
     facts, saturates = integer.metadata["quantization"], simulate(integer, x).overflows.get("fc", {}).get("v_saturated", 0) > 0
@@ -423,7 +428,7 @@ def test_biases_that_would_leave_a_readout_too_little_of_its_weights_are_a_findi
             least / {8: 8190 / bias, 4: 224, 3: 192}[bits]
         )  # of what bias and weights allow
     for finding in findings:
-        times = facts["scale"]["fc"] * bias / (2**23 - 1) * 64 * 0.01 / (round(40.96) / 4096)
+        times = facts["scale"]["fc"] * size * bias / (2**23 - 1) * 64 * 0.01 / (round(40.96) / 4096)
         assert finding.layer == "fc" and f"biases alone lead its potential to {times:.3g} times" in finding.text
     on_data = quantize(graph, calibration=x)
     assert not simulate(on_data, x).overflows and "bias_saturates" not in [f.code for f in find_changed_parameters(on_data)]
