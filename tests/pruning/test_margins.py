@@ -232,9 +232,10 @@ def test_groups_of_one_sample_have_the_margin_of_samples_with_the_quantile_of_th
 def test_one_group_has_the_largest_margin_and_a_sentence_that_says_why(task):
     graph, data = task
     one = {which: replace(getattr(data, which), group=np.full(len(getattr(data, which)), which)) for which in ("val", "test")}
-    grouped = replace(data, train=replace(data.train, group=np.repeat("train", 120)), **one)
-    monitor = BudgetMonitor(graph, grouped, HALF)
-    use = monitor.measure(graph)
+    other = replace(data.train, x=np.ones_like(data.train.x), group=np.repeat("train", 120))  # unlike validation
+    monitor = BudgetMonitor(graph, replace(data, train=other, **one), HALF)
+    thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
+    use = monitor.measure(thin)
     assert use.margin == MAX_MARGIN and use.aims["synops"] == pytest.approx(monitor.limits["synops"] / 2)
     assert _note_margin(monitor, use) == [
         "the 60 validation samples are of one group, so nothing shows how much other groups differ: the margin of the budget is "
@@ -252,7 +253,9 @@ def test_validation_and_training_groups_narrow_the_margin_together(task):
     }
     monitor = BudgetMonitor(graph, replace(data, **parts), HALF)
     thin = zero_weight_share(graph, evaluate(graph, data.val).counts, 0.5)
-    alone, pooled = monitor.measure(thin), monitor.measure_with_training(thin)
+    alone, pooled = monitor._measure_forms(thin)[0], monitor.measure_with_training(thin)
+    measured = monitor.measure(thin)
+    assert (measured.margin, measured.values, measured.measured_on) == (pooled.margin, pooled.values, "validation and training")
     pruned, before = ([evaluate(net, split).synops_per_sample for split in (data.val, data.train)] for net in (thin, graph))
     groups = (parts["val"].group, parts["train"].group)
     score = difference_score(*ratio_residuals(tuple(pruned), tuple(before)), groups)
