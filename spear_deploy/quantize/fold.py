@@ -30,8 +30,17 @@ def fold_chained_weights(graph: SNNGraph) -> SNNGraph:
 
 
 def _has_lone_norms(graph: SNNGraph) -> bool:
-    """Return whether a batch norm has no weights in its layer: behind spikes, a pool, a sum or a delay it is weights itself."""
-    return any(layer.norm is not None and not isinstance(layer.synapse, WEIGHTED) for layer in merge_parts(graph).layers)
+    """Return whether a batch norm without weights in its layer is weights itself: behind currents, or without neurons behind it.
+
+    One of spikes that neurons take is counted as what reaches them, and keeps its layer.
+    """
+    graph = merge_parts(graph)
+
+    def follows_currents(layer: Layer) -> bool:
+        return any(emits_current(graph, edge.source) for edge in graph.edges_into(layer.name))
+
+    lone = (layer for layer in graph.layers if layer.norm is not None and not isinstance(layer.synapse, WEIGHTED))
+    return any(layer.neuron is None or follows_currents(layer) for layer in lone)
 
 
 def drop_identities(graph: SNNGraph) -> SNNGraph:

@@ -142,6 +142,9 @@ def test_a_batch_norm_that_ends_a_network_is_a_weighted_sum_as_output():
     hidden = Layer(name="a", synapse=Dense(weight=np.ones((4, 4))), neuron=IF())
     report = api.check(chain([hidden, Layer(name="b", norm=norm)], input_shape=(4,)), "akd1000")
     assert ("b", "a weighted sum as output") in [(row.layer, row.what) for row in report.unsupported]
+    pooled = Layer(name="p", synapse=AvgPool(kernel_size=(2, 2)), norm=norm, neuron=LIF(tau_s=0.01, reset="subtract"))
+    report = api.check(chain([pooled], input_shape=(4, 2, 2)), "xylo_audio2")
+    assert {row.layer for row in report.unsupported} == {"p"}, "a pool of spikes stays with its norm and neurons"
 
 
 def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():
