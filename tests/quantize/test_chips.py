@@ -424,6 +424,14 @@ def test_a_layer_of_as_many_values_as_its_part_of_the_palette_keeps_them(large, 
         np.testing.assert_array_equal(found[1], [large])
 
 
+def test_rare_values_of_a_layer_with_as_many_as_its_part_are_not_lost():
+    """From quantiles of 50 weights of 1, a 9 and a -9, k-means would have no centre below 0."""
+    most = np.array([[*[1.0] * 50, 9.0, -9.0]])
+    found = cluster_together([most, np.array([[100.0, 101.0, 102.0, 103.0]])], 6)
+    np.testing.assert_array_equal(found[0], most)
+    assert len(np.unique(found[1])) == 3
+
+
 def test_more_layers_than_values_have_them_in_common():
     found = cluster_together([np.array([[value, value + 0.1]]) for value in (1.0, 1.0, 3.0)], 2)
     assert [part.round(2).tolist() for part in found] == [[[1.05, 1.05]]] * 2 + [[[3.05, 3.05]]]
