@@ -23,7 +23,6 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "pieces inside a map read the same inputs": (r"placement/splitting\.py _fullest_tile: 2 → 3",),
     "the limit of a network far too large for its chip is an estimate": (r"placement/splitting\.py SplitNetwork\.__init__: .*",),
-    "each of two bounds of 1 makes the other superfluous": (r"quantize/loihi\.py _candidates: 1\.0 → 2\.0( \(2\))?",),
     "a bias takes no shift of graded spikes": (r"quantize/loihi\.py (_float_bias|_current_limit): 0 → 1",),
     "equal at a bound that no number of a network meets exactly": (
         r"quantize/loihi\.py _choose_candidate: .* > MAX_GRADED_SUM → .* >= MAX_GRADED_SUM",
@@ -34,6 +33,9 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/network\.py _lower_without_overflow: .* < .* → .* <= .*",
         r"quantize/chip_scales\.py list_scales: largest \* factor <= others → .*",
         r"quantize/leaky_integrators\.py propose_reckon: .* > ReckonLIF\.FORMAT\.v\[1\] → .*",
+        r"quantize/loihi\.py _report_saturation: .* > limit → .*",
+        r"quantize/loihi\.py _scales_to_try: fits >= max\(least\) → .*",
+        r"quantize/akida\.py _check_layer: .* > SAME_TAU → .*",
         r"quantize/xylo\.py _report_decays_and_start: off\[worst\] > 1e-06 → .*",
         r"quantize/fuse_weights\.py _compose_dense: inputs \* outputs > MAX_WEIGHTS → .* >= MAX_WEIGHTS",
         r"quantize/fuse_weights\.py fuse_weights: .* > max_layers → .* >= max_layers",
@@ -108,6 +110,12 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/even_neurons\.py _group: size > 1 → size >= 1",
         r"quantize/scaled_weights\.py .*\.blocks: not .*",
         r"quantize/palette\.py module: 30 → 31",
+        r"quantize/fuse_pools\.py module: (1 → 2|24 → 25)",
+        r"quantize/fuse_pools\.py count_unsummed: (not _has_pools.*|_bound_synapses\(path\) <= 1 → .*)",
+        r"budget/axon_room\.py module: (1 → 2|22 → 23)",
+        r"budget/axon_room\.py find_weight_types: .* > MAX_PAIRS → .*",
+        r"budget/axon_cuts\.py module: (1 → 2|19 → 20|24 → 25)",
+        r"budget/axon_cuts\.py fit_axons: pairs > MAX_SEARCHED_PAIRS → .*",
         r"quantize/scale_ranking\.py module: 8192 → 8193",
     ),
     "an array that may be written to, or is copied once more, has the same values": (
@@ -129,6 +137,38 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/scale_ranking\.py _estimate_errors: 0 → 1 \(2\)",
         r"quantize/scale_ranking\.py rank_scales: count >= .* → count > .*",
     ),
+    "rows of as many values as a palette has keep them either way": (
+        r"quantize/palette\.py cluster_together: .* > count → .* >= count",
+    ),
+    "what a factor of 0 would give is not taken": (
+        r"quantize/rounding\.py _read_times\.find_tau: (1\.0 → 2\.0|factor > 0 → factor >= 0)",
+    ),
+    "the one chip with types of axons states its palette, and one cell for a weight": (
+        r"budget/axon_room\.py find_weight_types: 0 → 1",
+        r"budget/axon_room\.py _count_cells: .*",
+    ),
+    "weights that are all 0 have no type, whichever number below the palette says so": (
+        r"budget/axon_room\.py _find_types: (-1 → 1( \(2\))?|1 → 2( \(2\))?)",
+    ),
+    "a further type, which no weight has, counts nothing": (
+        r"budget/axon_room\.py measure_rooms_by_type: (-1 → 1|1 → 2 \([34]\))",
+    ),
+    "a way without weights has one type, of which one or two are the same": (r"budget/axon_room\.py _find_types: 1 → 2 \(3\)",),
+    "of a weight of 0 any number below 0 says that it has no type": (
+        r"budget/axon_room\.py _number_types: 1 → 2( \(3\))?",
+        r"budget/axon_room\.py _rank_weights: 1 → 2",
+    ),
+    "of one source the sums of the depths differ where their differences do": (
+        r"budget/axon_room\.py _group_paths: .* - .* → .* \+ .*",
+    ),
+    "the largest stored weight is odd in steps: half of one more is a whole number with another": (
+        r"quantize/loihi\.py _scales_to_try: 1 → 2 \(5\)",
+    ),
+    "before the first round no weight has a centre, and none has all weights at its second": (
+        r"quantize/palette\.py _cluster: (-1 → 1|1 → 2 \(2\))",
+    ),
+    "the smallest scale rounds all weights to 0": (r"quantize/akida\.py _choose_scale: 1 → 2 \(3\)",),
+    "the smallest error lies below itself and a tolerance": (r"quantize/akida\.py _choose_scale: errors <= .* → errors < .*",),
     "a spread to both sides of 1 is the same with the other sign": (
         r"quantize/rounded_weights\.py draw_mismatch\.draw: 1 \+ .* → 1 - .*",
     ),

@@ -66,10 +66,13 @@ TARGETS = {
         "tests/budget/test_remote_rows.py", "tests/budget/test_core_work.py", "tests/budget/test_latency.py",
         "tests/budget/test_zero_weights.py", "tests/budget/test_axon_room.py",
     ),
+    "budget/axon_room.py": ("tests/budget/test_axon_room.py",),
+    "budget/axon_cuts.py": ("tests/budget/test_axon_room.py",),
     "quantize/loihi.py": (INTEGERS, LIMITS, "tests/quantize/test_loihi.py"),
     "quantize/speck.py": (INTEGERS, LIMITS, "tests/quantize/test_speck.py"),
     "quantize/xylo.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
     "quantize/xylo_scales.py": (INTEGERS, LIMITS, "tests/quantize/test_xylo.py"),
+    "quantize/akida.py": ("tests/quantize/test_akida.py", "tests/quantize/test_layer_bits.py"),
     "quantize/chips.py": CHIPS,
     "quantize/chip_scales.py": CHIPS,
     "quantize/integrate_and_fire.py": CHIPS,
@@ -79,6 +82,7 @@ TARGETS = {
     "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
     "quantize/fold.py": QUANTIZE,
     "quantize/fuse_weights.py": QUANTIZE,
+    "quantize/fuse_pools.py": ("tests/quantize/test_fuse_pools.py", "tests/quantize/test_fuse_weights.py"),
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
     "quantize/weighted_inputs.py": (
         *QUANTIZE, "tests/quantize/test_weighted_inputs.py", "tests/quantize/test_rounding.py",
@@ -278,7 +282,15 @@ def list_functions(module: str) -> dict[tuple[str, int], list[FunctionType]]:
     return functions
 
 
-class Session:
+class Markers:
+    """Makes the marker of a plugin known that is left out here."""
+
+    def pytest_configure(self, config: Any) -> None:
+        """Add the marker."""
+        config.addinivalue_line("markers", "timeout: seconds after which a test fails")
+
+
+class Session(Markers):
     """Tests collected once; each mutant runs those that reach its lines, in a copy of this process.
 
     Attributes:
@@ -453,7 +465,7 @@ def run_imported(module: str, name: str, tests: list[str]) -> int:
         return CHANGED
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     sys.meta_path.insert(0, _Exchange(module, mutant.tree))
-    return int(pytest.main([*PYTEST, "-x", *tests]))
+    return int(pytest.main([*PYTEST, "-x", *tests], plugins=[Markers()]))
 
 
 def take_turns(mutants: Mapping[str, Sequence[Mutant]]) -> Iterator[Mutant]:
