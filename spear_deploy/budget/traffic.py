@@ -167,7 +167,7 @@ def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array
 
 def _count_sent(projection: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
     """Count the spikes that each source slice sends to each target slice: (sources, targets)."""
-    if projection.kind == "conv" and len(targets[0]) == len(projection.axes) + 1 == sent.ndim > 1:
+    if projection.kind != "dense" and len(targets[0]) == len(projection.axes) + 1 == sent.ndim > 1:
         return _count_taken(projection, sent, sources, targets)
     if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0]):
         totals = np.array([sent[_slices(box)].sum() for box in sources])

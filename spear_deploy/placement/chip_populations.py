@@ -158,7 +158,7 @@ def _mark_pairs(p: Projection) -> Array:
         for k, window in enumerate(windows):
             counts = np.moveaxis(np.tensordot(counts, window.astype(np.int64), axes=([2 + k], [0])), -1, 2 + k)
         return counts > 0
-    groups = p.channels if p.kind == "one_to_one" else p.groups
+    groups = p.groups
     out, into = p.outputs // groups, p.channels // groups
     nonzero = np.ones((p.outputs, into, *p.tap_counts), bool) if p.nonzero is None else _write_out(p.nonzero)
     counts = nonzero.astype(np.int64)

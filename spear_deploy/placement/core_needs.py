@@ -19,11 +19,12 @@ import numpy as np
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs, identity_axis
+from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs
 from spear_deploy.placement.synapse_memory import (
     Box,
     count_axis_patterns,
     count_axons,
+    count_max_targets,
     count_memory_words,
     count_neuron_words,
     count_neurons,
@@ -192,8 +193,9 @@ class Core:
         own = cuts[population.name]
         sizes = [np.array([stop - start for start, stop in along], np.int64) for along in own]
         for target, projection in targets.get(population.name, ()):
-            is_spatial = projection.kind == "conv" and len(projection.axes) > 0 and len(own) == len(projection.axes) + 1
+            is_spatial = projection.kind != "dense" and len(projection.axes) > 0 and len(own) == len(projection.axes) + 1
             if self.rule == "source":
+                is_spatial = is_spatial and projection.kind == "conv"
                 stride = 1 if population.is_input_layer else max((axis.stride for axis in projection.axes), default=1)
                 yield [stride + 0 * sizes[0], *sizes[1:]] if is_spatial else sizes
             else:
@@ -203,12 +205,12 @@ class Core:
         """Return factors along each axis whose product counts the axons of each box."""
         sizes = [np.array([stop - start for start, stop in along], np.int64) for along in own]
         if not is_spatial or len(target) != len(own):
-            once = p.kind == "one_to_one" or (p.kind == "conv" and p.groups > 1 and len(target) == len(own))
-            return sizes if once else [sizes[0] * prod(len(along) for along in target), *sizes[1:]]
+            return [sizes[0] * min(prod(len(along) for along in target), count_max_targets(p)), *sizes[1:]]
         first, last = _channels_read(p, target[0])
         start, stop = np.array(own[0], np.int64).T[:, :, None]
         channels = np.maximum(0, np.minimum(stop, last) - np.maximum(start, first))  # pieces × target pieces
-        factors = [self.slots * (channels > 0).sum(axis=1) if self.rule == "position" else channels.sum(axis=1)]
+        shares_slots = self.rule == "position" and p.kind == "conv"
+        factors = [self.slots * (channels > 0).sum(axis=1) if shares_slots else channels.sum(axis=1)]
         for axis, along, outputs in zip(p.axes, own[1:], target[1:], strict=True):
             sums = np.concatenate([[0], np.cumsum(_count_readers(axis, outputs))])
             factors.append(np.array([sums[stop] - sums[start] for start, stop in along], np.int64))
@@ -224,9 +226,7 @@ class Core:
             if pieces is None:
                 continue
             if p.kind == "dense" or len(pieces) != len(p.axes) + 1:
-                total += prod(len(along) for along in pieces)
-            elif p.kind == "one_to_one":
-                total += 1
+                total += min(prod(len(along) for along in pieces), count_max_targets(p))
             else:
                 first, last = _channels_read(p, pieces[0])
                 changes = np.bincount(first, minlength=p.channels + 1) - np.bincount(last, minlength=p.channels + 1)
@@ -294,8 +294,7 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0) -> AxonSet:
     elif len(box) == len(p.axes) + 1:
         into, out = p.channels // p.groups, p.outputs // p.groups
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
-        axes = [identity_axis(axis.inputs) for axis in p.axes] if p.kind == "one_to_one" else p.axes
-        ranges = tuple((axis, *along) for axis, along in zip(axes, box[1:], strict=True))
+        ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
     return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way)
 
 

@@ -321,8 +321,8 @@ def _add_synapse(builder: ProjectionBuilder, synapse: Synapse, after: Shape, zer
         builder.add_conv(synapse, after, _nonzero(synapse.weight) if zeros else None)
     elif isinstance(synapse, POOLS):
         builder.add_pool(synapse, after, behind_weights=behind_weights)
-    elif isinstance(synapse, Scale) and synapse.weight.size > 1 and synapse.weight.size != after[0]:
-        builder.add_scale()
+    elif isinstance(synapse, Scale) and synapse.weight.size > 1:
+        builder.add_scale(synapse.weight, after)
 
 
 def _nonzero(weight: Weights) -> Weights | None:

@@ -121,7 +121,7 @@ class Projection:
     Attributes:
         layer: the layer that holds the weights.
         kind: "dense": each input has weights to all targets; "conv": weights shared over positions; "one_to_one": one
-            weight for each target.
+            weight for each target, whose sources are a window where a pool stands beside the weights.
         sources: populations whose spikes arrive.
         channels: input channels of a convolution; inputs of a dense layer, counted in front of its pools.
         outputs: output channels, or neurons.
@@ -192,8 +192,6 @@ class Projection:
         Where no weight is zero all channels are alike, and the array is a view of one of them.
         """
         positions = tuple(axis.outputs for axis in self.axes)
-        if self.kind == "one_to_one":
-            return np.broadcast_to(np.int64(1), (self.outputs, *positions))
         if self.kind == "dense":
             if self.nonzero is None:
                 return np.broadcast_to(np.int64(self.channels), (self.outputs,))
@@ -218,8 +216,6 @@ class Projection:
         windows reach counts once, and the array is a view of one channel.
         """
         positions = tuple(axis.inputs for axis in self.axes)
-        if self.kind == "one_to_one":
-            return np.broadcast_to(np.int64(1), (self.channels, *positions))
         if self.kind == "dense":
             outputs, nonzero, axes = self.outputs, self.nonzero, self.pool_axes
             windows = [
@@ -371,9 +367,14 @@ class ProjectionBuilder:
             self.nonzero = _spread_taps(nonzero, offsets, [axis.taps for axis in self.axes])
         self.is_mixed = True
 
-    def add_scale(self) -> None:
-        """Add one weight for each neuron; behind weights that mix channels it is part of those."""
-        self.kind = self.kind if self.is_mixed else "one_to_one"
+    def add_scale(self, weight: Array, after: Shape) -> None:
+        """Add a weight for each value of the shape `after`; behind weights that mix channels it is part of those.
+
+        It is one for each neuron where it differs inside a channel, also of a map that is flattened.
+        """
+        by_channel = np.broadcast_to(weight, after).reshape(self.outputs, -1)
+        if not self.is_mixed and (by_channel != by_channel[:, :1]).any():
+            self.kind = "one_to_one"
 
     def add_pool(self, synapse: SumPool | AvgPool, after: Shape, *, behind_weights: bool) -> None:
         """Add a pool that gives the shape `after`, in front of the weights or behind them."""

@@ -60,7 +60,7 @@ def list_words(projection: Projection, box: Box, weight_bits: int, memory: Synap
     if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
         return _count_inputs(projection) * ceil_div(count_neurons(box) * indexed + header, word)
     if projection.kind == "one_to_one":
-        return count_neurons(box) * ceil_div(indexed + header, word)
+        return sum(lists * ceil_div(targets * indexed + header, word) for targets, lists in _count_lists(projection, box).items())
     per_group = projection.channels // projection.groups
     lists = per_group * projection.taps
     conv_header = _value(memory.conv_header_bits)
@@ -82,7 +82,7 @@ def list_blocks(projection: Projection, box: Box, weight_bits: int, memory: Syna
     if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
         return _count_inputs(projection) * _block_words(count_neurons(box), bits, memory)
     if projection.kind == "one_to_one":
-        return count_neurons(box) * _block_words(1, bits, memory)
+        return sum(lists * _block_words(targets, bits, memory) for targets, lists in _count_lists(projection, box).items())
     patterns = _count_patterns(projection.axes, box[1:])
     if not patterns:
         return 0
@@ -191,20 +191,22 @@ def count_neuron_words(box: Box, memory: SynapseMemory) -> int:
 
 def count_axons(projection: Projection, box: Box) -> int:
     """Count the source neurons that reach a box, one axon each."""
-    if projection.kind == "one_to_one":
-        return count_neurons(box)
     if projection.kind == "dense":
         return projection.channels
-    if not _is_spatial(projection, box):
-        reached = [count_inputs(axis, 0, axis.outputs) for axis in projection.axes]
-        return (
-            min(projection.channels * prod(reached), count_neurons(box))
-            if projection.groups > 1
-            else projection.channels * prod(reached)
-        )
+    if len(box) != len(projection.axes) + 1:
+        per_neuron = projection.channels // projection.groups * projection.taps
+        return min(_count_inputs(projection), count_neurons(box) * per_neuron)
     groups = len(list(_channels_by_group(box[0], projection.outputs // projection.groups).elements()))
     channels = groups * (projection.channels // projection.groups)
     return channels * prod([count_inputs(a, *along) for a, along in zip(projection.axes, box[1:], strict=True)])
+
+
+def count_max_targets(projection: Projection) -> int:
+    """Count the neurons that a source neuron reaches, zeros too: the most of any."""
+    if projection.kind == "dense":
+        return projection.outputs
+    reached = [int(axis.match_outputs().sum(axis=1).max(initial=0)) for axis in projection.axes]
+    return projection.outputs // projection.groups * prod(reached)
 
 
 def count_rows(projection: Projection, box: Box) -> int:
@@ -219,9 +221,7 @@ def count_rows(projection: Projection, box: Box) -> int:
 
 def count_synapses(projection: Projection, box: Box) -> int:
     """Count the synapses onto the neurons of a box; those of weight zero are left out where `nonzero` is known."""
-    if projection.kind == "one_to_one":
-        return count_neurons(box)
-    if projection.kind == "conv" and _is_spatial(projection, box) and projection.nonzero is None:
+    if projection.kind != "dense" and len(box) == len(projection.axes) + 1 and projection.nonzero is None:
         pairs = prod(count_pairs(axis, *along) for axis, along in zip(projection.axes, box[1:], strict=True))
         return projection.channels // projection.groups * (box[0][1] - box[0][0]) * pairs
     if projection.nonzero is None and projection.kind == "dense":
@@ -279,6 +279,26 @@ def _is_spatial(projection: Projection, box: Box) -> bool:
 def _count_inputs(projection: Projection) -> int:
     """Count the input axons of lists that no two axons share."""
     return projection.channels * prod(count_inputs(axis, 0, axis.outputs) for axis in projection.axes)
+
+
+def _count_lists(projection: Projection, box: Box) -> Counter[int]:
+    """Count the source neurons of weights one to one by the neurons of a box that they reach."""
+    counts: Counter[int] = Counter({1: box[0][1] - box[0][0]})
+    for axis, (start, stop) in zip(projection.axes, box[1:], strict=True):
+        longer: Counter[int] = Counter()
+        for targets, sources in counts.items():
+            for reached, places in _count_reached(axis, start, stop):
+                longer[targets * reached] += sources * places
+        counts = longer
+    return counts
+
+
+@lru_cache(maxsize=4096)
+def _count_reached(axis: Axis, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+    """Count the input positions along one axis by how many of the output positions start..stop they reach, 0 left out."""
+    outputs = (np.arange(axis.inputs)[:, None] + axis.padding - np.array(axis.taps)) // axis.stride
+    reached = (axis.match_outputs() & (outputs >= start) & (outputs < stop)).sum(axis=1)
+    return tuple(sorted(Counter(reached[reached > 0].tolist()).items()))
 
 
 def _channels_by_group(channels: tuple[int, int], group: int) -> Counter[int]:

@@ -323,11 +323,13 @@ def test_a_row_of_neurons_with_a_weight_each_is_no_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [((), "conv"), ((3, 1, 1), "conv"), ((1, 1, 2), "one_to_one"), ((3, 4, 2), "one_to_one")]
+    ("shape", "kind"),
+    [((), "conv"), ((3, 1, 1), "conv"), ((2,), "one_to_one"), ((1, 1, 2), "one_to_one"), ((3, 4, 2), "one_to_one")],
 )
 def test_a_scale_shares_weights_between_positions_unless_they_differ_inside_a_channel(shape: tuple[int, ...], kind: str) -> None:
-    scale = Layer(name="s", synapse=Scale(weight=np.ones(shape)), neuron=IF())
-    assert only(scale, inputs=(3, 4, 2)).projections[0].kind == kind
+    for weight, expected in ((np.arange(np.prod(shape)).reshape(shape), kind), (np.ones(shape), "conv")):
+        scale = Layer(name="s", synapse=Scale(weight=weight), neuron=IF())
+        assert only(scale, inputs=(3, 4, 2)).projections[0].kind == expected
 
 
 def test_only_what_weights_lie_behind_is_a_readout() -> None:

@@ -255,7 +255,7 @@ def test_a_convolution_over_one_axis_is_stored_like_one_over_two() -> None:
 
 def test_weights_per_neuron_differ_from_weights_per_channel() -> None:
     neuron = LoihiLIF(decay_u=4096, decay_v=0, v_threshold=1)
-    for weight, kind in ((np.ones((2, 1, 1)), "conv"), (np.ones((2, 3, 3)), "one_to_one")):
+    for weight, kind in ((np.ones((2, 1, 1)), "conv"), (np.arange(18).reshape(2, 3, 3), "one_to_one")):
         net = SNNGraph(
             layers=(
                 Layer(name="a", synapse=Scale(weight=np.array(1)), neuron=neuron),
