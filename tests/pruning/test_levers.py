@@ -611,7 +611,7 @@ def test_lower_thresholds_after_rounding_stay_unless_the_accuracy_of_the_integer
     learnt = rounded_learning._measure(graph, below, form, 1)
     taken = rounded_learning._hold_budget(graph, below, form, 1)
     assert learnt.use.active_use < taken.use.active_use <= 1
-    assert taken.accuracy >= learnt.accuracy - accuracy_error(learnt.accuracy, len(data.val))
+    assert taken.accuracy >= learnt.accuracy - accuracy_error(learnt.right)
     monkeypatch.setattr(rounded_learning, "scale_thresholds", lambda net, _: last_adjustments.multiply_thresholds(net, 20.0))
     assert rounded_learning._hold_budget(graph, below, form, 1).graph is graph
     silent = rounded_learning._hold_budget(graph, above, form, 1)
@@ -624,7 +624,7 @@ def test_of_the_cycles_of_rounding_one_within_the_budgets_comes_first(task):
     over, within = tight.measure(graph), wide.measure(graph)
 
     def measured(use, accuracy):
-        return rounded_learning._Measured(graph=graph, use=use, accuracy=accuracy, batches=1)
+        return rounded_learning._Measured(graph=graph, use=use, right=np.arange(10) < 10 * accuracy, batches=1)
 
     first, better, best = measured(over, 0.5), measured(within, 0.6), measured(over, 0.7)
     assert not over.met and within.met

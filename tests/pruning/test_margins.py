@@ -22,7 +22,10 @@ from spear_deploy.pruning.tune.margins import (
     MAX_MARGIN,
     POOLED_SIGMAS,
     SOURCE_DRIFT,
+    accuracy_error,
+    count_freedom,
     difference_score,
+    expect_squares,
     ratio_residuals,
     sampling_margin,
 )
@@ -214,6 +217,61 @@ def test_a_budget_is_held_on_unseen_recordings_by_the_margin_of_groups_alone(rel
             )  # fmt: skip
             exceeded[unit] += ratio[1] > ratio[0] / (1 - margin)  # the aim is used exactly
     assert exceeded["groups"] <= 10 < 30 < exceeded["samples"]
+
+
+def draw_sizes(rng, kind, groups):
+    """Return the numbers of windows of recordings: of very different lengths, or one as long as all others by far."""
+    if kind == "one":
+        return np.array([1000, *[10] * (groups - 1)])
+    return np.maximum(1, 20 * np.exp(rng.standard_normal(groups))).astype(int)
+
+
+@pytest.mark.parametrize(("kind", "measured", "unseen"), [("one", 12, 4), ("lengths", 12, 4), ("lengths", 60, 15)])
+def test_a_budget_is_held_on_unseen_recordings_of_very_different_lengths(kind, measured, unseen):
+    rng, exceeded, margins = np.random.default_rng(measured), 0, []
+    for _ in range(1000):
+        sets = []
+        for groups in (measured, unseen):
+            group = np.repeat(np.arange(groups), draw_sizes(rng, kind, groups))
+            before = 1000 * rng.gamma(20.0, 0.05, groups)[group] * rng.gamma(20.0, 0.05, len(group))
+            noise = 0.05 * rng.standard_normal(len(group))
+            sets.append((before, 0.3 * before * (1 + 0.08 * rng.standard_normal(groups))[group] * (1 + noise), group))
+        (before, pruned, group), (new_before, new, others) = sets
+        labels = np.zeros(len(pruned), int)
+        margins.append(
+            sampling_margin(pruned, labels, len(new), before=before, sigmas=POOLED_SIGMAS, groups=(group, others))
+        )  # fmt: skip
+        exceeded += new.sum() / new_before.sum() > pruned.sum() / before.sum() / (1 - margins[-1])
+    assert exceeded <= 5
+    assert np.mean(margins) == MAX_MARGIN if kind == "one" else np.mean(margins) < (0.45 if measured == 12 else 0.2)
+
+
+def test_the_freedom_of_groups_is_that_of_the_covariance_of_their_sums():
+    sizes = np.random.default_rng(0).integers(1, 50, 30).astype(float)
+    share = sizes / sizes.sum()
+    covariance = np.outer(sizes, sizes) * (np.eye(30) - share - share[:, None] + (share**2).sum())
+    assert expect_squares(sizes)[0] == pytest.approx(np.trace(covariance))
+    assert count_freedom(sizes) == pytest.approx(np.trace(covariance) ** 2 / (covariance**2).sum())
+    assert count_freedom(np.full(30, 7.0)) == pytest.approx(29)
+
+
+def test_a_single_sample_shows_no_difference():
+    assert difference_score(np.array([3.0]), np.array([1.0, 2.0])) == 0
+    assert difference_score(np.array([3.0, 4.0]), np.array([1.0])) == 0
+
+
+def test_the_error_of_an_accuracy_is_that_of_recordings():
+    rng, accuracies, errors = np.random.default_rng(3), [], {"samples": [], "groups": []}
+    for _ in range(400):
+        group = np.repeat(np.arange(30), rng.integers(2, 30, 30))
+        right = rng.random(len(group)) < rng.beta(8, 2, 30)[group]  # some recordings are easier than others
+        accuracies.append(right.mean())
+        errors["samples"].append(accuracy_error(right))
+        errors["groups"].append(accuracy_error(right, group))
+    spread = np.std(accuracies)
+    assert np.mean(errors["groups"]) == pytest.approx(spread, rel=0.1) and np.mean(errors["samples"]) < 0.7 * spread
+    assert accuracy_error(right, np.zeros(len(right))) == accuracy_error(right)
+    assert accuracy_error(right) == pytest.approx(np.sqrt(right.mean() * (1 - right.mean()) / len(right)))
 
 
 def test_groups_of_one_sample_have_the_margin_of_samples_with_the_quantile_of_their_number():

@@ -210,8 +210,8 @@ class FineTuning:
         before, use_before = self.graph, self.use
         unused = 1 - relative_use(before)
         self.graph = scale_thresholds(before, relative_use)
-        accuracy = self._measure_accuracy(before)
-        noise = accuracy_error(accuracy, len(self.dataset.val))
+        measured, val = evaluate(before, self.dataset.val), self.dataset.val
+        accuracy, noise = measured.accuracy, accuracy_error(measured.labels == val.y, val.group)
         if unused <= 0 or self._measure_accuracy(self.graph) >= accuracy - noise:
             return
         if not self.interrupted:

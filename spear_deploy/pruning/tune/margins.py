@@ -16,18 +16,22 @@ So a part of the budget stays unused that data decide: with std(e) = 5 % of the 
 Samples of one group, such as windows of one recording, are alike, so their sums over groups are what is independent (cluster
 sampling with clusters of unequal sizes: W. G. Cochran, Sampling Techniques, 3rd edition, 1977, chapter 9A, ratio to size):
 
-    Z_k = Σ_{i in k} e_i       M_k: samples of group k; Σ_k Z_k = 0
-    s_b² = Σ Z_k² / (g − 1)    g: measured groups
-    variance of a mean over groups of M'_k samples = s_b² · max(Σ M'_k² / mean(M_k²), Σ M'_k / mean(M_k)) / (Σ M'_k)²
+    Z_k = Σ_{i in k} e_i             M_k: samples of group k; h_k = M_k / Σ M; Σ_k Z_k = 0
+    A = Σ M_k² (1 − 2 h_k + Σ h²)    Σ Z_k² is a · A on average where the samples of a group are equal, of variance a,
+    B = Σ M_k (1 − h_k)              and b · B where they are independent, of variance b
+    variance of a mean over groups of M'_k samples = Σ Z_k² · max(Σ M'_k² / A, Σ M'_k / B) / (Σ M'_k)²
     margin = t / mean(s) · sqrt(variance of the measured groups + variance of the unseen groups)
 
-The maximum bounds groups of other sizes: the variance of a group's sum is a · M² of what its samples share and b · M of what they
-do not. t is the quantile of Student's distribution with g − 1 degrees of freedom, since few groups show their spread badly.
-Classes are as unequal as the groups that were drawn, so that differences between classes count.
+A and B count that R follows a large group, whose own Z_k is small by that: without it, of 12 groups of which one has nine tenths
+of the samples, the margin is exceeded in four of ten draws. The maximum bounds groups of other sizes. t is the quantile of
+Student's distribution, since few groups show their spread badly. Its degrees of freedom are those of Σ Z_k² by Satterthwaite,
+from its mean and variance where the samples of a group are equal: g − 1 for g groups of one size, fewer where few groups hold
+most samples. Classes are as unequal as the groups that were drawn, so that differences between classes count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -86,12 +90,12 @@ def sampling_margin(
     mean = max(float(pruned.mean()), 1e-12)
     residual = pruned - float(pruned.sum() / max(base.sum(), 1e-12)) * base
     if groups is not None:
-        sizes, unseen_sizes = (np.unique(group, return_counts=True)[1] for group in groups)
-        variance = between_variance(residual, groups[0], freedom=len(sizes) - 1)
-        if variance is None:
+        sizes, unseen_sizes = map(count_groups, groups)
+        if len(sizes) < 2:
             return MAX_MARGIN
-        error = np.sqrt(sum(mean_variance(variance, sizes, others) for others in (sizes, unseen_sizes))) / mean
-        return float(min(MAX_MARGIN, student_sigmas(sigmas, len(sizes) - 1) * np.hypot(error, drift)))
+        squares = sum_squares(residual, groups[0])
+        error = np.sqrt(sum(mean_variance(squares, [sizes], others) for others in (sizes, unseen_sizes))) / mean
+        return float(min(MAX_MARGIN, student_sigmas(sigmas, count_freedom(sizes)) * np.hypot(error, drift)))
     classes = np.unique(labels)
     if len(labels) - len(classes) < FEWEST_WITHIN:
         classes, labels = np.zeros(1, int), np.zeros(len(pruned), int)
@@ -101,29 +105,61 @@ def sampling_margin(
     return float(min(MAX_MARGIN, sigmas * np.hypot(error, drift)))
 
 
-def between_variance(residual: Array, group: Array, *, freedom: int) -> float | None:
-    """Return the variance of the sums over groups of residuals whose sum is 0; None without a degree of freedom.
+def count_groups(group: Array) -> Array:
+    """Return the number of samples of each group."""
+    return np.unique(group, return_counts=True)[1].astype(np.float64)
 
-    >>> between_variance(np.array([1.0, 2.0, -1.0, -2.0]), np.array([0, 0, 1, 1]), freedom=1)
+
+def sum_squares(residual: Array, group: Array) -> float:
+    """Return the sum of squares of the sums over groups.
+
+    >>> sum_squares(np.array([1.0, 2.0, -1.0, -2.0]), np.array([0, 0, 1, 1]))
     18.0
     """
-    if freedom < 1:
-        return None
-    member = np.unique(group, return_inverse=True)[1]
-    return float((np.bincount(member, residual) ** 2).sum() / freedom)
+    return float((np.bincount(np.unique(group, return_inverse=True)[1], residual) ** 2).sum())
 
 
-def mean_variance(between: float, sizes: Array, others: Array) -> float:
-    """Return the variance of the mean over groups of `others` samples, at most, where sums over groups of `sizes` have `between`.
+def expect_squares(sizes: Array) -> tuple[float, float]:
+    """Return the expected `sum_squares` of residuals whose sum is 0, of groups whose samples are equal, and independent: A, B.
 
-    >>> mean_variance(18.0, np.array([2, 2]), np.array([2, 2, 2]))  # 18 / 3 groups, for each of 2² samples
+    >>> expect_squares(np.array([2.0, 2.0])), expect_squares(np.array([1.0, 1.0, 1.0]))
+    ((4.0, 2.0), (2.0, 2.0))
+    """
+    share = sizes / sizes.sum()
+    return float((sizes**2 * (1 - 2 * share + (share**2).sum())).sum()), float((sizes * (1 - share)).sum())
+
+
+def count_freedom(sizes: Array) -> float:
+    """Return the degrees of freedom of `sum_squares` where the samples of a group are equal.
+
+    With G_ij = M_i M_j (δ_ij − h_i − h_j + Σ h²), the covariance of the sums, these are (Σ_i G_ii)² / Σ_ij G_ij².
+
+    >>> round(count_freedom(np.full(20, 7.0)), 9), round(count_freedom(np.array([1000.0, *[10.0] * 11])), 2)
+    (19.0, 1.18)
+    """
+    share, square = sizes / sizes.sum(), sizes**2
+    squares, total, first, second = (share**2).sum(), square.sum(), (square * share).sum(), (square * share**2).sum()
+    all_pairs = squares**2 * total**2 - 4 * squares * total * first + 2 * total * second + 2 * first**2
+    variance = (square**2 * (1 + 2 * squares - 4 * share)).sum() + all_pairs
+    return float(expect_squares(sizes)[0] ** 2 / variance)
+
+
+def mean_variance(squares: float, measured: Sequence[Array], others: Array) -> float:
+    """Return the variance of the mean over groups of `others` samples, at most.
+
+    Args:
+        squares: sum of `sum_squares` over the measured sets of groups, the residuals of each with the sum 0.
+        measured: samples of each group of each measured set.
+        others: samples of each group of the mean.
+
+    >>> mean_variance(18.0, [np.array([2.0, 2.0])], np.array([2.0, 2.0, 2.0]))  # 18 / 3 groups, for each of 2² samples
     1.5
     """
-    shared, own = (others**2).sum() / (sizes**2).mean(), others.sum() / sizes.mean()
-    return float(between * max(shared, own) / others.sum() ** 2)
+    equal, independent = np.sum([expect_squares(sizes) for sizes in measured], axis=0)
+    return float(squares * max((others**2).sum() / equal, others.sum() / independent) / others.sum() ** 2)
 
 
-def student_sigmas(sigmas: float, freedom: int) -> float:
+def student_sigmas(sigmas: float, freedom: float) -> float:
     """Return standard errors with a spread of few degrees of freedom that are as rarely exceeded as `sigmas` with a known one.
 
     What `sigmas` has beyond `CHANCE_SIGMAS` is no matter of chance, and stays.
@@ -137,13 +173,21 @@ def student_sigmas(sigmas: float, freedom: int) -> float:
     return float(stdtrit(freedom, NormalDist().cdf(chance))) + sigmas - chance
 
 
-def accuracy_error(accuracy: float, samples: int) -> float:
-    """Return the standard error of an accuracy that was measured on so many samples.
+def accuracy_error(right: Array, group: Array | None = None) -> float:
+    """Return the standard error of an accuracy.
 
-    >>> round(accuracy_error(0.9, 225), 3)
-    0.02
+    Args:
+        right: whether each sample was decided rightly, (N,).
+        group: (N,) groups, where samples of one are not independent. A single group counts as independent samples.
+
+    >>> right = np.arange(200) % 10 > 0
+    >>> round(accuracy_error(right), 4), round(accuracy_error(right, np.arange(200) // 2), 4)
+    (0.0212, 0.0201)
     """
-    return float((accuracy * (1 - accuracy) / samples) ** 0.5)
+    residual = right - right.mean()
+    if group is not None and len(sizes := count_groups(group)) > 1:
+        return float(np.sqrt(mean_variance(sum_squares(residual, group), [sizes], sizes)))
+    return float(np.sqrt((residual**2).mean() / len(right)))
 
 
 def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -163,21 +207,22 @@ def ratio_residuals(pruned: tuple[Array, Array], before: tuple[Array, Array]) ->
 
 
 def difference_score(first: Array, second: Array, groups: tuple[Array, Array] | None = None) -> float:
-    """Return how many standard errors the mean of one set of samples lies above that of another; 0 where each is one group.
+    """Return how many standard errors the mean of one set of samples lies above that of another.
 
+    0 where nothing shows how much samples differ: where a set is a single sample, or each set a single group.
     With groups the standard error is that of `sampling_margin`, from both sets together.
 
     >>> round(difference_score(np.array([3.0, 5.0]), np.array([1.0, 3.0])), 3)
     1.414
     """
     if groups is not None:
-        sizes = [np.unique(group, return_counts=True)[1] for group in groups]
-        residual = np.concatenate([first - first.mean(), second - second.mean()])
-        both = np.concatenate(sizes)
-        variance = between_variance(residual, np.concatenate(groups), freedom=len(both) - 2)
-        if variance is None:
+        sizes = [count_groups(group) for group in groups]
+        if sum(map(len, sizes)) < 3:
             return 0.0
-        error = np.sqrt(sum(mean_variance(variance, both, size) for size in sizes))
+        squares = sum(sum_squares(values - values.mean(), group) for values, group in zip((first, second), groups, strict=True))
+        error = np.sqrt(sum(mean_variance(squares, sizes, size) for size in sizes))
         return float((first.mean() - second.mean()) / max(error, 1e-12))
+    if min(len(first), len(second)) < 2:
+        return 0.0
     error = np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
     return float((first.mean() - second.mean()) / max(error, 1e-12))

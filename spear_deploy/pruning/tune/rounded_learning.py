@@ -136,7 +136,7 @@ def learn_with_rounding(
         epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
-    start = _Measured(graph=graph, use=use, accuracy=integers.accuracy, batches=0)
+    start = _Measured(graph=graph, use=use, right=integers.labels == val.y, batches=0)
     networks, interrupted = _learn_cycles(start, monitor, form, recipe, hints, before.accuracy, progress)
     best = _choose_best(networks)
     kept = best is not start
@@ -183,17 +183,22 @@ def _name_cycle(progress: Progress | None, cycle: int) -> Progress | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """A network, its use of the budgets, the accuracy of its integers on validation, and the batches that it learnt from."""
+    """A network, its use of the budgets, which validation samples its integers decide rightly, and the batches it learnt from."""
 
     graph: SNNGraph
     use: BudgetUse
-    accuracy: float
+    right: Array
     batches: int
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the integers on validation."""
+        return float(self.right.mean())
 
 
 def _measure(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
-    accuracy = evaluate(*form(graph, monitor.dataset.val)).accuracy
-    return _Measured(graph=graph, use=monitor.measure_with_training(graph), accuracy=accuracy, batches=batches)
+    right = evaluate(*form(graph, monitor.dataset.val)).labels == monitor.dataset.val.y
+    return _Measured(graph=graph, use=monitor.measure_with_training(graph), right=right, batches=batches)
 
 
 def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
@@ -210,7 +215,7 @@ def _hold_budget(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, bat
     if learnt.use.active_use > 1:
         scaled = zero_weights(scaled, evaluate(scaled, monitor.dataset.val).counts, relative_use)
         return _measure(scaled, monitor, form, batches)
-    held, noise = _measure(scaled, monitor, form, batches), accuracy_error(learnt.accuracy, len(monitor.dataset.val))
+    held, noise = _measure(scaled, monitor, form, batches), accuracy_error(learnt.right, monitor.dataset.val.group)
     return held if held.accuracy >= learnt.accuracy - noise else learnt
 
 
