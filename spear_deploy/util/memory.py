@@ -20,11 +20,18 @@ _DEFAULT_MMAP_MAX = 65_536
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 """What glibc's own threshold rises to; the trim threshold is twice as much."""
 _LARGEST_INT = 2**31 - 1
+_KEEPERS: set[object] = set()
+"""One for each `keep_freed_memory` that runs, nested or in threads."""
 _TORCH_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 
 def free_bytes() -> int:
-    """Return the bytes that are free in the machine, and within the limits of its container and of this process (`ulimit -v`)."""
+    """Return the bytes that are free in the machine, and within the limits of its container and of this process (`ulimit -v`).
+
+    Freed memory that `keep_freed_memory` keeps is given back before.
+    """
+    if _KEEPERS and (allocator := _find_allocator()) is not None:
+        allocator.malloc_trim(0)
     return min(_machine_free_bytes(), _container_free_bytes(), _process_free_bytes())
 
 
@@ -44,21 +51,27 @@ def keep_freed_memory() -> Iterator[None]:
     """Let new arrays take the memory of freed ones within this context, however large they are; give it back at its end.
 
     Otherwise glibc asks the kernel for each array above 32 MB, and the kernel sets every page of it to zero: a fifth of the time
-    in which a network of 10,000 neurons learns 20 steps. Other C libraries stay as they are.
+    in which a network of 10,000 neurons learns 20 steps. Other C libraries stay as they are, and so does a process whose address
+    space is limited (`ulimit -v`): there larger arrays would lack the freed pieces that lie between live ones. Contexts may be
+    nested, and run in several threads: the last one gives back.
     """
     allocator = _find_allocator()
-    if allocator is None:
+    if allocator is None or _address_limit() is not None:
         yield
         return
+    keeper = object()
+    _KEEPERS.add(keeper)
     allocator.mallopt(_MMAP_MAX, 0)
     allocator.mallopt(_TRIM_THRESHOLD, _LARGEST_INT)
     try:
         yield
     finally:
-        allocator.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
-        allocator.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        allocator.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
-        allocator.malloc_trim(0)
+        _KEEPERS.discard(keeper)
+        if not _KEEPERS:
+            allocator.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
+            allocator.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+            allocator.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
+            allocator.malloc_trim(0)
 
 
 @cache
@@ -91,11 +104,18 @@ def _container_free_bytes() -> int:
 
 
 def _process_free_bytes() -> int:
+    limit = _address_limit()
+    if limit is None:
+        return 1 << 62
+    return max(limit - int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"), 0)
+
+
+def _address_limit() -> int | None:
+    """Return the bytes of address space that this process may have (`ulimit -v`); None without a limit, or off Linux."""
     try:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):  # not Linux
-        return 1 << 62
-    return 1 << 62 if limit == resource.RLIM_INFINITY else max(limit - used, 0)
+    except ImportError:
+        return None
+    return None if limit == resource.RLIM_INFINITY or not Path("/proc/self/statm").exists() else limit

@@ -54,7 +54,7 @@ def test_a_batch_beyond_the_limit_of_the_process_names_its_need_and_a_batch_that
         r"batches of (\d+) fit \(`batch_size` of a recipe\), as do fewer steps"
     )
     match = re.fullmatch(pattern, refused)
-    assert match is not None and int(match[2]) <= 400 and 2 <= int(match[3]) < 2048, refused
+    assert match is not None and 40 <= int(match[2]) <= 400 and 16 <= int(match[3]) < 2048, refused
     assert learnt == f"batch {match[3]}: learnt"
 
 

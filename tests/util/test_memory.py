@@ -61,6 +61,51 @@ def test_large_arrays_take_the_memory_of_freed_ones_and_give_it_back_behind():
     assert given_back * resource.getpagesize() > 40_000_000
 
 
+KEEP_IN_THREADS = """
+import threading
+import numpy as np
+from spear_deploy.util import memory
+
+pages = lambda: int(open("/proc/self/statm").read().split()[1])
+inner, outer = threading.Event(), threading.Event()
+
+def learn():
+    with memory.keep_freed_memory():
+        inner.set()
+        outer.wait()
+
+thread = threading.Thread(target=learn)
+thread.start()
+inner.wait()
+with memory.keep_freed_memory(), memory.keep_freed_memory():
+    pass
+np.ones(6_000_000)
+kept = pages()
+memory.free_bytes()
+print(kept - pages())
+np.ones(6_000_000)
+kept = pages()
+outer.set()
+thread.join()
+print(kept - pages(), len(memory._KEEPERS))
+"""
+
+
+@pytest.mark.skipif(memory._find_allocator() is None, reason="another C library than glibc")
+def test_of_nested_contexts_and_threads_the_last_gives_back_and_what_is_free_counts_freed_memory():
+    done = subprocess.run([sys.executable, "-c", KEEP_IN_THREADS], check=True, capture_output=True, text=True)
+    (counted,), (given_back, left) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert min(counted, given_back) * resource.getpagesize() > 40_000_000 and left == 0
+
+
+@pytest.mark.skipif(memory._find_allocator() is None, reason="another C library than glibc")
+def test_a_process_of_limited_address_space_gives_freed_memory_back_at_once():
+    shell = f"ulimit -v 4000000; exec {sys.executable} -c '{COUNT_NEW_PAGES}'"
+    done = subprocess.run(["sh", "-c", shell], check=True, capture_output=True, text=True)
+    outside, _, again, *_ = map(int, done.stdout.split())
+    assert again > 0.9 * outside > 0
+
+
 def test_another_c_library_stays_as_it_is(monkeypatch):
     def no_library(name):
         raise OSError(name)
