@@ -88,6 +88,8 @@ class _Group(click.Group):
             _print_error(ctx, error, sentence)
             if sentence.startswith(last_guard.FAULT):
                 print_line(last_guard.report_line(error))
+            if self.owns_process and last_guard.is_import_out_of_memory(error):
+                last_guard.leave_at_once(ERROR)
             ctx.exit(ERROR)
 
 

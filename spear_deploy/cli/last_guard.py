@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from spear_deploy.util.extras import describe_missing
 from spear_deploy.util.memory import is_out_of_memory
@@ -170,6 +170,20 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return is_out_of_memory(error) or any(
         isinstance(part, ImportError) and LOADER_OUT_OF_MEMORY.search(str(part)) for part in causes
     )
+
+
+def is_import_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was full while a module was imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return _is_out_of_memory(error) and any(frame.name == "<module>" for frame in frames[1:])
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End the process without Python's own end: a library that is loaded in part may crash there, and hide the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _cut(name: str) -> str:

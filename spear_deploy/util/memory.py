@@ -5,13 +5,13 @@ Checked before a large allocation, since the kernel kills a process that exceeds
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -75,8 +75,10 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 @cache
-def _find_allocator() -> ctypes.CDLL | None:
-    """Return the C library of this process where it is glibc."""
+def _find_allocator() -> Any:
+    """Return the C library of this process where it is glibc, else None."""
+    import ctypes
+
     try:
         library = ctypes.CDLL(None)
         return library if library.gnu_get_libc_version and library.mallopt and library.malloc_trim else None

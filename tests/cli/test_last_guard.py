@@ -355,3 +355,27 @@ def test_little_memory_is_a_sentence(megabytes, tmp_path):
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0 or (done.returncode == 1 and done.stderr.startswith("error: memory is full ("))
     assert len(done.stderr.splitlines()) <= 1 and (megabytes > 60 or done.returncode == 1)
+
+
+CRASH_AT_THE_END = """
+import atexit, os, sys
+from importlib.abc import MetaPathFinder
+
+class Full(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "spear_deploy.hardware.schema":
+            raise MemoryError
+
+sys.meta_path.insert(0, Full())
+atexit.register(os.abort)
+sys.argv = ["spear-deploy", "check", "net.snn", "--chip", "loihi2"]
+from spear_deploy.cli.app import main
+main()
+"""
+
+
+def test_a_library_that_is_loaded_in_part_cannot_hide_the_exit_code(tmp_path):
+    """One crashed while Python ended, and the exit code was that of a segmentation fault."""
+    write_snn(NETWORK, tmp_path / "net.snn")
+    done = subprocess.run([sys.executable, "-c", CRASH_AT_THE_END], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: memory is full (") and len(done.stderr.splitlines()) == 1

@@ -1,5 +1,6 @@
 """Free memory of machine, container and process, and reuse of freed memory."""
 
+import ctypes
 import resource
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_another_c_library_stays_as_it_is(monkeypatch):
         raise OSError(name)
 
     memory._find_allocator.cache_clear()
-    monkeypatch.setattr(memory.ctypes, "CDLL", no_library)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
     with memory.keep_freed_memory():
         assert memory._find_allocator() is None
     memory._find_allocator.cache_clear()
