@@ -31,7 +31,7 @@ from spear_deploy.pruning.search.choose import get_search
 from spear_deploy.pruning.search.search import SearchResult, search_front
 from spear_deploy.pruning.search.settings import LEVER_METHODS
 from spear_deploy.pruning.settings import PruneSettings, settle_method
-from spear_deploy.pruning.tune.measure import BudgetMonitor
+from spear_deploy.pruning.tune.measure import BudgetMonitor, measure_unseen
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
@@ -75,8 +75,9 @@ def prune(
             (`pruning.time_steps`).
 
     Returns:
-        {samples, accuracy, synops, steps, budgets, verdict, cores_used, widths, levers, batches, not_prunable, notes, ...},
-        measured on the test split.
+        {samples, accuracy, synops, steps, budgets, met, verdict, cores_used, widths, levers, batches, not_prunable, notes, ...},
+        measured on the test split; of `budgets` what the search kept to on validation, and of what depends on spikes `test`.
+        `met` is whether both are within.
 
     Raises:
         BudgetError: a budget cannot be reached; the message names the lowest that can.
@@ -101,9 +102,7 @@ def _prune_into(
     folder: Path, inputs: CheckedInputs, settings: PruneSettings, steps: Any, progress: Progress | None
 ) -> dict[str, Any]:
     """Do the work of `prune` in a folder that this run holds, and return its results."""
-    wanted = (
-        ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items()) or f"what fits {inputs.profile.name}"
-    )
+    wanted = _name_limits(settings) or f"what fits {inputs.profile.name}"
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     settings = require_fit(settings, inputs, costs)
     dense = evaluate(inputs.network, inputs.dataset.test)
@@ -113,7 +112,7 @@ def _prune_into(
         progress=progress,
     )  # fmt: skip
     pruned = add_choice(pruned, choice)
-    facts = _measure_result(pruned, inputs, settings, dense)
+    facts = _measure_result(pruned, inputs, settings, dense, costs)
     return {**facts, "wanted": wanted, "files": _write_result(pruned, folder)}
 
 
@@ -164,6 +163,11 @@ def prune_front(
         return add_header({"front": rows, "files": files}, inputs.network)
 
 
+def _name_limits(settings: PruneSettings) -> str:
+    """Return the budgets as they are stated, such as "60% SynOps, 3.5 µJ"."""
+    return ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items())
+
+
 def list_front_results(synops: Sequence[str | float]) -> list[str]:
     """Return the files that `prune_front` writes to these budgets, beside its page."""
     return [*RESULTS, *(f"{_name_folder(budget)}/{name}" for budget in synops for name in RESULTS)]
@@ -197,10 +201,10 @@ def _prune_front_into(
         )  # fmt: skip
     rows = []
     for budget_settings, pruned in _fine_tune_plans(inputs, all_settings, plans, costs, progress):
-        wanted = str(budget_settings.synops)
-        name = _name_folder(wanted)
+        name = _name_folder(budget_settings.synops)
         files = {kind: f"{name}/{file}" for kind, file in _write_result(pruned, folder / name).items()}
-        rows.append({**_measure_result(pruned, inputs, budget_settings, dense), "wanted": wanted, "files": files})
+        facts = _measure_result(pruned, inputs, budget_settings, dense, costs)
+        rows.append({**facts, "wanted": _name_limits(budget_settings), "files": files})
         if pruned.interrupted:
             break
     return rows
@@ -274,7 +278,7 @@ def _write_result(pruned: PrunedResult, folder: Path) -> dict[str, str]:
 
 
 def _measure_result(
-    pruned: PrunedResult, inputs: CheckedInputs, settings: PruneSettings, dense: Evaluation
+    pruned: PrunedResult, inputs: CheckedInputs, settings: PruneSettings, dense: Evaluation, costs: ChipCosts
 ) -> dict[str, Any]:  # fmt: skip
     """Run the pruned network and its integers on the test split, and return all results as plain data.
 
@@ -285,21 +289,21 @@ def _measure_result(
     running, split = inputs.deploy_integers(pruned.graph, test) if inputs.has_integers else (pruned.graph, test)
     fixed = evaluate(running, split) if inputs.has_integers else None
     report = check(running, inputs.profile, chips=inputs.chips, activity=(fixed or after).counts)
-    budget = settings.budgets.synops
-    limit = None if budget is None else budget.resolve(dense.synops.total)
+    forms = [(pruned.graph, after), *([(running, fixed)] if fixed is not None else [])]
+    tested = measure_unseen((inputs.network, dense), pruned.graph, forms, settings.budgets, costs)
     search = pruned.search
     return {
         "samples": {which: len(getattr(inputs.dataset, which)) for which in ("train", "val", "test")},
         "accuracy": {"dense": dense.accuracy, "pruned": after.accuracy, "quantised": fixed and fixed.accuracy},
         "synops": {
             "dense": dense.synops.total,
-            "budget": limit,
+            "budget": tested["synops"]["budget"] if "synops" in tested else None,
             "achieved": after.synops.total,
             "quantised": fixed and fixed.synops.total,
         },
-        "budgets": pruned.budgets,
+        "budgets": {name: {**row, **({"test": tested[name]} if name in tested else {})} for name, row in pruned.budgets.items()},
         "steps": {"trained": inputs.trained_steps, "deployed": inputs.dataset.steps},
-        "met": pruned.met and (limit is None or max(after.synops.total, (fixed or after).synops.total) <= limit),
+        "met": pruned.met and all(row["met"] for row in tested.values()),
         "margin": pruned.margin,
         "chip": inputs.profile.name,
         "verdict": report.verdict,

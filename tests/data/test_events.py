@@ -81,6 +81,24 @@ def test_many_recordings_in_one_file(tmp_path):
         load_data(tmp_path / "rec.npz")
 
 
+def test_recordings_in_one_file_with_their_splits_and_groups(tmp_path):
+    events = [some_events(seed, n=30 + seed) for seed in range(12)]
+    raw = [nmnist_bytes(*e) for e in events]
+    arrays = {"raw": np.concatenate(raw), "offset": np.cumsum([0, *map(len, raw)]), "label": np.arange(12) % 2}
+    group, split = np.repeat(["a", "b", "c", "d"], 3), np.repeat(["train", "val", "test"], (6, 3, 3))
+    np.savez(tmp_path / "rec.npz", **arrays, split=split, group=group)
+    result = load_data(tmp_path / "rec.npz", steps=5)
+    for name, numbers in (("train", range(6)), ("val", range(6, 9)), ("test", range(9, 12))):
+        part = getattr(result, name)
+        frames = [slow_frames(*events[i], 5, 34) for i in numbers]
+        np.testing.assert_array_equal(part.x, np.stack(frames))
+        assert part.y.tolist() == [i % 2 for i in numbers] and part.group.tolist() == [group[i] for i in numbers]
+    assert not result.drew_test
+    np.savez(tmp_path / "rec.npz", **arrays, split=np.roll(split, 1), group=group)
+    with pytest.raises(DataError, match="group c lies in the train and the val split; put all samples of a group into one split"):
+        load_data(tmp_path / "rec.npz", steps=5)
+
+
 def test_an_event_outside_the_sensor(tmp_path):
     np.savez(tmp_path / "rec.npz", raw=np.array([[40, 3, 0, 0, 1]], np.uint8), offset=[0], label=[0])
     with pytest.raises(DataError, match="an event at x 40, y 3 is outside a sensor of 34 x 34"):

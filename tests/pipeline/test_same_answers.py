@@ -174,4 +174,4 @@ def test_the_order_of_budgets_and_the_number_of_workers_change_no_row_of_a_front
          for row in prune(tmp_path / str(name), options=("--budgets", budgets, *options, *more))["front"]}
         for name, budgets, more in ((0, "80%,50%", ()), (1, "50%,80%", ()), (2, "80%,50%", ("--workers", "2")))
     ]  # fmt: skip
-    assert set(fronts[0]) == {"50%", "80%"} and fronts[0] == fronts[1] == fronts[2]
+    assert set(fronts[0]) == {"50% SynOps", "80% SynOps"} and fronts[0] == fronts[1] == fronts[2]

@@ -12,6 +12,7 @@ from rich.console import Console
 import spear_deploy as sd
 from spear_deploy.cli import main
 from spear_deploy.cli.prune import _show
+from spear_deploy.cli.tables import show_aims
 from spear_deploy.data import from_arrays
 from spear_deploy.errors import BudgetError, ChipError, FileError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
@@ -39,11 +40,28 @@ def test_budgets_of_several_kinds_hold_and_unprunable_groups_are_named(tmp_path)
     assert facts["met"] and set(facts["budgets"]) == {"synops", "parameters", "energy_j"}
     assert evaluate(pruned, data.test).synops.total == facts["synops"]["achieved"] <= facts["synops"]["budget"]
     assert facts["synops"]["quantised"] <= facts["synops"]["budget"]
-    assert facts["budgets"]["parameters"]["used"] <= 120
+    assert facts["budgets"]["parameters"]["used"] <= 120 and "test" not in facts["budgets"]["parameters"]
+    dense, fewer = (sd.check(graph, "loihi1", activity=evaluate(graph, data.test).counts) for graph in (net, pruned))
+    on_test = facts["budgets"]["energy_j"]["test"]
+    assert on_test["budget"] == pytest.approx(0.95 * dense.energy.total) and on_test["used"] >= fewer.energy.total
+    assert facts["met"] == on_test["met"] == (on_test["used"] <= on_test["budget"])
+    assert facts["budgets"]["synops"]["test"]["used"] == max(facts["synops"]["achieved"], facts["synops"]["quantised"])
     assert facts["not_prunable"] == ["'out' cannot be pruned: it is the network's output"]
     plan = json.loads((tmp_path / "plan.json").read_text())
     sliced = prune(net, PruningPlan(kept=plan))
     assert [sliced.shape_of(layer.name) for layer in sliced.layers] == [pruned.shape_of(layer.name) for layer in pruned.layers]
+
+
+def test_an_energy_budget_that_unseen_samples_exceed_is_not_met(tmp_path):
+    net, data = network(IF(), hidden=12), task(samples=300)
+    busy = replace(data, test=replace(data.test, x=np.ones_like(data.test.x)))
+    facts = sd.prune(net, "loihi1", busy, out=tmp_path, energy_uj=0.33, **FAST)
+    row = facts["budgets"]["energy_j"]
+    assert row["met"] and row["test"]["used"] > row["test"]["budget"] == row["budget"] == pytest.approx(0.33e-6)
+    assert not row["test"]["met"] and not facts["met"]
+    console = Console(record=True, width=200, file=io.StringIO())
+    show_aims(console, facts["budgets"])
+    assert "; on the test split " in (shown := console.export_text()) and "above the budget" in shown
 
 
 def test_without_a_budget_a_network_that_fits_is_not_changed(tmp_path):
@@ -104,7 +122,7 @@ def test_one_search_serves_several_budgets(tmp_path):
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     front = json.loads(result.stdout)["front"]
-    assert [row["wanted"] for row in front] == ["80%", "60%"]
+    assert [row["wanted"] for row in front] == ["80% SynOps", "60% SynOps"]
     for row in front:
         measured = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
         assert measured.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]

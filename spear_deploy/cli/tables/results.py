@@ -125,11 +125,14 @@ def write_width(label: str, before: int, after: int) -> str:
 
 
 def show_aims(console: Console, budgets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the aim of each budget while pruning, and the samples that it was measured on."""
+    """Print the aim of each budget while pruning, the samples that it was measured on, and its use on the test split if known."""
     for name, row in budgets.items():
         budget, aim, used = (_format_use(name, row[which]) for which in ("budget", "aim", "used"))
         split = row.get("measured_on", "validation")
         line = f"{resource_name(name)} while pruning, on {split}: {used}; aim at most {aim}, budget {budget}"
+        if "test" in row:
+            limit, tested = (_format_use(name, row["test"][which]) for which in ("budget", "used"))
+            line += f"; on the test split {tested} of {limit}{'' if row['test']['met'] else ', above the budget'}"
         console.print(line, highlight=False)
 
 

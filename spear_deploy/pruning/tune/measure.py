@@ -193,13 +193,47 @@ class BudgetMonitor:
         return evaluate(self.dense, self.dataset.trained.train.head(TRAINING_SAMPLES)).synops_per_sample
 
     def _values(self, network: SNNGraph, running: SNNGraph, evaluation: Evaluation) -> dict[str, float | None]:
-        """Return the use by resource: parameters of the network, the rest of its deployed form."""
-        values: dict[str, float | None] = {"synops": evaluation.synops.total, "parameters": float(count_parameters(network))}
-        if self.chip is None or not any(name in OF_CHIP for name in self.budgets.amounts):
-            return values
-        costs = build_chip_costs(running, self.chip.profile, self.chip.chips)
-        widths = tuple(group.channels for group in costs.groups)
-        return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
+        return measure_values(network, running, evaluation, self.budgets, self.chip)
+
+
+def measure_values(
+    network: SNNGraph, running: SNNGraph, evaluation: Evaluation, budgets: Budgets, chip: ChipCosts | None
+) -> dict[str, float | None]:
+    """Return the use by resource: parameters of a network, the rest of the deployed form that runs."""
+    values: dict[str, float | None] = {"synops": evaluation.synops.total, "parameters": float(count_parameters(network))}
+    if chip is None or not any(name in OF_CHIP for name in budgets.amounts):
+        return values
+    costs = build_chip_costs(running, chip.profile, chip.chips)
+    widths = tuple(group.channels for group in costs.groups)
+    return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
+
+
+def measure_unseen(
+    dense: tuple[SNNGraph, Evaluation],
+    pruned: SNNGraph,
+    forms: Sequence[tuple[SNNGraph, Evaluation]],
+    budgets: Budgets,
+    chip: ChipCosts,
+) -> dict[str, dict[str, Any]]:
+    """Return the limit on unseen samples, the largest use of the deployed forms, and whether it is within, as plain data.
+
+    Only resources that depend on spikes; a share is one of the use of the network before pruning on these samples.
+
+    Args:
+        dense: the network before pruning, and its evaluation on the samples.
+        pruned: the pruned network.
+        forms: its deployed forms, each with its evaluation on the samples.
+        budgets: the limits.
+        chip: defines energy, latency and load of a step.
+    """
+    limits = budgets.resolve(measure_values(dense[0], *dense, budgets, chip))
+    uses = [measure_values(pruned, *form, budgets, chip) for form in forms]
+    rows: dict[str, dict[str, Any]] = {}
+    for name in (name for name in limits if name in ACTIVE):
+        known = [value for use in uses if (value := use[name]) is not None]
+        used = max(known) if len(known) == len(uses) else None
+        rows[name] = {"budget": limits[name], "used": used, "met": used is not None and used <= limits[name]}
+    return rows
 
 
 def pair_groups(first: Array | None, second: Array | None) -> tuple[Array, Array] | None:
