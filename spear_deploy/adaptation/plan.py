@@ -26,6 +26,7 @@ from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import SNNGraph, merge_parts
 
 MAX_REWRITES = 200
@@ -175,7 +176,7 @@ def follow(
         topics: of the replacements that are made; None: all.
         watch: is called after each step, whose networks are not kept: of a large one they would fill the memory.
     """
-    given = graph = merge_parts(graph)
+    given = graph = merge_parts(collapse_equal_values(graph))
     steps: list[Step] = []
     failed: dict[str, None] = {}
     seen: dict[str, set[str]] = {}

@@ -20,6 +20,7 @@ from spear_deploy.budget.remedies import FIXED
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import SNNGraph, merge_parts
 from spear_deploy.network.host_readout import can_move_to_host
 from spear_deploy.util.number_format import plural
@@ -120,7 +121,7 @@ def _find_plan(graph: SNNGraph, profile: HardwareProfile, chips: int, *, is_far:
     """Return the best plan, or the first one of a network that is far too large; None where that has nothing to replace."""
     if not is_far:
         return make_plans(graph, profile, chips=chips)[0]
-    has_steps = next(find_replacements(merge_parts(graph), profile), None) is not None
+    has_steps = next(find_replacements(merge_parts(collapse_equal_values(graph)), profile), None) is not None
     return follow(graph, profile, {}, chips=chips)[0] if has_steps else None
 
 

@@ -47,6 +47,7 @@ from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.labels import label_layers
 from spear_deploy.placement.chip_populations import find_chip_populations
@@ -92,6 +93,7 @@ def check(
         DataError: chips, a limit, the rate or the counts make no sense.
     """
     _check_arguments(chips, activity, steps, limits)
+    graph = collapse_equal_values(graph)
     on_chip = _put_on_chip(graph, profile, chips, limits, remedies=remedies)
     counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
     costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)

@@ -20,6 +20,7 @@ from spear_deploy.frameworks.reset_words import name_resets
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import akida, chips, loihi, rounded_weights, speck, xylo
@@ -144,6 +145,7 @@ def quantize(
     layer_bits = _choose_layer_bits(graph, format, weight_bits, layer_bits)
     if is_quantized(graph, format):
         return graph
+    graph = collapse_equal_values(graph)
     _refuse_missing_parts(graph, format, kind)
     calibration = None if calibration is None else check_input(graph, calibration, kind)
     settings = LoweringSettings(
