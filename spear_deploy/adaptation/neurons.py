@@ -23,7 +23,7 @@ from spear_deploy.adaptation.replacement import Kind, Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, Array, CubaLI, CubaLIF, Layer, Reset, resets_late
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS
+from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS, lasts_one_step, needs_no_current
 
 MAX_TAU_STEPS = 2**12
 """Longest time constant where the profile names none: decays have 12 bits on most chips that publish them."""
@@ -206,8 +206,8 @@ def _kind_of(model: type, other: type, layers: list[Layer], dt_s: float, profile
     if (model, other) in ((LIF, CubaLIF), (LI, CubaLI)):
         return "exact" if one_step else "learnt"
     if (model, other) in ((CubaLIF, LIF), (CubaLI, LI)):
-        lasting = (np.abs(layer.neuron.tau_syn_s / dt_s - 1) > SAME_TAU for layer in layers)  # type: ignore[union-attr]
-        return "learnt" if any(step.any() for step in lasting) else "exact"
+        one_step = all(lasts_one_step(layer.neuron.tau_syn_s, dt_s).all() for layer in layers)  # type: ignore[union-attr]
+        return "exact" if one_step else "learnt"
     if model is IF:
         return "bounded" if other is LIF or one_step else "learnt"
     return "learnt"
@@ -307,7 +307,10 @@ def round_tau(tau_s: Array, dt_s: float, profile: HardwareProfile) -> Array:
 
 def _nearest_tau(layer: Layer, name: str, dt_s: float, profile: HardwareProfile) -> Array:
     """Return the time constants of a layer that the chip holds: those of a membrane that spikes may have a shortest one."""
-    new, shortest = round_tau(getattr(layer.neuron, name), dt_s, profile), profile.neuron.tau_spiking_min_steps.value
+    old, shortest = getattr(layer.neuron, name), profile.neuron.tau_spiking_min_steps.value
+    new = round_tau(old, dt_s, profile)
+    if name == "tau_syn_s" and layer.neuron is not None:
+        new = np.where(needs_no_current(layer.neuron, dt_s, profile.neuron.models.value), old, new)
     return new if shortest is None or not layer.spikes or name == "tau_syn_s" else np.maximum(new, shortest * dt_s)
 
 

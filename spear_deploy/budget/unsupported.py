@@ -25,7 +25,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS
+from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS, needs_no_current
 from spear_deploy.placement.populations import Population, ends_in_weighted_sum
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits, count_mixed_sign_inputs, measure_width
 from spear_deploy.quantize import FORMATS
@@ -285,7 +285,10 @@ def _check_time_constants(layer: Layer, profile: HardwareProfile, dt_s: float) -
     if shortest is None:
         return
     for name, values in parameters.items():
-        if name.startswith("tau") and (values <= shortest * dt_s * (1 + SAME_TAU)).any():
+        is_short = values <= shortest * dt_s * (1 + SAME_TAU)
+        if name == "tau_syn_s" and layer.neuron is not None:
+            is_short = is_short & ~needs_no_current(layer.neuron, dt_s, profile.neuron.models.value)
+        if name.startswith("tau") and is_short.any():
             what = f"{TIME_CONSTANT_WORDS.get(name, name)} of {write_steps(float(values.min()) / dt_s)}"
             reason = f"time constants on {profile.name} are longer than {shortest:g} of its steps"
             remedy = "lengthen it or shorten dt_s"

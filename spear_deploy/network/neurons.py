@@ -6,6 +6,7 @@ LIFTorch one of 65,536. n spikes are n events for the synapses behind, and n Syn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias, get_args
 
@@ -172,6 +173,22 @@ def find_start(neuron: Any) -> Array:
 def is_bounded(neuron: Neuron | None) -> bool:
     """Return whether a floating-point neuron keeps v at or above a lower bound."""
     return isinstance(neuron, IF) and neuron.v_min is not None
+
+
+def lasts_one_step(tau_syn_s: Array, dt_s: float) -> Array:
+    """Return where a synaptic current is the input of its step alone: a `CubaLIF` that has it is a `LIF`."""
+    marks: Array = np.abs(np.asarray(tau_syn_s, np.float64) / dt_s - 1) <= SAME_TAU
+    return marks
+
+
+def needs_no_current(neuron: Neuron, dt_s: float, models: Sequence[str] | None) -> Array:
+    """Return where a chip with these `models` holds the synaptic current of a neuron by having none.
+
+    >>> needs_no_current(CubaLIF(tau_mem_s=0.02, tau_syn_s=[0.001, 0.002]), 0.001, ("LIF", "CubaLIF"))
+    array([ True, False])
+    """
+    same = {CubaLIF: "LIF", CubaLI: "LI"}.get(type(neuron))
+    return lasts_one_step(neuron.tau_syn_s, dt_s) if same in (models or ()) else np.zeros((), bool)  # type: ignore[union-attr]
 
 
 def resets_late(neuron: Neuron | None) -> bool:

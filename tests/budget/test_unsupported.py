@@ -10,11 +10,12 @@ import pytest
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.unsupported import Unsupported, find_unsupported
-from spear_deploy.hardware.profile import HardwareProfile, load_profile
-from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv1d, Conv2d, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
+from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
+from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.placement.populations import find_populations
+from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.support.chips import conv, small_chip
 
@@ -285,3 +286,34 @@ def test_a_reset_that_the_chip_lacks_is_named_in_the_words_of_the_framework(sour
     chip = load_profile("catalyst_n1")
     (finding,) = [row for row in find_unsupported(graph, chip, find_populations(graph)) if row.resource == "reset"]
     assert finding.remedy == advice and finding.why.endswith(f"; {advice}")
+
+
+@pytest.mark.parametrize("chip", ["xylo_audio2", "xylo_audio3", "xylo_imu"])
+def test_a_current_that_lasts_one_step_is_none(chip: str) -> None:
+    """The chip holds a LIF as a neuron with its shortest current, so that it holds the CubaLIF that computes the same."""
+    profile, dt_s = load_profile(chip), 1e-3
+
+    def build(hidden: dict[str, float] | None, readout: dict[str, float] | None) -> SNNGraph:
+        leak = 8 * dt_s
+        neuron = LIF(tau_s=leak, reset="subtract") if hidden is None else CubaLIF(tau_mem_s=leak, reset="subtract", **hidden)
+        end = LI(tau_s=leak) if readout is None else CubaLI(tau_mem_s=leak, **readout)
+        weights = (np.arange(12.0).reshape(4, 3) - 5) / 4, (np.arange(8.0).reshape(2, 4) - 3) / 4
+        parts = zip("ab", weights, (neuron, end), strict=True)
+        return chain([Layer(name=n, synapse=Dense(weight=w), neuron=m) for n, w, m in parts], input_shape=(3,), dt_s=dt_s)
+
+    without, one = build(None, None), {"tau_syn_s": float(np.float32(dt_s))}
+    for hidden, readout in ((one, one), (one, None), (None, one)):
+        with_current = build(hidden, readout)
+        reports = check(without, profile), check(with_current, profile)
+        assert [(r.verdict, r.unsupported, r.cores_used) for r in reports] == [("fits", (), 2)] * 2
+        a, b = quantize(without, format="xylo"), quantize(with_current, format="xylo")
+        assert a.layers == b.layers
+        assert make_plans(with_current, profile)[0].steps == ()
+    for steps in (0.5, 0.999):
+        (found,) = check(build({"tau_syn_s": steps * dt_s}, one), profile).unsupported
+        assert (found.layer, found.resource) == ("a", "time_constant")
+    short = replace(without["a"], neuron=LIF(tau_s=dt_s, reset="subtract"))
+    membrane = check(without.with_layers({"a": short}), profile)
+    assert [(found.layer, found.what) for found in membrane.unsupported] == [("a", "membrane time constant of 1 step")]
+    with_currents_alone = override_facts(profile, {"neuron.models": "[CubaLIF, CubaLI]"})
+    assert [found.layer for found in check(build(one, one), with_currents_alone).unsupported] == ["a", "b"]
