@@ -46,7 +46,11 @@ EPISODES = "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60]"
 @click.option("--cores", metavar="N|X%", help="Cores.")
 @click.option("--memory", metavar="N|X%", help="Words of synapse memory, all cores together.")
 @click.option("--parameters", metavar="N|X%", help="Parameters: weights, biases, batch norm.")
-@click.option("--budgets", metavar="X%,X%,...", help="Several SynOps budgets in one search, each with its network; alone it may get another.")
+@click.option(
+    "--budgets",
+    metavar="X%,X%,...",
+    help="Several SynOps budgets in one search, each with its network; alone it may get another.",
+)
 @method
 @levers
 @bits
