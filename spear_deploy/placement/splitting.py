@@ -17,6 +17,7 @@ which read the same axons and so send the same spikes.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -139,7 +140,7 @@ class SplitNetwork:
             destinations = ceil_div(self._count_destinations(population), self.copies[population.name])
             boxes = core.iterate_needs(population, cuts, self.copies[population.name])
             projections = () if core.rule is not None else population.projections
-            ways = [0] * len(projections) if core.adds_ways else _number_ways(projections)
+            ways = [0] * len(projections) if core.adds_ways else _number_ways(projections, population.shape, core)
             axon_sets: dict[tuple[int, Box], AxonSet] = {}
             kinds: dict[tuple[int, ...], Slice] = {}
             for out, (box, needs) in zip(axons_out, boxes, strict=True):
@@ -165,10 +166,19 @@ class SplitNetwork:
         return [indices, sorted(indices, key=lambda i: (-share(i), i))]
 
 
-def _number_ways(projections: Sequence[Projection]) -> list[int]:
-    """Return for each projection its number among those from the same sources."""
-    sources = [tuple(sorted(source.name for source in p.sources)) for p in projections]
-    return [sources[:i].count(names) for i, names in enumerate(sources)]
+def _number_ways(projections: Sequence[Projection], shape: Shape, core: Core) -> list[int]:
+    """Return for each projection its number among those from the same sources, the one with most rows first.
+
+    Layers share the rows of ways with the same number, so that their order in the network does not decide which do.
+    """
+    whole: Box = tuple((0, n) for n in shape)
+    sizes = [(-core.count_rows(p, whole), p.kind, p.tap_counts) for p in projections]
+    numbers, met = [0] * len(sizes), Counter[tuple[str, ...]]()
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        sources = tuple(sorted(source.name for source in projections[i].sources))
+        numbers[i] = met[sources]
+        met[sources] += 1
+    return numbers
 
 
 def _find_axons(core: Core, p: Projection, box: Box, way: int, known: dict[tuple[int, Box], AxonSet]) -> AxonSet:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations, product
 from math import prod
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spear_deploy.network import IF, Conv2d, Layer, Scale
-from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.budget.check import check
+from spear_deploy.hardware.profile import load_profile, override_facts
+from spear_deploy.network import IF, Conv2d, Dense, Layer, Scale
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import Population, find_populations
@@ -152,3 +154,23 @@ def test_orders_of_first_fit_are_that_of_the_layers_and_by_the_share_of_a_core()
     split = SplitNetwork(find_populations(net), [Core(small_chip("loihi1", core__neurons=100), {})], "vendor", {}, 1)
     assert [item.layer for item in split.items] == ["fc1", "fc2", "fc3", "fc4"]
     assert split.list_orders() == [[0, 1, 2, 3], [1, 3, 2, 0]]
+
+
+@pytest.mark.parametrize("names", list(permutations("abc")))
+def test_names_of_layers_do_not_decide_which_ways_share_rows(names: tuple[str, ...]) -> None:
+    """Two ways from 40 neurons, one of which leaves some unread, into neurons beside others that read all 40.
+
+    The way that reads all shares its 40 rows with the others: 40 from the input, 40, and 30 of the second way.
+    """
+    whole, part = np.ones((6, 40)), np.ones((6, 40))
+    part[:, 30:] = 0
+    first, *ways = names
+    layers = [Layer(name="source", synapse=Dense(weight=np.ones((40, 40))), neuron=IF())]
+    layers += [Layer(name=first, synapse=Dense(weight=np.ones((5, 40))), neuron=IF())]
+    layers += [Layer(name=n, synapse=Dense(weight=w)) for n, w in zip(ways, (whole, part), strict=True)]
+    layers.append(Layer(name="end", neuron=IF()))
+    ends = [(INPUT, "source"), *(("source", name) for name in names), *((name, "end") for name in ways)]
+    net = SNNGraph(layers=layers, edges=[Edge(source=a, target=b) for a, b in ends], input_shape=(40,), output="end")
+    odin = override_facts(load_profile("odin"), {"core.axons_in": 110})
+    few = override_facts(odin, {"core.axons_in": 109})
+    assert [check(net, chip, remedies=False).cores_used for chip in (odin, few)] == [1, 2]
