@@ -19,7 +19,7 @@ import numpy as np
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs
+from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs, identity_axis
 from spear_deploy.placement.synapse_memory import (
     Box,
     count_axis_patterns,
@@ -37,6 +37,7 @@ Cuts: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
 """Along each axis of a layer the pieces (start, stop) it is cut into; a core holds one piece of each axis."""
 UNLIMITED = 1 << 62
 """Stands for a limit that a chip does not have or does not publish: the check reports which, placement continues."""
+ONE_POSITION = identity_axis(1)
 BOX_RESOURCES = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_in")
 """Resources of which a smaller box never needs more."""
 
@@ -295,6 +296,7 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0) -> AxonSet:
         into, out = p.channels // p.groups, p.outputs // p.groups
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
+    ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
     return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way)
 
 
@@ -339,13 +341,13 @@ def _count_readers(axis: Axis, pieces: tuple[tuple[int, int], ...]) -> Array:
 
 
 def _count_marked(sets: Sequence[AxonSet]) -> int:
-    """Count the source neurons in the union of boxes of one layer."""
+    """Count the source neurons in the union of boxes of one layer, whose axes of one position some sets may lack."""
     channels = max(axons.channels[1] for axons in sets)
-    union = np.zeros((channels, *(axis.inputs for axis, _, _ in sets[0].ranges)), bool)
+    union = np.zeros(channels * prod(axis.inputs for axis, _, _ in sets[0].ranges), bool)
     for axons in sets:
         marks: Array = np.zeros(channels, bool)
         marks[slice(*axons.channels)] = True
         for axis, start, stop in axons.ranges:
             marks = marks[..., None] & axis.mark_inputs(start, stop)
-        union |= marks
+        union |= marks.reshape(-1)
     return int(union.sum())

@@ -22,7 +22,13 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, 
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import find_loops_without_neurons
-from spear_deploy.placement.projections import Projection, ProjectionBuilder, SpikeSource, merge_delay_splits
+from spear_deploy.placement.projections import (
+    Projection,
+    ProjectionBuilder,
+    SpikeSource,
+    drop_single_positions,
+    merge_delay_splits,
+)
 
 SIGMA_DELTA = "SigmaDelta"
 
@@ -183,7 +189,8 @@ def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCo
         path = replace(path, delay_steps=delay, async_delay_steps=max(0, path.delay_steps - is_loop))
         key = (tuple(name for name, _ in path.synapses) or (path.source,), delay)
         grouped.setdefault(key, []).append(path)
-    projections = merge_delay_splits(graph, [_projection(graph, layer.name, paths, coupled, zeros) for paths in grouped.values()])
+    built = [_projection(graph, layer.name, paths, coupled, zeros) for paths in grouped.values()]
+    projections = _match_axes(merge_delay_splits(graph, built))
     passed = {name for paths in grouped.values() for path in paths for name, _ in path.synapses}
     return Population(
         name=layer.name,
@@ -329,6 +336,15 @@ def _nonzero(weight: Weights) -> Weights | None:
     """Return which weights are not zero, or None if none is zero."""
     nonzero: Weights = weight != 0
     return None if nonzero.all() else nonzero
+
+
+def _match_axes(projections: tuple[Projection, ...]) -> tuple[Projection, ...]:
+    """Return projections without axes of one position, where others into the same neurons have none.
+
+    A map of one position is a list, whose weights one to one are stored as such.
+    """
+    ranks = {len(p.axes) if p.kind != "dense" else 0 for p in projections}
+    return projections if len(ranks) == 1 else tuple(drop_single_positions(p) for p in projections)
 
 
 def _map_shape(graph: SNNGraph, layer: Layer, projections: Sequence[Projection]) -> Shape:

@@ -284,6 +284,15 @@ def select_nonzero(nonzero: Weights | None, outputs: Range, into: Range, channel
     return None if nonzero is None else nonzero[slice(*outputs), slice(*into)]
 
 
+def drop_single_positions(p: Projection) -> Projection:
+    """Return a projection without the axes on which each of one position reads the only one there is."""
+    left = tuple(axis for axis in p.axes if axis != identity_axis(1))
+    if p.kind == "dense" or len(left) == len(p.axes):
+        return p
+    nonzero = p.nonzero if p.nonzero is None else p.nonzero.reshape(*p.nonzero.shape[:2], *(len(axis.taps) for axis in left))
+    return replace(p, axes=left, nonzero=nonzero)
+
+
 @lru_cache(maxsize=4096)
 def _inputs_of_outputs(axis: Axis) -> Array:
     """Count the taps through which each output position reads an input."""
