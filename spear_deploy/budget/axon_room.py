@@ -97,7 +97,7 @@ def count_values(graph: SNNGraph, layer: str) -> int:
         for target in (edge.target for edge in graph.edges if edge.source == layer):
             beside = [graph[edge.source].synapse for edge in graph.edges_into(target)]
             rows = [s.weight for s in beside if isinstance(s, WEIGHTED) and s.weight.shape[:1] == weight.shape[:1]]
-            if len(rows) > 1 and weight.ndim:
+            if len(rows) > 1:
                 together = np.concatenate([write_out(row).reshape(len(row), -1) for row in rows], axis=1)
                 most = max(most, max_distinct_weights(together))
     return most

@@ -22,7 +22,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.placement.place import place
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import quantize, shared_cells
 from spear_deploy.quantize.for_chip import ask_integers
 from tests.adaptation.random_networks import random_map_network
 from tests.support.drawn_networks import draw_network
@@ -501,3 +501,134 @@ def test_axons_are_counted_of_the_chips_own_integers_alone() -> None:
     assert not counts_axons(
         quantize(graph, format="truenorth"), override_facts(TRUENORTH, {"connectivity.weight_palette": "unlimited"})
     )
+
+
+# ------------------------------------------------------------------------------------------------- parts by themselves
+
+
+def into_one(weights: dict[str, Any], inputs: tuple[int, ...] = (3,)) -> SNNGraph:
+    """Layers of weights (or other synapses) from the input into one layer of neurons."""
+    synapses = {name: Dense(weight=np.array(w)) if isinstance(w, list) else w for name, w in weights.items()}
+    layers = [Layer(name=name, synapse=synapse) for name, synapse in synapses.items()]
+    edges = [Edge(source=INPUT, target=name) for name in synapses] + [Edge(source=name, target="n") for name in synapses]
+    neurons = Layer(name="n", neuron=TrueNorthLIF(v_threshold=9))
+    return SNNGraph(layers=(*layers, neurons), edges=tuple(edges), input_shape=inputs, output="n")
+
+
+def find_types_of(graph: SNNGraph) -> Any:
+    """Types of the weights into the neurons, by layer; None where they are more than four."""
+    types = axon_room.find_weight_types(graph, find_spike_paths(graph), TRUENORTH)
+    return None if types is None else {name: own.tolist() for name, own in types["n"].items()}
+
+
+def test_five_types_are_one_too_many() -> None:
+    assert find_types_of(into_one({"a": [[1, 2, 3, 4]]}, (4,))) == {"a": [[0, 1, 2, 3]]}
+    assert find_types_of(into_one({"a": [[1, 2, 3, 4, 5]]}, (5,))) is None
+
+
+def test_layers_with_five_types_one_after_another_are_numbered_together() -> None:
+    """Two and three values, one of which both have, are four; of one neuron and of several."""
+    for rows in (1, 2):
+        graph = into_one({"a": [[1, 2, 0]] * rows, "b": [[2, 3, 4]] * rows})
+        assert find_types_of(graph) == {"a": [[0, 1, -1]] * rows, "b": [[1, 2, 3]] * rows}
+    three = into_one({"a": [[1, 2]], "b": [[2, 3]], "c": [[3, 4]]}, (2,))
+    assert find_types_of(three) == {"a": [[0, 1]], "b": [[1, 2]], "c": [[2, 3]]}
+
+
+def test_ways_whose_rows_are_not_the_same_neurons_are_numbered_one_after_another() -> None:
+    """A way without weights has a type of its own; the rows of a convolution are channels, and a single number has none."""
+    conv = Conv2d(weight=np.arange(1, 4).reshape(1, 1, 1, 3))
+    flat = [Layer(name="c", synapse=conv), Layer(name="f", synapse=Flatten())]
+    flat += [Layer(name="d", synapse=Dense(weight=np.array([[1, 2, 3, 0, 0], [3, 1, 2, 0, 0], [0, 0, 0, 0, 1]])))]
+    ends = (INPUT, "c"), ("c", "f"), ("f", "n"), (INPUT, "d"), ("d", "n")
+    neurons = Layer(name="n", neuron=TrueNorthLIF(v_threshold=9))
+    beside = SNNGraph(layers=(*flat, neurons), edges=[Edge(source=a, target=b) for a, b in ends], input_shape=(1, 1, 5))
+    assert find_types_of(beside) is None
+    without = replace(into_one({"a": [[1, 2, 3, 4], [1, 2, 3, 4], [0] * 4, [0] * 4], "sum": None}, (4,)), output="n")
+    assert find_types_of(without) is None
+    scales = into_one({name: Scale(weight=np.array(k)) for k, name in enumerate("abcd", 1)})
+    assert find_types_of(scales) == {name: k for k, name in enumerate("abcd")}
+    assert find_types_of(into_one({name: Scale(weight=np.array(k)) for k, name in enumerate("abcde", 1)})) is None
+
+
+def test_a_neuron_reads_one_weight_of_a_scale_and_several_through_a_pool() -> None:
+    values = np.arange(1, 5).reshape(1, 2, 2)
+    pool, flat = Layer(name="p", synapse=SumPool(kernel_size=(2, 2))), Layer(name="f", synapse=Flatten())
+
+    def rank(weight: Any, *behind: Layer) -> Any:
+        return axon_room._rank_weights([Layer(name="s", synapse=Scale(weight=np.array(weight))), *behind]).tolist()
+
+    assert rank(values) == rank(values, flat) == [[[0, 0], [0, 0]]]
+    assert rank(values, pool) == rank(values, pool, flat) == [[[0, 1], [2, 3]]]
+    assert rank([3, 0, 2]) == [0, -1, 0]
+    assert rank(3) == rank(3, pool) == 0 and rank(0, pool) == -1
+
+
+def test_pairs_are_all_sources_times_all_targets() -> None:
+    graph = chain([truenorth("a", np.ones((5, 6), int))], input_shape=(6,))
+    assert [axon_room.count_pairs(graph, path) for path in find_spike_paths(graph)] == [30]
+
+
+def test_values_are_counted_of_the_layers_of_weights_with_the_same_rows() -> None:
+    """A flatten beside them has none."""
+    dense = into_one({"a": [[1, 2, 0]] * 3, "b": [[2, 3, 4]] * 3, "none": Flatten()})
+    assert [axon_room.count_values(dense, name) for name in "ab"] == [4, 4]
+    conv = Conv2d(weight=np.arange(1, 13).reshape(4, 1, 1, 3), padding=(0, 1))
+    point = Conv2d(weight=np.arange(4).reshape(4, 1, 1, 1) % 2)
+    maps = into_one({"a": conv, "b": point}, (1, 1, 3))
+    assert [axon_room.count_values(maps, name) for name in "ab"] == [4, 4]
+
+
+def test_the_fullest_core_is_told_of_layers_on_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights out of the neurons of a full core are crowded as those into it."""
+    layers = [truenorth(name, np.ones((2, 2), int)) for name in "abc"]
+    graph = chain(layers, input_shape=(2,))
+    for amounts in (((300, 10), (400, 10)), ((400, 10), (300, 10)), ((300, 300), (300, 500)), ((300, 500), (300, 300))):
+        rooms = [
+            axon_room.CoreRoom(core=(0, k), layers=("a",), group=None, axons=axons, neurons=neurons, driven=0)
+            for k, (axons, neurons) in enumerate(amounts)
+        ]
+        monkeypatch.setattr(axon_room, "measure_core_rooms", lambda *_, rooms=rooms: rooms)
+        crowded = find_crowded(graph, place(graph, TRUENORTH), TRUENORTH)
+        assert crowded == dict.fromkeys("ab", axon_room.find_shortage(max(rooms, key=lambda r: (r.axons, r.neurons)), TRUENORTH))
+
+
+def test_sources_that_are_looked_at_in_several_parts_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_cells, "CHUNK", 1)
+    layers = [Layer(name="p", synapse=SumPool(kernel_size=(2,), stride=(1,))), truenorth("a", np.arange(1, 4).reshape(1, 3))]
+    graph = chain(layers, input_shape=(1, 4))
+    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
+    assert (room.axons, room.neurons) == (6, 1)
+
+
+def test_a_layer_is_halved_along_its_longest_axis() -> None:
+    assert axon_cuts._halve(((((0, 9)),),), (9,)) == (((0, 5), (5, 9)),)
+    cuts = ((0, 2),), ((0, 4), (4, 7))
+    assert [[stop - start for start, stop in along] for along in axon_cuts._halve(cuts, (2, 7))] == [[2], [2, 2, 2, 1]]
+
+
+def test_all_layers_are_cut_where_a_limit_other_than_room_for_axons_is_exceeded() -> None:
+    graph = chain([truenorth("a", np.ones((6, 3), int)), truenorth("b", np.ones((2, 6), int))], input_shape=(3,))
+
+    def find(**limits: Any) -> set[str]:
+        chip = override_facts(TRUENORTH, {key.replace("__", "."): value for key, value in limits.items()})
+        placement = place(graph, TRUENORTH)
+        rooms = measure_core_rooms(graph, find_spike_paths(graph), placement, chip)
+        assert rooms is not None
+        return axon_cuts._find_crowded_layers(rooms, axon_room.count_on_cores(placement, rooms, chip), chip)
+
+    assert find() == set()
+    assert find(core__axons_out=5) == {"a", "b"}
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_limit_of_the_cores_that_a_network_takes_is_none(seed: int) -> None:
+    chip = override_facts(TRUENORTH, {"core.neurons": 24, "core.axons_in": 40, "connectivity.fan_in": 40})
+    integer = ask_integers(draw(seed), chip, "spikes")
+    assert isinstance(integer, SNNGraph)
+    placement = place(integer, chip)
+    free = fit_axons(integer, placement, {}, chip)
+    if free is not None:
+        same = fit_axons(integer, placement, {}, chip, max_cores=free.cores_used)
+        assert same is not None and same.slices == free.slices
+        assert fit_axons(integer, placement, {}, chip, max_cores=free.cores_used - 1) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.interchange.pynn.document import _find_bias
-from spear_deploy.network import LIF, Conv1d, Conv2d, Dense, Flatten, Layer, SumPool
+from spear_deploy.network import LIF, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph, chain
 from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.quantize import fuse_pools as module
@@ -137,3 +137,64 @@ def test_synapses_between_two_neurons_are_counted_where_no_weight_has_their_sum(
     assert count(SumPool(kernel_size=(2,)), padded) == {}
     assert count(POOL, padded) == {"n": 2} and count(POOL, POOL) == {"n": 2}
     assert count(padded, SumPool(kernel_size=(2,), stride=(1,), padding=(1,))) == {"n": 2}
+
+
+# ------------------------------------------------------------------------------------------------- parts by themselves
+
+
+def connect(layers: list[Layer], *ends: tuple[str, str], inputs: tuple[int, ...] = (1, 6)) -> SNNGraph:
+    edges = tuple(Edge(source=source, target=target) for source, target in ends)
+    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=inputs, output=layers[-1].name)
+
+
+def conv(name: str, neuron: Any = None, norm: Any = None) -> Layer:
+    return Layer(name=name, synapse=Conv1d(weight=np.ones((1, 1, 1))), neuron=neuron, norm=norm)
+
+
+ONES = np.ones(1)
+NORM = BatchNorm(weight=2 * ONES, bias=ONES, mean=ONES, var=ONES)
+
+
+def test_norms_go_and_other_layers_stay() -> None:
+    graph = chain([conv("a", norm=NORM), conv("b")], input_shape=(1, 6))
+    bare = module._drop_norms(graph)
+    assert [layer.norm for layer in bare.layers] == [None, None] and bare["b"] is graph["b"]
+
+
+def test_convolutions_whose_sum_a_pool_takes_are_found_over_sums_alone() -> None:
+    """Not over neurons, a norm or other weights on the way, nor with neurons or a norm of their own."""
+    ends = (INPUT, "a"), (INPUT, "b"), ("a", "sum"), ("b", "sum"), ("sum", "p")
+
+    def find(a: Layer, between: Layer) -> list[str] | None:
+        pool = neuron("p", POOL)
+        found = module._find_summed_weights(connect([a, conv("b"), between, pool], *ends), "p")
+        return None if found is None else [layer.name for layer in found]
+
+    plain, spiking = Layer(name="sum"), LIF(tau_s=0.02)
+    assert find(conv("a"), plain) == ["a", "b"]
+    scale = Layer(name="sum", synapse=Scale(weight=np.array(2.0)))
+    for between in (scale, Layer(name="sum", neuron=spiking), Layer(name="sum", norm=NORM)):
+        assert find(conv("a"), between) is None
+    assert find(conv("a", neuron=spiking), plain) is find(conv("a", norm=NORM), plain) is None
+
+
+def test_a_pool_stays_in_front_of_weights_that_read_something_else_too() -> None:
+    layers = [neuron("a", Conv1d(weight=np.ones((1, 1, 2)))), neuron("b", Conv1d(weight=np.ones((1, 1, 3))))]
+    layers += [Layer(name="p", synapse=POOL), neuron("o", Dense(weight=np.ones((2, 4))))]
+    ends = (INPUT, "a"), (INPUT, "b"), ("a", "p"), ("p", "o"), ("b", "o")
+    assert module._fuse_before(connect(layers, *ends), "p", "o") is None
+
+
+def list_pairs(*layers: Layer) -> list[tuple[str, str]]:
+    graph = chain([*layers, neuron("end")], input_shape=(1, 6))
+    return [pair for path in find_spike_paths(graph) for pair in module._list_pairs(path)]
+
+
+def test_pools_and_weights_are_pairs_where_several_weights_lead_to_a_neuron() -> None:
+    wide, flat = Layer(name="c", synapse=Conv1d(weight=np.ones((1, 1, 2)))), Layer(name="f", synapse=Flatten())
+    pool, plain = Layer(name="p", synapse=POOL), Layer(name="p", synapse=SumPool(kernel_size=(2,)))
+    assert list_pairs(wide, pool, flat) == [("c", "p")] and list_pairs(pool, wide, flat) == [("p", "c")]
+    assert list_pairs(pool, wide) == [("p", "c")]
+    assert list_pairs(plain, conv("c")) == list_pairs(conv("c")) == []
+    assert list_pairs(pool, flat, Layer(name="d", synapse=Dense(weight=np.ones((2, 5))))) == [("p", "d")]
+    assert list_pairs(plain, flat, Layer(name="d", synapse=Dense(weight=np.ones((2, 3))))) == []
