@@ -28,6 +28,9 @@ from spear_deploy.norse.cells import CellState, NeuronModule, Tensor
 from spear_deploy.norse.network import NorseNetwork
 from spear_deploy.simulator import neurons
 
+BLOCK_VALUES = 1 << 18
+"""Values of a layer that its chip's neurons take at a time."""
+
 
 def use_chip_neurons(network: NorseNetwork, stored: Mapping[str, StoredNeurons]) -> None:
     """Let layers of a network emit what the chip's neurons do, in place.
@@ -73,8 +76,10 @@ class ChipCells(torch.nn.Module):
         """Advance one step: what drives the neurons (B, *shape) → number of spikes or potential (B, *shape), state."""
         before, chip = state
         emitted, v = self._run_chip(x.detach()[None], chip)
+        if not torch.is_grad_enabled():
+            return emitted[0], state
         out, after = self._pass_gradient(x, before, emitted[0], v[0])
-        return out, (after, chip)
+        return _put_in_place(out, emitted[0], spikes=self.spikes), (after, chip)
 
     def forward(self, drive: Tensor) -> Tensor:
         """Run all steps from the initial state: (T, B, *shape) → numbers of spikes or potential of every step."""
@@ -82,31 +87,81 @@ class ChipCells(torch.nn.Module):
         emitted, potentials = self._run_chip(drive.detach(), chip)
         if not torch.is_grad_enabled():
             return emitted
+        several = bool((emitted > 1).any())
         outputs = []
         for x, sent, v in zip(drive.unbind(0), emitted.unbind(0), potentials.unbind(0), strict=True):
-            out, state = self._pass_gradient(x, state, sent, v)
+            out, state = self._pass_gradient(x, state, sent, v, several=several)
             outputs.append(out)
-        return torch.stack(outputs)
+        return _put_in_place(torch.stack(outputs), emitted, spikes=self.spikes)
+
+    @property
+    def spikes(self) -> bool:
+        """Whether the neurons send spikes, not potentials."""
+        return self._neuron.v_threshold is not None
 
     def _run_chip(self, drive: Tensor, chip: neurons.NeuronState) -> tuple[Tensor, Tensor]:
-        """Return what the chip emits and its v, in floating-point units, (T, B, *shape)."""
-        sums = np.rint((drive.cpu().numpy().astype(np.float64) - self._biases) * self._gain).astype(np.int64)
-        emitted, v = np.empty(sums.shape, np.int64), np.empty(sums.shape, np.int64)
-        neurons.run(self._neuron, chip, sums, emitted, v)
-        potentials = self.stored.level + v / self.stored.unit
-        read = potentials if self._neuron.v_threshold is None else emitted
-        sent, held = (torch.from_numpy(each.astype(np.float32)).to(drive.device) for each in (read, potentials))
-        return sent, held
+        """Return what the chip emits and its v, in floating-point units, (T, B, *shape); without gradient the first alone is set.
 
-    def _pass_gradient(self, x: Tensor, state: CellState, sent: Tensor, v: Tensor) -> tuple[Tensor, CellState]:
-        """Step the Norse cell, and put the chip's numbers in place of its own."""
+        Some steps at a time, so that their values stay in the cache.
+        """
+        values = drive.cpu().numpy()
+        sent, held = np.empty(values.shape, np.float32), np.empty(values.shape, np.float32)
+        spikes, needs_v = self.spikes, torch.is_grad_enabled()
+        block = max(1, BLOCK_VALUES // max(values[0].size, 1))
+        for first in range(0, len(values), block):
+            part = slice(first, first + block)
+            sums: Array = values[part] - np.asarray(self._biases, np.float64)
+            sums *= self._gain
+            whole = np.rint(sums, out=sums).astype(np.int64)
+            emitted, v = np.empty_like(whole), np.empty_like(whole)
+            neurons.run(self._neuron, chip, whole, emitted, v)
+            if spikes:
+                sent[part] = emitted
+            if needs_v or not spikes:
+                np.divide(v, self.stored.unit, out=sums)
+                held[part] = np.add(self.stored.level, sums, out=sums)
+        result, potentials = (torch.from_numpy(array).to(drive.device) for array in (sent if spikes else held, held))
+        return result, potentials
+
+    def _pass_gradient(
+        self, x: Tensor, state: CellState, sent: Tensor, v: Tensor, *, several: bool = True
+    ) -> tuple[Tensor, CellState]:
+        """Step the Norse cell, and put the chip's v in place of its own.
+
+        Args:
+            x: what drives the neurons.
+            state: of the cell before this step.
+            sent: what the chip emits.
+            v: of the chip.
+            several: whether some neuron may have sent more than one spike.
+        """
         p = self.cells.cell.p
-        if hasattr(p, "v_th"):
+        if several and hasattr(p, "v_th"):
             kept = 1 - (self.cells.cell.dt * p.tau_mem_inv if hasattr(p, "tau_mem_inv") else 0.0)
             passed = (sent - 1).clamp(min=0) * (p.v_th / torch.as_tensor(kept).clamp(min=2.0**-8))
             state = state._replace(v=state.v - passed)
         out, after = self.cells.step(x, state)
-        return out + (sent - out).detach(), after._replace(v=after.v + (v - after.v).detach())
+        return out, after._replace(v=after.v + (v - after.v).detach())
+
+
+class _Replacement(torch.autograd.Function):
+    """One tensor in place of another, which the gradient goes to."""
+
+    @staticmethod
+    def forward(ctx: Any, replaced: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(replaced)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def _put_in_place(out: Tensor, sent: Tensor, *, spikes: bool) -> Tensor:
+    """Return what a chip emits, with the gradient of what a cell does: of spikes exactly, of potentials up to rounding."""
+    if not spikes:
+        return out + (sent - out).detach()
+    replaced: Tensor = _Replacement.apply(out, sent)  # type: ignore[no-untyped-call]
+    return replaced
 
 
 class EventCells(torch.nn.Module):

@@ -17,6 +17,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import CONVS, IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.network.value_grid import ValueGrid
+from spear_deploy.norse import chip_cells
 from spear_deploy.norse.chip_cells import use_chip_neurons
 from spear_deploy.norse.network import to_graph, to_norse
 from spear_deploy.norse.straight_through import round_values
@@ -134,6 +135,37 @@ def test_a_network_learns_with_the_spikes_of_its_integers_and_quantises_to_them(
             offset = facts["offset"]["out"] if integer.is_integer else 0.0
             np.testing.assert_allclose(output.detach(), run.output / scale + offset, rtol=1e-5, atol=1e-5)
         assert run.spikes["hidden"].any()
+
+
+@pytest.mark.parametrize("name", IN_ITS_INTEGERS)
+def test_steps_taken_together_have_the_numbers_and_gradients_of_steps_taken_one_by_one(name, monkeypatch):
+    data, family = toy_data(), name.split()[0].rstrip(",")
+    graph = IN_ITS_INTEGERS[name]
+    x = np.moveaxis(data.train.x[:16], 0, 1)
+    bits = {"brainscales": 6, "akida": 4}.get(family, 8)
+    start = read_rounding(graph, quantize(graph, format=family, weight_bits=bits, calibration=x))
+    results = []
+    for block in (1 << 18, 1):
+        monkeypatch.setattr(chip_cells, "BLOCK_VALUES", block)
+        network = to_norse(start.latent)
+        round_values(network, start.grids)
+        use_chip_neurons(network, start.neurons)
+        hidden = network.module_of("hidden")
+        if block == 1 and isinstance(hidden.neuron, chip_cells.ChipCells):
+            monkeypatch.setattr(chip_cells.ChipCells, "forward", run_one_by_one)
+        output = network(x)
+        (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
+        results.append([output.detach(), *(weight.grad for weight in network.parameters() if weight.grad is not None)])
+    assert len(results[0]) > 2 and all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def run_one_by_one(cells, drive):
+    """Run the neurons of a chip by `step`."""
+    outputs, state = [], cells.start(drive[0])
+    for x in drive.unbind(0):
+        out, state = cells.step(x, state)
+        outputs.append(out)
+    return torch.stack(outputs)
 
 
 def test_biases_of_another_layer_reach_neurons_behind_a_pool_and_a_flatten():
