@@ -369,13 +369,14 @@ def test_a_delay_on_the_way_forward_is_no_feedback():
 
 @pytest.mark.parametrize("chip", ["loihi1", "loihi2", "truenorth", "spinnaker1"])
 @pytest.mark.parametrize("axes", [1, 2])
-def test_weights_one_to_one_from_a_map_of_one_position_are_those_from_a_list(chip: str, axes: int) -> None:
-    """Beside others from a list they counted as lists of all neurons, 3 words in place of 2."""
+@pytest.mark.parametrize("spiking", ["ab", "b"])
+def test_weights_one_to_one_from_a_map_of_one_position_are_those_from_a_list(chip: str, axes: int, spiking: str) -> None:
+    """Beside others from a list, or dense ones, they counted as lists of all neurons, 3 words in place of 2."""
 
     def build(shape: tuple[int, ...]) -> SNNGraph:
         scale = Scale(weight=np.array([1.0, 2]).reshape(shape))
         synapses = {"flat": Flatten(), "a": Dense(weight=np.eye(2) + 1), "s": scale, "t": Flatten(), "b": None}
-        layers = [Layer(name=n, synapse=synapse, neuron=IF() if n in ("a", "b") else None) for n, synapse in synapses.items()]
+        layers = [Layer(name=n, synapse=synapse, neuron=IF() if n in spiking else None) for n, synapse in synapses.items()]
         ends = (INPUT, "flat"), ("flat", "a"), ("a", "b"), (INPUT, "s"), ("s", "t"), ("t", "b")
         return SNNGraph(layers=layers, edges=[Edge(source=x, target=y) for x, y in ends], input_shape=shape, output="b")
 

@@ -243,6 +243,15 @@ def test_a_readout_whose_weights_cannot_hold_its_gains_is_named_and_averaged(for
     assert quantize(conv_network(shared), format=format).is_integer
 
 
+def test_parameters_of_a_readout_that_differ_by_rounding_are_named_where_no_other_makes_its_gains_uneven():
+    """Each differs by less than what counts as one value; together their gains differ by more."""
+    ends = np.where(np.arange(48).reshape(SHAPE) % 2, 1.0, -1.0)
+    far = LI(tau_s=READOUT_TAUS, r=1 + 4e-7 * ends)
+    assert names_of(conv_network(far), "neuron", "loihi") == ("tau_s",)
+    near = LI(tau_s=0.01 * (1 - 4e-7 * ends), r=1 + 4e-7 * ends)
+    assert names_of(conv_network(near), "neuron", "loihi") == ("tau_s", "r")
+
+
 def test_a_readout_of_dense_weights_or_with_even_gains_holds_its_constants():
     dense = Layer(name="c", synapse=Dense(weight=np.ones((4, 3))), neuron=LI(tau_s=np.array([8e-3, 9e-3, 10e-3, 11e-3])))
     assert names_of(chain([dense], input_shape=(3,)), "neuron", "loihi") == ()
