@@ -80,7 +80,7 @@ TARGETS = {
     "quantize/palette.py": (INTEGERS, LIMITS, "tests/quantize/test_chips.py"),
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
     "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
-    "quantize/fold.py": QUANTIZE,
+    "quantize/fold.py": (*QUANTIZE, "tests/quantize/test_fold.py"),
     "quantize/fuse_weights.py": QUANTIZE,
     "quantize/fuse_pools.py": ("tests/quantize/test_fuse_pools.py", "tests/quantize/test_fuse_weights.py"),
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
