@@ -5,6 +5,7 @@ A chip holds only one weighted layer on each way into its neurons.
     Linear ─► LIFRecurrentCell(input weights)       W = W2 · W1,  b = W2 · b1 + b2
     Conv ─► pool ─► 1 x 1 Conv ─► neuron            one kernel, strides multiplied
     Scale ─► pool or flatten ─► weights             the Scale behind the pool, in the weights
+    Scale ─► pool ─► neuron                         the Scale behind the pool
     several such ways into one layer                a layer of weights for each, whose currents add up
 
 The fused map is equal in exact arithmetic: the products are formed in float64. In floating point a current differs from that of
@@ -65,7 +66,11 @@ def fuse_weights(graph: SNNGraph) -> SNNGraph:
             )
         edge = next((edge for edge in find_chained_weights(graph) if edge not in inexact), None)
         if edge is None:
-            break
+            moved = _move_scale_to_neurons(graph)
+            if moved is None:
+                break
+            graph = moved
+            continue
         fused = _fuse_over_edge(graph, edge) or _move_scale_over_pool(graph, edge)
         if fused is None:
             inexact.add(edge)
@@ -133,6 +138,32 @@ def _move_scale_over_pool(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
         if scale.neuron is not None:
             return None
         behind = scale
+    return None
+
+
+def _move_scale_to_neurons(graph: SNNGraph) -> SNNGraph | None:
+    """Return the network with a `Scale` in front of a pool between the pool and its neurons; None where there is none to move.
+
+    Weights of 1 that neurons behind a pool get lie there too, so that both are rounded alike.
+    """
+    for layer in graph.layers:
+        into = graph.edges_into(layer.name)
+        has_way = len(into) == 1 and into[0].source != INPUT
+        if not has_way or not isinstance(layer.synapse, POOLS) or layer.neuron is None or layer.norm is not None:
+            continue
+        scale = graph[into[0].source]
+        is_plain = isinstance(scale.synapse, Scale) and scale.neuron is None and scale.norm is None
+        moved = _pass_scale(graph, scale, layer) if is_plain and not _in_loop(graph, scale.name) else None
+        if moved is None:
+            continue
+        pool = Layer(name=unused_name(f"{layer.name}_pool", {other.name for other in graph.layers}), synapse=layer.synapse)
+        edges = [edge for edge in graph.edges if edge != into[0]]
+        edges += [replace(into[0], target=pool.name), Edge(source=pool.name, target=layer.name)]
+        layers = [replace(other, synapse=None) if other is layer else other for other in graph.layers]
+        parted = replace(graph, layers=(*layers, pool), edges=tuple(edges))
+        swapped = _swap(parted, replace(into[0], target=pool.name), moved)
+        if swapped is not None:
+            return swapped
     return None
 
 

@@ -503,7 +503,7 @@ def test_weights_one_a_neuron_are_no_palette_of_a_channel():
         Layer(name="fc", synapse=SumPool(kernel_size=(1, 3)), neuron=IF()),
     ]
     pooled = quantize(chain(layers, input_shape=(2, 3, 3)), format="truenorth")
-    assert int(pooled["one"].synapse.weight) == round(scale_of(pooled) * 0.5)  # type: ignore[union-attr]
+    assert pooled["fc"].synapse.weight.item() == round(scale_of(pooled) * 0.5)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("v_min", "stops"), [(0.0, False), (-1.0, True), (None, True)])

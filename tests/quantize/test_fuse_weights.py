@@ -7,7 +7,8 @@ import pytest
 
 from spear_deploy.adaptation.unroll import unroll_synapse
 from spear_deploy.errors import GraphError
-from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network import IF, AvgPool, BatchNorm, Conv1d, Conv2d, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
+from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import MAX_DELAY, Edge, SNNGraph, chain
 from spear_deploy.quantize import fuse_weights as fuse
 from spear_deploy.quantize import quantize
@@ -300,3 +301,54 @@ def test_a_matrix_of_many_values_is_multiplied_as_one():
     first, second = rng.normal(size=(fuse.FEW + 1, 5)), rng.normal(size=(4, fuse.FEW + 1)).astype(np.float32)
     np.testing.assert_array_equal(fuse._multiply(second, first), second.astype(np.float64) @ first)
     assert not fuse._multiply(second, np.zeros_like(first)).any()
+
+
+@pytest.mark.parametrize("delays", [(0, 0), (2, 1)])
+@pytest.mark.parametrize("weight", [np.array(0.5), np.array([0.5, 2.0]).reshape(2, 1, 1), np.full((2, 4, 4), 0.25)])
+@pytest.mark.parametrize("pool", [AvgPool(kernel_size=(2, 2)), SumPool(kernel_size=(3, 2), stride=(1, 2), padding=(1, 0))])
+def test_a_scale_before_a_pool_with_neurons_is_the_one_behind_it(pool, weight, delays):
+    """The integers of both ways to write it are the same; SpiNNaker rounded the one with half of the steps of the other."""
+    neuron = CubaLIF(tau_mem_s=0.004, tau_syn_s=0.002, r=5.0)
+    ahead = [Layer(name="s", synapse=Scale(weight=weight)), Layer(name="n", synapse=pool, neuron=neuron)]
+    factor = fuse.drop_positions(weight, 3)
+    behind = [Layer(name="p", synapse=pool), Layer(name="n", synapse=Scale(weight=factor), neuron=neuron)]
+    nets = []
+    for layers in (ahead, behind):
+        (first, second), names = delays, [layer.name for layer in layers]
+        edges = [Edge(source="input", target=names[0], delay=first), Edge(source=names[0], target="n", delay=second)]
+        nets.append(SNNGraph(layers=layers, edges=edges, input_shape=(2, 4, 4)))
+    x = (np.random.default_rng(0).random((20, 3, 2, 4, 4)) < 0.4).astype(np.float64)
+    fused = fuse_weights(nets[0])
+    assert [type(layer.synapse).__name__ for layer in fused.layers if layer.neuron is None] == [type(pool).__name__, "Scale"]
+    assert sum(edge.delay for edge in fused.edges) == sum(delays)
+    expected, seen = (simulate(net, x, record=("spikes", "v"), dtype=np.float64) for net in (nets[0], fused))
+    np.testing.assert_array_equal(seen.spikes["n"], expected.spikes["n"])
+    np.testing.assert_allclose(seen.v["n"], expected.v["n"], atol=1e-12)
+    for format in ("loihi", "spinnaker"):
+        one, other = (collapse_equal_values(quantize(net, format=format)) for net in nets)
+        assert one["n"] == other["n"]
+        assert one.metadata["quantization"]["scale"] == other.metadata["quantization"]["scale"]
+
+
+def test_a_scale_before_a_pool_with_neurons_stays_where_that_is_not_exact():
+    def fused(scale, **parts):
+        layers = [Layer(name="s", synapse=scale, **parts), Layer(name="n", synapse=AvgPool(kernel_size=(2, 2)), neuron=IF())]
+        net = chain(layers, input_shape=(2, 4, 4))
+        return fuse_weights(net) is net
+
+    ones = np.ones(2)
+    assert fused(Scale(weight=np.arange(16.0).reshape(1, 4, 4))) and fused(Scale(weight=np.array(2.0), bias=np.array(1.0)))
+    assert fused(Scale(weight=np.array(2.0)), norm=BatchNorm(weight=ones, bias=ones, mean=ones, var=ones))
+    assert fused(Scale(weight=np.array(2.0)), neuron=IF()) and not fused(Scale(weight=np.array(2.0)))
+
+
+def test_a_scale_that_others_read_stays_beside_the_one_between_pool_and_neurons():
+    layers = [Layer(name="s", synapse=Scale(weight=np.array(2.0))), Layer(name="m", neuron=IF())]
+    layers += [Layer(name="n", synapse=SumPool(kernel_size=(2, 2)), neuron=IF(v_threshold=5.0))]
+    ends = ("input", "s"), ("s", "m"), ("s", "n")
+    net = SNNGraph(layers=layers, edges=[Edge(source=a, target=b) for a, b in ends], input_shape=(2, 4, 4), output="n")
+    fused, x = fuse_weights(net), np.ones((5, 1, 2, 4, 4))
+    assert {layer.name for layer in fused.layers} == {"s", "m", "n", "n_pool", "s_2"}
+    for name in "mn":
+        spikes = [simulate(each, x, record=("spikes",)).spikes[name] for each in (net, fused)]
+        np.testing.assert_array_equal(*spikes)
