@@ -26,7 +26,7 @@ from spear_deploy.pruning.search.search import search
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune import last_adjustments
-from spear_deploy.pruning.tune.fine_tuning import FineTuning, widen_plan
+from spear_deploy.pruning.tune.fine_tuning import CALM_PEAK, FineTuning, widen_plan
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
@@ -255,6 +255,38 @@ def test_a_plan_that_leaves_budget_unused_gets_wider(task):
     assert result.met and result.unused < 0.1
     alone = prune_to_budget(graph, data, PruneSettings(synops="30%", epochs=4), search_result=low)
     assert result.accuracy >= alone.accuracy
+
+
+@pytest.mark.parametrize("case", ["learns", "collapses", "collapses and recovers"])
+def test_learning_on_that_costs_accuracy_is_undone(case, task, monkeypatch):
+    """A wider plan learnt down from 76 % to 40 % on recordings, and was returned."""
+    graph, data = task
+    narrow = fit(narrowed(graph, data, 4), data, quick(6)).graph
+    tuning = FineTuning(narrow, BudgetMonitor(graph, data, PruneSettings(synops="90%").budgets))
+    first, peaks = evaluate(narrow, data.val).accuracy, []
+
+    def learn(epochs, target, peak, removal=None):
+        peaks.append(peak)
+        if case == "learns" and len(peaks) > 1:
+            tuning.graph = fit(tuning.graph, data, quick(6)).graph
+        elif peak == CALM_PEAK and case == "collapses and recovers":
+            tuning.graph = last_adjustments.multiply_thresholds(tuning.graph, 1.0)
+        elif len(peaks) > 1:
+            readout = tuning.graph["out"]
+            worse = replace(readout, synapse=replace(readout.synapse, weight=-readout.synapse.weight))
+            tuning.graph = tuning.graph.with_layers({"out": worse})
+        tuning.use = tuning.monitor.measure(tuning.graph)
+        learnt.append(tuning.graph)
+
+    learnt = []
+    monkeypatch.setattr(tuning, "_learn", learn)
+    monkeypatch.setattr(tuning, "_adjust", lambda epochs, target: None)
+    tuning.run(4)
+    undone = case != "learns"
+    assert len(peaks) > 1 + undone and (peaks[-1] == CALM_PEAK) == undone == tuning.was_undone
+    assert tuning.graph is {"learns": learnt[-1], "collapses": learnt[0], "collapses and recovers": learnt[-1]}[case]
+    notes = [note for note in tuning.notes if re.match(r"learning on, to use what was left .* cost [\d.]+ points", note)]
+    assert len(notes) == undone and evaluate(tuning.graph, data.val).accuracy >= first - 0.05
 
 
 def test_thresholds_that_cost_accuracy_are_put_back_unless_learning_wins_it_back(task, monkeypatch):

@@ -6,7 +6,8 @@ own proportions, from the network before pruning, and learns again: more channel
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import INPUT_TWICE
@@ -39,6 +40,21 @@ NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
 PEAK, LATER_PEAK = 1e-2, 3e-3
 """Learning rate of the first fine-tuning of a plan, and of later ones."""
+COLLAPSE = 2.0
+"""Standard errors of the accuracy on validation by which it has to fall for learning on to be undone."""
+CALM_PEAK = 1e-3
+"""Learning rate behind it: neurons that add up many spikes over many steps cross several thresholds with a step at `PEAK`."""
+
+
+class _Learnt(NamedTuple):
+    """What a learning left: a network, its use of the budgets, the rest of the state, and which of validation are right."""
+
+    graph: SNNGraph
+    use: BudgetUse
+    unthinned: SNNGraph | None
+    dual: float
+    target: float | None
+    right: Array
 
 
 class FineTuning:
@@ -68,6 +84,7 @@ class FineTuning:
         rounding: of the chip, for a network whose inputs are sent twice because its neurons take spike by spike (ODIN).
         notes: a sentence for each budget that could not be held.
         interrupted: whether Ctrl-C ended it.
+        was_undone: whether learning on cost accuracy, and an earlier network was taken.
     """
 
     def __init__(
@@ -96,19 +113,29 @@ class FineTuning:
         self.history: list[dict[str, Any]] = []
         self.batches = self.batches_of_removal = 0
         self.notes: list[str] = []
-        self.interrupted = False
+        self.interrupted = self.was_undone = False
         self.use: BudgetUse = monitor.measure(graph)
         self.dual = 0.0
 
     def run(self, epochs: int) -> None:
         """Learn; while an aim is missed by much, move the target, widen the plan or drop channels, and learn on."""
         target = self._choose_target()
-        if self.removal is None:
-            self._learn(epochs, target, PEAK)
-        else:
-            self._learn(epochs, target, PEAK, self.removal)
-            if self.removal.gives_back:
-                self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
+        self._learn(epochs, target, PEAK, self.removal)
+        if self.removal is not None and self.removal.gives_back:
+            self.unthinned = fill_zero_weights(self.graph, self.removal.unthinned or self.graph)
+        target = self._learn_on(epochs, target)
+        if self.was_undone and not self.interrupted:
+            self._learn_calmly(epochs, target)
+        if self.use.active_use:
+            self._adjust(_third(epochs), target)
+        self.use = self.monitor.measure_with_training(self.graph)
+        self._note_overruns()
+
+    def _learn_on(self, epochs: int, target: float | None) -> float | None:
+        """Learn on while an aim is missed by much, and return the target; back to an earlier network where that cost accuracy."""
+        if target is None:
+            return None
+        networks = [self._remember(target)]
         for turn in range(ROUNDS):
             use = self.use.active_use
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
@@ -119,12 +146,14 @@ class FineTuning:
                 if turn >= ROUNDS // 2 or self.unthinned is not None:  # the price cannot lower spikes of the input
                     self.graph = self._drop(use - 1)
                 self._learn(_third(epochs), target, LATER_PEAK)
+                networks.append(self._remember(target))
                 continue
             if turn >= WIDENINGS or (self.removal is not None and self.unthinned is None):  # weights are removed for good
                 break
             if self.unthinned is not None:
                 self.graph = self._thin(1 / use)
                 self._learn(_third(epochs), target, LATER_PEAK)
+                networks.append(self._remember(target))
                 continue
             wide = widen_plan(self.dense, self.graph, 1 / use, self.dataset, monitor=self.monitor, criterion=self.criterion)
             if wide is None:
@@ -132,10 +161,39 @@ class FineTuning:
             self.graph, self.use, self.dual = wide, self.monitor.measure(wide), 0.0
             target = self._choose_target()
             self._learn(epochs, target, PEAK)
-        if self.use.active_use:
-            self._adjust(_third(epochs), target)
-        self.use = self.monitor.measure_with_training(self.graph)
-        self._note_overruns()
+            networks.append(self._remember(target))
+        return self._return_to_best(networks)
+
+    def _learn_calmly(self, epochs: int, target: float | None) -> None:
+        """Learn on at a tenth of the rate, unless that costs accuracy or leaves the aim."""
+        before = self._remember(target)
+        self._learn(epochs, target, CALM_PEAK)
+        after = self._remember(target)
+        if after.use.active_use > 1 or after.use.over or after.right.mean() < before.right.mean():
+            self._restore(before)
+
+    def _remember(self, target: float | None) -> _Learnt:
+        val = self.dataset.val
+        right = evaluate(self.graph, val).labels == val.y
+        return _Learnt(self.graph, self.use, self.unthinned, self.dual, target, right)
+
+    def _return_to_best(self, networks: Sequence[_Learnt]) -> float | None:
+        """Take the best earlier network within the aim where the accuracy fell by more than chance since; return its target."""
+        last = networks[-1]
+        within = [network for network in networks if network.use.active_use <= 1 and not network.use.over]
+        best = max(within, key=lambda network: float(network.right.mean()), default=last)
+        lost = float(best.right.mean() - last.right.mean())
+        if lost <= COLLAPSE * accuracy_error(best.right, self.dataset.val.group):
+            return last.target
+        self._restore(best)
+        self.was_undone = True
+        self.notes.append(
+            f"learning on, to use what was left of the aim, cost {100 * lost:.1f} points of accuracy on validation; it was undone"
+        )
+        return best.target
+
+    def _restore(self, network: _Learnt) -> None:
+        self.graph, self.use, self.unthinned, self.dual = network.graph, network.use, network.unthinned, network.dual
 
     def note_rounding(self) -> list[str]:
         """Return which accuracy counts, where the network learnt in the chip's integers from the first batch on."""
