@@ -352,3 +352,18 @@ def test_a_scale_that_others_read_stays_beside_the_one_between_pool_and_neurons(
     for name in "mn":
         spikes = [simulate(each, x, record=("spikes",)).spikes[name] for each in (net, fused)]
         np.testing.assert_array_equal(*spikes)
+
+
+@pytest.mark.parametrize(("first", "moves"), [(MAX_DELAY - 1, True), (MAX_DELAY, False)])
+def test_a_scale_passes_a_pool_with_neurons_up_to_the_longest_delay(first, moves):
+    layers = [Layer(name="s", synapse=Scale(weight=np.array(2.0))), Layer(name="n", synapse=SUM, neuron=IF())]
+    edges = [Edge(source="input", target="s", delay=first), Edge(source="s", target="n", delay=1)]
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(2, 8, 8))
+    assert (fuse_weights(net) is not net) is moves
+
+
+def test_a_scale_with_a_norm_stays_before_a_pool():
+    graph, ones = scaled_pools(Scale(weight=np.array(2.0)), (SUM,), PADDED), np.ones(2)
+    norm = BatchNorm(weight=ones, bias=ones, mean=ones, var=ones)
+    graph = graph.with_layers({"s": replace(graph["s"], norm=norm)})
+    assert fuse_weights(graph) is graph

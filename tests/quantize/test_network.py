@@ -18,7 +18,7 @@ from spear_deploy.pipeline.bits import state_bits
 from spear_deploy.pipeline.preflight import check_inputs
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.integer_layers import RESET_DELAY
-from spear_deploy.quantize.network import choose_input_scale
+from spear_deploy.quantize.network import _name_own_layers, choose_input_scale
 from spear_deploy.simulator import simulate
 
 WIDTHS = {
@@ -213,3 +213,9 @@ def test_a_refusal_of_weights_that_integers_add_names_the_layer_that_they_lead_t
     graph = replace(graph, edges=(*graph.edges, Edge(source=INPUT, target="next")))
     with pytest.raises(UnsupportedError, match="^layers 'out' -> 'next': a readout's value feeds a layer; "):
         quantize(graph, format="catalyst")
+
+
+def test_a_refusal_without_a_place_is_passed_on():
+    graph = chain([Layer(name="a", synapse=Dense(weight=np.ones((2, 2))), neuron=IF())], input_shape=(2,))
+    with pytest.raises(QuantizationError, match="^of no layer$"), _name_own_layers(graph, graph):
+        raise QuantizationError("of no layer")

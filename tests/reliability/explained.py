@@ -156,6 +156,9 @@ REASONS: dict[str, tuple[str, ...]] = {
     "a way without weights has one type, of which one or two are the same": (r"budget/axon_room\.py _find_types: 1 → 2 \(3\)",),
     "sums that only chips with a current of 16 bits look at": (r"quantize/speck\.py _choose_integers: False → True",),
     "a default that no population of a network takes": (r"placement/populations\.py Population: 0 → 1",),
+    "a network sorts its layers by its edges; the place decides between layers side by side alone": (
+        r"quantize/fuse_weights\.py _swap: (1 → 2|.*\.index\(second\) \+ 1 → .*)",
+    ),
     "a layer alone has its own values": (r"budget/axon_room\.py count_values: len\(rows\) > 1 → len\(rows\) >= 1",),
     "a search that finds nothing ends sooner": (r"budget/axon_cuts\.py fit_axons: finer == cuts or .* → finer == cuts and .*",),
     "of a weight of 0 any number below 0 says that it has no type": (
