@@ -159,6 +159,9 @@ REASONS: dict[str, tuple[str, ...]] = {
     "a network sorts its layers by its edges; the place decides between layers side by side alone": (
         r"quantize/fuse_weights\.py _swap: (1 → 2|.*\.index\(second\) \+ 1 → .*)",
     ),
+    "any numbers tell ways apart, and their sizes without the first neuron have the same order": (
+        r"placement/splitting\.py _number_ways: (1 → 2|0 → 1( \(2\))?|met\[sources\] \+= 1 → .*)",
+    ),
     "a layer alone has its own values": (r"budget/axon_room\.py count_values: len\(rows\) > 1 → len\(rows\) >= 1",),
     "a search that finds nothing ends sooner": (r"budget/axon_cuts\.py fit_axons: finer == cuts or .* → finer == cuts and .*",),
     "of a weight of 0 any number below 0 says that it has no type": (
