@@ -160,7 +160,7 @@ def _put_in_place(out: Tensor, sent: Tensor, *, spikes: bool) -> Tensor:
     """Return what a chip emits, with the gradient of what a cell does: of spikes exactly, of potentials up to rounding."""
     if not spikes:
         return out + (sent - out).detach()
-    replaced: Tensor = _Replacement.apply(out, sent)  # type: ignore[no-untyped-call]
+    replaced: Tensor = _Replacement.apply(out, sent)
     return replaced
 
 
