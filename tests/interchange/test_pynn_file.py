@@ -108,6 +108,16 @@ def test_the_populations_of_the_file_send_the_spikes_of_the_network(seed: int, t
         assert (row["bytes"], row["sha256"]) == ((tmp_path / name).stat().st_size, hash_file(tmp_path / name))
 
 
+def test_roundings_count_where_no_weight_and_no_potential_passes_an_error_on(tmp_path: Path) -> None:
+    """The bound was 0 behind weights of zero into a potential that forgets, and equal runs were called different."""
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        neuron = LI(tau_s=1e-3, v_leak=rng.normal(size=3))
+        layer = Layer(name="out", synapse=Dense(weight=np.zeros((3, 2)), bias=rng.normal(size=3)), neuron=neuron)
+        certificate = api.export(chain([layer], input_shape=(2,)), tmp_path / "net.py", to="pynn", x=np.ones((6, 2, 2), bool))
+        assert certificate["mismatches"] == 0
+
+
 def test_a_convolution_with_norm_and_pool_becomes_lists_of_single_weights(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     norm = BatchNorm(

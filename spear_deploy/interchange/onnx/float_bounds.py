@@ -191,7 +191,7 @@ class _BoundedLayer:
         x = replace(x, gap=x.gap + self.floor)
         value = self.row.weigh(x.value)
         gap = np.zeros((1,) * value.ndim) if self.rounding == "none" else _weigh_gap(layer, x, self.rounding, self.grid)
-        drive = BoundedValue(value, gap)
+        drive = BoundedValue(value, gap + self.floor)  # weights of zero take away that of their input
         if layer.neuron is None:
             return drive, None
         before = (self.state.v.copy(), None if self.state.u is None else self.state.u.copy())
