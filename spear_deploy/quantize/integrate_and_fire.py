@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.errors import Refusal, UnsupportedError
-from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, SparseMatrix, TrueNorthLIF, write_out
+from spear_deploy.network import Array, CatalystLIF, OdinLIF, Scale, SparseMatrix, TrueNorthLIF, Weights, write_out
 from spear_deploy.quantize.chip_scales import ScaleChoice, list_scales, list_thresholds, max_stored_weight, round_synapses
 from spear_deploy.quantize.integer_layers import IntegerLayer, build_neuron, round_to_int
 from spear_deploy.quantize.layer_error import FloatRun
@@ -31,6 +31,8 @@ CATALYST_ROOM = 16
 """Thresholds of Catalyst N1 that its numbers hold where v may fall below the reset: v may fall by 15 of them."""
 PALETTE = 4
 """Weights of a TrueNorth neuron: one for each axon type."""
+MAP_AXES = 3
+"""Axes of a map: channels, rows, columns."""
 FLOOR = "floor"
 """What a finding names: a potential that stops at 0."""
 
@@ -72,7 +74,8 @@ def _cluster_values(layer: NeuronInput, synapses: Mapping[str, Any], own: Collec
     clustered = [name for name in synapses if name not in own]
     count = PALETTE - len(own)
     is_one_value = all(synapses[name].weight.size == len(synapses[name].weight) for name in own if synapses[name].weight.ndim)
-    have_same_rows = len({s.weight.shape[:1] for s in synapses.values()}) == 1 and is_one_value
+    rows = {name: s.weight if name in own else _list_by_neuron(s, layer) for name, s in synapses.items()}
+    have_same_rows = len({weight.shape[:1] for weight in rows.values()}) == 1 and is_one_value
     palettes = [clustered] if have_same_rows and clustered else [[name] for name in clustered]
     if count < len(palettes):
         raise UnsupportedError(
@@ -85,9 +88,19 @@ def _cluster_values(layer: NeuronInput, synapses: Mapping[str, Any], own: Collec
         )
     found = dict(synapses)
     for names in palettes:
-        weights = cluster_together([synapses[name].weight for name in names], count // len(palettes))
-        found |= {name: replace(synapses[name], weight=weight) for name, weight in zip(names, weights, strict=True)}
+        weights = cluster_together([rows[name] for name in names], count // len(palettes))
+        for name, weight in zip(names, weights, strict=True):
+            shape = synapses[name].weight.shape
+            found[name] = replace(synapses[name], weight=weight if weight.shape == shape else weight.reshape(shape))
     return found
+
+
+def _list_by_neuron(synapse: Any, layer: NeuronInput) -> Weights:
+    """Return weights with a row for each channel or neuron; of a `Scale` by positions, which a pool sums, one row of all."""
+    weight: Weights = synapse.weight
+    if not isinstance(synapse, Scale) or weight.ndim == MAP_AXES or weight.ndim == len(layer.shape) > 1:
+        return weight
+    return weight.reshape(1, -1)
 
 
 def _report_axons(layer: NeuronInput, name: str, synapse: Any, *, is_own: bool) -> list[dict[str, Any]]:

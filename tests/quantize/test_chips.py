@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, Scale, SumPool
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pipeline import api
 from spear_deploy.placement.weight_bits import measure_width
@@ -471,6 +471,33 @@ def test_a_weight_per_value_beside_several_layers_is_one_of_the_four_values(besi
     rows = [[set(row.ravel().tolist()) - {0} for row in integer[name].synapse.weight] for name in ("w1", "w2")]
     assert max(map(len, rows[0] + rows[1])) <= values
     assert max(len(a | b) for a, b in zip(*rows, strict=True)) <= max(values, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "alone"),
+    [((8, 1, 1), False), *((shape, alone) for shape in [(8, 1), (1, 8), (8, 8), (8, 8, 8)] for alone in (False, True))],
+)
+def test_weights_of_positions_in_front_of_a_pool_leave_a_neuron_four_values(shape, alone):
+    """Rows of a map were taken as channels, and neurons of TrueNorth had up to eight values."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name="scale", synapse=Scale(weight=rng.normal(size=shape))),
+        Layer(name="pool", synapse=SumPool(kernel_size=(2, 2), stride=(2, 2))),
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(8, 8, 2, 2)), stride=(2, 2))),
+        Layer(name="out", neuron=IF(reset="subtract")),
+    ]
+    edges = [(INPUT, "scale"), ("scale", "pool"), ("pool", "out"), (INPUT, "conv"), ("conv", "out")]
+    if alone:
+        layers, edges = [layer for layer in layers if layer.name != "conv"], edges[:3]
+    graph = SNNGraph(
+        layers=tuple(layers), edges=tuple(Edge(source=a, target=b) for a, b in edges), input_shape=(8, 8, 8), output="out"
+    )
+    integer = quantize(graph, format="truenorth")
+    scale = np.broadcast_to(integer["scale"].synapse.weight, (8, 8, 8))
+    for channel, row, column in np.ndindex(8, 4, 4):
+        window = scale[channel, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        kernel = [] if alone else integer["conv"].synapse.weight[channel]
+        assert len({*np.ravel(window), *np.ravel(kernel)} - {0}) <= 4
 
 
 def test_as_many_palettes_as_values_are_left_have_one_value_each():
