@@ -50,10 +50,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def keep_freed_memory() -> Iterator[None]:
     """Let new arrays take the memory of freed ones within this context, however large they are; give it back at its end.
 
-    Otherwise glibc asks the kernel for each array above 32 MB, and the kernel sets every page of it to zero: a fifth of the time
-    in which a network of 10,000 neurons learns 20 steps. Other C libraries stay as they are, and so does a process whose address
-    space is limited (`ulimit -v`): there larger arrays would lack the freed pieces that lie between live ones. Contexts may be
-    nested, and run in several threads: the last one gives back.
+    Otherwise glibc asks the kernel for each array above 32 MB, and the kernel sets every page of it to zero. Other C libraries
+    stay as they are, and so does a process whose address space is limited (`ulimit -v`): there larger arrays would lack the freed
+    pieces that lie between live ones. Contexts may be nested, and run in several threads: the last one gives back.
     """
     allocator = _find_allocator()
     if allocator is None or _address_limit() is not None:

@@ -259,7 +259,7 @@ def test_a_plan_that_leaves_budget_unused_gets_wider(task):
 
 @pytest.mark.parametrize("case", ["learns", "collapses", "collapses and recovers"])
 def test_learning_on_that_costs_accuracy_is_undone(case, task, monkeypatch):
-    """A wider plan learnt down from 76 % to 40 % on recordings, and was returned."""
+    """A wider plan that had lost its accuracy while it learnt was returned."""
     graph, data = task
     narrow = fit(narrowed(graph, data, 4), data, quick(6)).graph
     tuning = FineTuning(narrow, BudgetMonitor(graph, data, PruneSettings(synops="90%").budgets))

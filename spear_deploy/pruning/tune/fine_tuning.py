@@ -43,7 +43,7 @@ PEAK, LATER_PEAK = 1e-2, 3e-3
 COLLAPSE = 2.0
 """Standard errors of the accuracy on validation by which it has to fall for learning on to be undone."""
 CALM_PEAK = 1e-3
-"""Learning rate behind it: neurons that add up many spikes over many steps cross several thresholds with a step at `PEAK`."""
+"""Learning rate behind it, a tenth of `PEAK`."""
 
 
 class _Learnt(NamedTuple):
