@@ -16,8 +16,9 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, SparseMatrix, SumPool
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes
+from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.place import Placement
-from spear_deploy.placement.projections import Projection, identity_axis
+from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
 from spear_deploy.simulator.synops import count_arrivals, has_synapses

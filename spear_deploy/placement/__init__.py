@@ -1,10 +1,16 @@
 """Placement of networks on the cores of a chip.
 
-projections       synapses between two neuron layers as sizes     populations      neurons, fan-in and fan-out
-synapse_memory    words by storage format                         weight_bits      bits of stored weights
-core_needs        what a box needs of a core                      splitting        layers cut into boxes
-core_assignment   slices on cores                                 place            the placement as a whole
-chip_populations  populations as a chip stores their synapses
+axes                 which inputs an output reads
+projections          sizes of the synapses between two neuron layers
+compose_projections  the synapses on a path as one projection
+populations          neurons, fan-in and fan-out
+chip_populations     populations as a chip stores their synapses
+weight_bits          bits of stored weights
+synapse_memory       words by storage format
+core_needs           what a box needs of a core
+splitting            layers cut into boxes
+core_assignment      slices on cores
+place                the placement as a whole
 """
 
 from spear_deploy.placement.place import (

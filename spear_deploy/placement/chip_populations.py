@@ -23,8 +23,9 @@ import numpy as np
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Layer, SparseMatrix, Weights, write_out
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.placement.axes import Axis, identity_axis
 from spear_deploy.placement.populations import Population, find_populations
-from spear_deploy.placement.projections import Axis, Projection, identity_axis, unite_nonzero
+from spear_deploy.placement.projections import Projection, unite_nonzero
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.quantize.fuse_pools import count_unsummed
 from spear_deploy.quantize.shared_cells import ONE_CELL

@@ -18,8 +18,9 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
+from spear_deploy.placement.axes import Axis, count_inputs, count_pairs, identity_axis
 from spear_deploy.placement.populations import Population
-from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs, identity_axis
+from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.synapse_memory import (
     Box,
     count_axis_patterns,

@@ -22,13 +22,8 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, 
 from spear_deploy.network.channel_groups import ChannelCoupling, couple_channels
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import find_loops_without_neurons
-from spear_deploy.placement.projections import (
-    Projection,
-    ProjectionBuilder,
-    SpikeSource,
-    drop_single_positions,
-    merge_delay_splits,
-)
+from spear_deploy.placement.compose_projections import ProjectionBuilder, merge_delay_splits
+from spear_deploy.placement.projections import Projection, SpikeSource, drop_single_positions
 
 SIGMA_DELTA = "SigmaDelta"
 

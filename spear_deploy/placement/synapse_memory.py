@@ -17,7 +17,8 @@ import numpy as np
 
 from spear_deploy.errors import ProfileError
 from spear_deploy.hardware.schema import SynapseMemory
-from spear_deploy.placement.projections import Axis, Projection, count_inputs, count_pairs
+from spear_deploy.placement.axes import Axis, count_inputs, count_pairs
+from spear_deploy.placement.projections import Projection
 
 Box: TypeAlias = tuple[tuple[int, int], ...]
 

@@ -11,10 +11,10 @@ from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_needs import AxonSet, Core
 from spear_deploy.placement.place import place
-from spear_deploy.placement.projections import identity_axis
 from tests.support.chips import conv, dense_net, small_chip
 
 SPECK = load_profile("speck2f")

@@ -14,8 +14,8 @@ from spear_deploy.lava.schedule import schedule_on_chip
 from spear_deploy.network import IF, LI, AvgPool, BatchNorm, Conv2d, Dense, Flatten, LoihiLIF, Scale, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.axes import Axis
 from spear_deploy.placement.populations import Population, find_populations, narrow_populations
-from spear_deploy.placement.projections import Axis
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import conv, matrix_onto, previous, random_net

@@ -13,10 +13,10 @@ from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Conv2d, Dense, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.placement.axes import count_inputs
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import Population, find_populations
-from spear_deploy.placement.projections import count_inputs
 from spear_deploy.placement.splitting import (
     SplitNetwork,
     _fullest_tile,

@@ -11,8 +11,9 @@ import pytest
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, LoihiLIF, Scale
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.placement.axes import Axis, identity_axis
 from spear_deploy.placement.populations import find_populations
-from spear_deploy.placement.projections import Axis, Projection, SpikeSource, identity_axis
+from spear_deploy.placement.projections import Projection, SpikeSource
 from spear_deploy.placement.synapse_memory import count_memory_words, count_neurons
 from spear_deploy.placement.weight_bits import kernel_bits, list_bits, stored_bits
 from tests.conftest import shared

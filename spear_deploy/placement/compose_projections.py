@@ -1,0 +1,174 @@
+"""Projections as they come from a graph: the layers on a path from neurons to neurons are composed into one.
+
+In a graph a delay belongs to an edge, on a chip to a synapse. Files with delays of single neurons or synapses are therefore
+read as one `Dense` for each delay, all between the same two layers, whose non-zero weights never overlap: together they are
+the weights of one list of synapses, each with its delay. `merge_delay_splits` makes them one projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from spear_deploy.network import Array, AvgPool, Conv1d, Conv2d, Dense, Shape, SparseMatrix, SumPool, Weights
+from spear_deploy.network.graph import SNNGraph
+from spear_deploy.placement.axes import Axis, count_inputs, identity_axis
+from spear_deploy.placement.projections import Kind, Projection, SpikeSource, unite_nonzero
+
+
+class ProjectionBuilder:
+    """Composes the synapses on a path into one projection: sizes, and which weights are not zero.
+
+    Attributes:
+        kernel_axes: axes of the last convolution and of the pools behind it.
+        is_mixed: whether weights that mix channels were added.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.kind: Kind = "conv"
+        self.channels = self.outputs = self.groups = shape[0]
+        self.axes = [identity_axis(n) for n in shape[1:]]
+        self.kernel_axes = [identity_axis(n) for n in shape[1:]]
+        self.kernel_channels = 1
+        self.map_channels: int | None = None
+        self.pool_axes: tuple[Axis, ...] = ()
+        self.nonzero: Weights | None = None
+        self.kernel: Shape | None = None
+        self.is_mixed = False
+        self.input_map: Shape = ()
+        self.output_map: Shape = ()
+
+    def add_dense(self, outputs: int, nonzero: Weights | None) -> None:
+        """Add all-to-all weights."""
+        positions = [count_inputs(axis, 0, axis.outputs) for axis in self.axes]
+        self.kernel, self.kernel_channels = tuple(axis.outputs for axis in self.axes), self.outputs
+        if self.kind != "dense":
+            self.pool_axes, self.map_channels = tuple(self.axes), self.channels
+            self.channels *= int(np.prod(positions, dtype=np.int64))  # 0 where windows lie in the padding alone
+        self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
+        known = None if self.is_mixed else nonzero
+        self.nonzero = known if known is None or isinstance(known, SparseMatrix) else known.reshape(outputs, -1, *self.kernel)
+        self.is_mixed = True
+
+    def add_conv(self, synapse: Conv1d | Conv2d, after: Shape, nonzero: Array | None) -> None:
+        """Add a convolution that gives the shape `after`."""
+        before, stride, padding = self.axes, synapse.stride, synapse.padding
+        taps = [[d * j for j in range(k)] for k, d in zip(synapse.weight.shape[2:], synapse.dilation, strict=True)]
+        self.axes = _compose_axes(before, after, taps, stride, padding)
+        self.kernel_axes = _compose_axes([identity_axis(axis.outputs) for axis in before], after, taps, stride, padding)
+        self.input_map, self.output_map = tuple(axis.outputs for axis in before), tuple(after[1:])
+        self.kernel_channels = self.outputs // synapse.groups
+        self.outputs, self.groups = after[0], synapse.groups
+        self.kind, self.nonzero = "conv", None
+        if nonzero is not None and not self.is_mixed:
+            offsets = [
+                [[a + b * axis.stride for a in axis.taps] for b in along] for axis, along in zip(before, taps, strict=True)
+            ]
+            self.nonzero = _spread_taps(nonzero, offsets, [axis.taps for axis in self.axes])
+        self.is_mixed = True
+
+    def add_scale(self, weight: Array, after: Shape) -> None:
+        """Add a weight for each value of the shape `after`; behind weights that mix channels it is part of those.
+
+        It is one for each neuron where it differs inside a channel, also of a map that is flattened.
+        """
+        by_channel = np.broadcast_to(weight, after).reshape(self.outputs, -1)
+        if not self.is_mixed and (by_channel != by_channel[:, :1]).any():
+            self.kind = "one_to_one"
+
+    def add_pool(self, synapse: SumPool | AvgPool, after: Shape, *, behind_weights: bool) -> None:
+        """Add a pool that gives the shape `after`, in front of the weights or behind them."""
+        before = self.axes
+        windows = [list(range(k)) for k in synapse.kernel_size]
+        stride = synapse.stride or synapse.kernel_size
+        padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
+        self.axes = _compose_axes(before, after, windows, stride, padding)
+        if behind_weights:
+            self.kernel_axes = _compose_axes(self.kernel_axes, after, windows, stride, padding)
+        if self.nonzero is not None:
+            offsets = [
+                [[a + b * axis.stride for b in along] for a in axis.taps] for axis, along in zip(before, windows, strict=True)
+            ]
+            self.nonzero = _spread_taps(self.nonzero, offsets, [axis.taps for axis in self.axes])
+
+    @property
+    def extent(self) -> Shape:
+        """Extent of the weights without the pools in front."""
+        return tuple(len(axis.taps) for axis in self.kernel_axes) if self.kernel is None else self.kernel
+
+
+def _compose_axes(axes: Sequence[Axis], after: Shape, taps: list[list[int]], stride: Shape, padding: Shape) -> list[Axis]:
+    return [axis.compose(n, t, s, p) for axis, n, t, s, p in zip(axes, after[1:], taps, stride, padding, strict=True)]
+
+
+def _spread_taps(nonzero: Array, offsets: list[list[list[int]]], taps: list[tuple[int, ...]]) -> Array:
+    """Return the non-zero weights at the composed `taps`: the k-th tap of an axis lies at all of its `offsets[k]`."""
+    for axis, (axis_offsets, composed) in enumerate(zip(offsets, taps, strict=True)):
+        if axis_offsets == [[tap] for tap in composed]:
+            continue  # in place: masks of large weights are not copied
+        moved = np.moveaxis(nonzero, 2 + axis, 0)
+        spread = np.zeros((len(composed), *moved.shape[1:]), bool)
+        for k, positions in enumerate(axis_offsets):
+            for position in positions:
+                spread[composed.index(position)] |= moved[k]
+        nonzero = np.moveaxis(spread, 0, 2 + axis)
+    return nonzero
+
+
+# ------------------------------------------------------------------------------------------------------------- delays
+
+
+def merge_delay_splits(graph: SNNGraph, projections: Sequence[Projection]) -> tuple[Projection, ...]:
+    """Merge dense projections between the same two layers that share no synapse; the result has the longest delay."""
+    sets: dict[tuple[object, ...], list[Projection]] = {}
+    for projection in projections:
+        names = tuple(source.name for source in projection.sources)
+        is_dense = projection.kind == "dense" and isinstance(graph[projection.layer].synapse, Dense)
+        key = (names, projection.pool_axes, projection.channels) if is_dense else (id(projection),)
+        sets.setdefault(key, []).append(projection)
+    merged: list[Projection] = []
+    for parts in sets.values():
+        merged += [_merge(parts, graph)] if len(parts) > 1 and _are_disjoint(graph, parts) else parts
+    return tuple(merged)
+
+
+def _are_disjoint(graph: SNNGraph, parts: Sequence[Projection]) -> bool:
+    """Return whether no weight is non-zero in two of the layers."""
+    union: Weights | None = None
+    for part in parts:
+        mask = _weight(graph, part) != 0
+        if union is not None and (union.shape != mask.shape or bool((union & mask).any())):
+            return False
+        union = mask if union is None else union | mask
+    return True
+
+
+def _merge(parts: Sequence[Projection], graph: SNNGraph) -> Projection:
+    """Return the projection that holds all parts; its layer is the one with the widest range of weights."""
+    sources = tuple(
+        SpikeSource(
+            name=same[0].name,
+            delay_steps=max(source.delay_steps for source in same),
+            async_delay_steps=max(source.async_delay_steps for source in same),
+        )
+        for same in zip(*(part.sources for part in parts), strict=True)
+    )
+    nonzero = unite_nonzero(parts)
+    widest = max(parts, key=lambda part: float(np.abs(_weight(graph, part)).max()))
+    signed, mixed = any(part.signed for part in parts), _has_mixed_delays(parts, graph)
+    return replace(widest, sources=sources, signed=signed, nonzero=nonzero, mixed_delays=mixed)
+
+
+def _has_mixed_delays(parts: Sequence[Projection], graph: SNNGraph) -> bool:
+    """Return whether a neuron has weights that are not zero in parts of different delays."""
+    reading: dict[tuple[SpikeSource, ...], Array] = {}
+    for part in parts:
+        columns = (_weight(graph, part) != 0).any(axis=0)
+        reading[part.sources] = reading.get(part.sources, False) | columns
+    return bool((np.sum(list(reading.values()), axis=0) > 1).any())
+
+
+def _weight(graph: SNNGraph, part: Projection) -> Weights:
+    return graph[part.layer].synapse.weight  # type: ignore[union-attr]
