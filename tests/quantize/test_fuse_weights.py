@@ -252,6 +252,15 @@ def test_a_scale_stays_before_a_pool_where_its_weights_differ_in_a_window_or_a_b
     assert fuse_weights(read) is read
 
 
+def test_a_scale_stays_before_a_pool_that_adds_up_another_way_too():
+    """Behind the pool it would be a factor on both ways."""
+    graph = scaled_pools(Scale(weight=np.array([[[0.5]], [[-2.0]]])), (SUM,), PADDED)
+    beside = Layer(name="w", synapse=Conv2d(weight=grid(np.random.default_rng(8), 2, 2, 3, 3)))
+    edges = (*graph.edges, Edge(source="input", target="w"), Edge(source="w", target="p0"))
+    both = replace(graph, layers=(graph.layers[0], beside, *graph.layers[1:]), edges=edges)
+    assert fuse_weights(both) is both and find_chained_weights(both)
+
+
 def test_a_bias_of_zeros_is_none_and_equal_weights_of_all_positions_are_one_a_channel():
     factor = np.array([[[0.5]], [[-2.0]]])
     zeros = Scale(weight=factor, bias=np.zeros((2, 1, 1)))
