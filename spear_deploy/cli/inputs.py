@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from spear_deploy.cli.command import DEFAULTS
-from spear_deploy.cli.output import NETWORK, print_line
+from spear_deploy.cli.output import NETWORK, display, print_line
+from spear_deploy.util.progress import LINE_EVERY_S
 
 
 def load_net(net: str, like: str | None = None, **source: Any) -> Any:
-    """Load a network with the options of command line and project file; print the assumptions about a foreign file on stderr."""
+    """Load a network with the options of command line and project file; print the assumptions about a foreign file on stderr.
+
+    Outside a terminal a line each minute says that a large model is still read; in a terminal the user's module may ask something
+    itself, as a debugger does.
+    """
     from spear_deploy.pipeline import api
     from spear_deploy.util.times import timed_stage
 
-    with timed_stage("read the network"):
+    stage, options = "read the network", click.get_current_context().params
+    is_silent = bool(options.get("as_json")) or sys.stderr.isatty()
+    with timed_stage(stage), display(is_silent, bool(options.get("quiet")), LINE_EVERY_S) as progress:
+        progress({"stage": stage})
         graph = api.load(net, like=like, **apply_defaults(source, net))
     click.get_current_context().meta[NETWORK] = graph
     if not net.lower().endswith(".snn"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -111,7 +112,9 @@ def console() -> Any:
 
 
 def display(as_json: bool, quiet: bool, after_s: float = 0.0) -> Any:
-    """Return the progress display on stderr, which appears after `after_s` seconds."""
-    from spear_deploy.cli.progress_bar import Display
+    """Return the progress display on stderr, which appears after `after_s` seconds; with `--json` or `--quiet` none."""
+    if as_json or quiet:
+        return nullcontext(lambda facts: None)
+    from spear_deploy.cli.progress_bar import Display  # imports rich, which is slow
 
-    return Display(quiet=quiet or as_json, after_s=after_s)
+    return Display(after_s=after_s)

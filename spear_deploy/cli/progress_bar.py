@@ -5,89 +5,117 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from typing import Any
 
 from spear_deploy.util.console import PrintableConsole
 from spear_deploy.util.number_format import number
 from spear_deploy.util.printable import write_note
+from spear_deploy.util.progress import LINE_EVERY_S
 
 LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": "reward"}
 """Numbers beside the bar: key of the progress and label."""
 BAR_WIDTH, SPINNER_WIDTH = 20, 2
 MIN_BAR_TERMINAL = 100
 """Characters of a terminal that has room for a bar."""
-LINE_EVERY_S = 60.0
-"""Outside a terminal a stage has a line when it begins, and another after so many seconds."""
+STARTING = "starting"
+"""What is shown until the first stage is known."""
+JOIN_S = 1.0
+"""Seconds that the end waits for the thread, which may stand in a write to a pipe that nobody reads."""
 TIMES_WIDTH = len("00:00:00, 00:00:00 left") + 1
 
 
 class Display(AbstractContextManager["Display"]):
-    """Progress on stderr: a live bar in a terminal, a line at each stage and each minute elsewhere, nothing when quiet.
+    """Progress on stderr: a live bar in a terminal, a line at each stage and each minute elsewhere.
+
+    A thread writes the line of each minute, so that a stage that reports nothing, such as the measurement of a large network, is
+    not silent. It ends with the block, and writes nothing after it.
 
     Args:
-        quiet: show nothing.
         after_s: show nothing during the first seconds, for work that is usually done by then.
     """
 
-    def __init__(self, *, quiet: bool = False, after_s: float = 0.0) -> None:
+    def __init__(self, *, after_s: float = 0.0) -> None:
         self.console = PrintableConsole(stderr=True)
-        self.quiet, self.after_s = quiet, after_s
+        self.after_s = after_s
+        self.facts: Mapping[str, Any] = {}
         self.stage, self.done = "", 0
         self.begin = self.last_line = time.monotonic()
         self.bars: Any = None
-        self.visible = not after_s
-        self.timer = threading.Timer(after_s, self._show)
-        self.timer.daemon = True
+        self.visible = False
+        self.lock, self.ended = threading.Lock(), threading.Event()
+        self.thread = threading.Thread(target=self._show_over_time, name="progress", daemon=True)
 
     def __enter__(self) -> Display:
-        if not self.quiet and not self.visible:
-            self.timer.start()
-        if not self.quiet and self.console.is_terminal:
-            from rich.progress import Progress
-
-            self.bars = Progress(*_make_columns(self.console.width), console=self.console, transient=True)
-            self.bars.start()
-            self.task = self.bars.add_task("starting", total=None, visible=self.visible)
+        if not self.after_s:
+            self._show()
+        if self.bars is None:
+            self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.timer.cancel()
+        self.ended.set()
+        if self.thread.is_alive():
+            self.thread.join(JOIN_S)
         if self.bars is not None:
             self.bars.stop()
 
     def __call__(self, facts: Mapping[str, Any]) -> None:
         """Show progress: `stage`, `done`, `of` and the numbers of `LABELS`; or print a `note`, which stays."""
-        if self.quiet:
-            return
         if "note" in facts:
             self.console.print(write_note(facts["note"]), highlight=False, markup=False)
             return
-        stage = str(facts.get("stage", self.stage))
-        done, of = facts.get("done", 0), facts.get("of", 0)
-        if self.bars is not None:
-            extra = "  ".join(_list_numbers(facts))
-            if stage != self.stage or done < self.done:
-                self.bars.reset(self.task, visible=self.visible)  # restart the time estimate for this stage, or its next cycle
-            self.bars.update(self.task, description=f"{stage}  {extra}", completed=done, total=of or None)
-        elif self.visible and stage != self.stage:
-            self._line(stage)
-        elif self.visible and time.monotonic() - self.last_line >= LINE_EVERY_S:
-            self._line(", ".join([stage, *([f"{done} of {of}"] if of else []), *_list_numbers(facts)]))
-        self.stage, self.done = stage, done
+        with self.lock:
+            before, self.facts = (self.stage, self.done), facts
+            self.stage, self.done = str(facts.get("stage", self.stage)), facts.get("done", 0)
+            if self.bars is not None:
+                if self.stage != before[0] or self.done < before[1]:
+                    self.bars.reset(self.task)  # restart the time estimate for this stage, or its next cycle
+                self._update_bar()
+            elif self.visible and self.stage != before[0]:
+                self._line(self.stage)
 
     def _show(self) -> None:
-        """Show the current stage, once `after_s` seconds have passed."""
+        """Begin to show: the bar, or the line of the current stage."""
         self.visible = True
-        if self.bars is not None:
-            self.bars.update(self.task, visible=True)
+        if self.console.is_terminal:
+            from rich.progress import Progress
+
+            self.bars = Progress(*_make_columns(self.console.width), console=self.console, transient=True)
+            self.task = self.bars.add_task(STARTING, total=None)
+            self._update_bar()
+            self.bars.start()
         elif self.stage:
             self._line(self.stage)
+
+    def _update_bar(self) -> None:
+        extra = "  ".join(_list_numbers(self.facts))
+        self.bars.update(
+            self.task, description=f"{self.stage or STARTING}  {extra}", completed=self.done, total=self.facts.get("of") or None
+        )
+
+    def _show_over_time(self) -> None:
+        """Begin to show after `after_s`; outside a terminal, write a line whenever a minute has passed without one."""
+        with suppress(OSError, ValueError):  # a stderr that is closed: the block meets it at its own next line
+            if not self.visible:
+                if self.ended.wait(self.after_s):
+                    return
+                with self.lock:
+                    self._show()
+            while self.bars is None and not self.ended.wait(self.last_line + LINE_EVERY_S - time.monotonic()):
+                with self.lock:
+                    if time.monotonic() - self.last_line >= LINE_EVERY_S and not self.ended.is_set():
+                        self._line(", ".join([self.stage or STARTING, *_list_amounts(self.facts)]))
 
     def _line(self, text: str) -> None:
         self.last_line = time.monotonic()
         self.console.print(f"[elapsed {self.last_line - self.begin:6.1f} s] {text}", highlight=False, markup=False)
+
+
+def _list_amounts(facts: Mapping[str, Any]) -> list[str]:
+    """Return how far a stage is, where that is known, and its numbers."""
+    return [*([f"{facts.get('done', 0)} of {facts['of']}"] if facts.get("of") else []), *_list_numbers(facts)]
 
 
 def _list_numbers(facts: Mapping[str, Any]) -> list[str]:

@@ -1,13 +1,18 @@
 """Progress of verbs, and its display in a terminal."""
 
+import contextlib
 import io
 import re
+import threading
 import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from spear_deploy.cli import inputs, output, progress_bar
+from spear_deploy.cli.app import main
 from spear_deploy.cli.progress_bar import Display
 from spear_deploy.data import from_arrays
 from spear_deploy.pipeline import api
@@ -55,23 +60,99 @@ def test_a_stage_that_begins_again_is_not_shown_as_almost_over():
         assert not task.finished and task.completed == 1 and task.time_remaining is None
 
 
-def test_a_long_stage_outside_a_terminal_has_a_line_each_minute(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    display = make_display(terminal=False)
-    with display:
-        for done in range(6):
-            display({"stage": "learn", "done": done, "of": 6, "accuracy": 0.875, "synops": 1200.0})
-            clock[0] += 25.0
+def wait_for(display, ending, times):
+    """Wait until so many lines of a display end in a text; return what all lines say behind the time."""
+    end = time.monotonic() + 20
+    while sum(line.endswith(ending) for line in text(display).splitlines()) < times and time.monotonic() < end:
+        time.sleep(0.01)
+    return [re.fullmatch(r"\[elapsed +\d+\.\d s\] (.*)", line)[1] for line in text(display).splitlines()]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_a_silent_stage_outside_a_terminal_has_a_line_each_minute(monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.1)
+    with make_display(terminal=False) as display:
+        assert set(wait_for(display, "starting", 2)) == {"starting"}  # no stage is known
+        display({"stage": "learn", "done": 3, "of": 6, "accuracy": 0.875, "synops": 1200.0})
+        amounts = "learn, 3 of 6, accuracy 87.5%, SynOps 1,200"
+        lines = wait_for(display, amounts, 2)
+        assert [line for line in lines if line != "starting"][:3] == ["learn", amounts, amounts]
         display({"stage": "quantise"})
-        clock[0] += 61.0
-        display({"stage": "quantise", "done": 3, "of": 0})
-    assert text(display).splitlines() == [
-        "[elapsed    0.0 s] learn",
-        "[elapsed   75.0 s] learn, 3 of 6, accuracy 87.5%, SynOps 1,200",
-        "[elapsed  150.0 s] quantise",
-        "[elapsed  211.0 s] quantise",
-    ]
+        lines = wait_for(display, "quantise", 3)
+        assert lines[-3:] == ["quantise"] * 3 and lines.index("quantise") == len(lines) - lines.count("quantise")
+
+
+def test_the_line_of_a_minute_is_due_a_minute_after_the_last_line(monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.5)
+    times, line = [], Display._line
+    monkeypatch.setattr(Display, "_line", lambda display, words: (times.append(time.monotonic()), line(display, words)))
+    with make_display(terminal=False) as display:
+        for stage in "abc":  # three lines within the first half second
+            display({"stage": stage})
+            time.sleep(0.2)
+        lines = wait_for(display, "c", 2)
+    assert lines == ["a", "b", "c", "c"] and times[3] - times[2] >= 0.5
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_nothing_is_written_after_the_end(error, monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.02)
+    with contextlib.suppress(ValueError, KeyboardInterrupt), make_display(terminal=False) as display:
+        display({"stage": "learn"})
+        wait_for(display, "learn", 2)
+        assert threads()
+        if error is not None:
+            raise error
+    written = text(display)
+    assert not threads()
+    time.sleep(0.1)
+    assert text(display) == written
+
+
+def test_a_stderr_that_is_closed_ends_the_thread_without_a_word(monkeypatch):
+    monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.02)
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    with make_display(terminal=False) as display:
+        display.console.file.close()
+        end = time.monotonic() + 20
+        while threads() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not threads() and not errors
+
+
+def test_short_commands_a_terminal_and_json_have_no_lines(monkeypatch, capsys):
+    with make_display(terminal=True):
+        assert not threads()  # the bar is drawn by rich's own
+    for as_json, is_quiet in ((True, False), (False, True)):
+        monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.01)
+        with output.display(as_json, is_quiet) as progress:
+            progress({"stage": "learn"})
+            assert not threads()
+    monkeypatch.undo()
+    with output.display(False, False, 1e3) as progress:
+        progress({"stage": "learn"})
+    assert capsys.readouterr() == ("", "") and not threads()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_model_that_takes_minutes_to_read_has_a_line_each_minute(as_json, monkeypatch):
+    monkeypatch.setattr(inputs, "LINE_EVERY_S", 0.05)
+    monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.05)
+    graph = random_graph(1)
+
+    def load(*_, **__):
+        time.sleep(0.5)
+        return graph
+
+    monkeypatch.setattr(api, "load", load)
+    result = CliRunner().invoke(main, ["check", "digits", "--chip", "loihi2", *["--json"] * as_json])
+    assert result.exit_code in (0, 3), result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("[elapsed")]
+    assert all(line.endswith("] read the network") for line in lines) and (len(lines) >= 2) is not as_json
 
 
 def test_the_stage_of_a_part_has_the_name_of_the_whole_in_front():
@@ -125,12 +206,9 @@ def test_a_note_stays(terminal):
     assert "note: the network is [at] chance" in text(display) and "doubts" not in text(display)
 
 
-def test_stages_are_lines_without_a_terminal_and_nothing_when_quiet():
+def test_stages_are_lines_without_a_terminal():
     with make_display(False) as display:
         for done in (1, 2):
             display({"stage": "search", "done": done, "of": 2})
         display({"stage": "fine-tune", "done": 1, "of": 2})
     assert [line.split("] ")[1] for line in text(display).splitlines()] == ["search", "fine-tune"]
-    with make_display(True, quiet=True) as display:
-        display({"stage": "search", "done": 1, "of": 2})
-    assert text(display) == ""
