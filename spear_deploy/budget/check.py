@@ -8,7 +8,7 @@ violations are reported at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from sys import float_info
 
@@ -96,7 +96,7 @@ def check(
     graph = collapse_equal_values(graph)
     on_chip = _put_on_chip(graph, profile, chips, limits, remedies=remedies)
     counts, activity_notes = _resolve_defined_activity(on_chip, activity, steps)
-    costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
+    costs = _estimate_costs(on_chip, counts)
     measured = _measure_rows(on_chip, costs, limits)
     on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
     rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
@@ -104,11 +104,10 @@ def check(
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
         if decided.placement.counted:  # cores as the axons of its weights fill them
-            is_cut = decided.placement.slices != on_chip.placement.slices
-            on_chip = replace(on_chip, placement=decided.placement, fewest=decided.fewest_cores)
             rows = _sort_rows(graph, _take_placed(rows, decided.rows))
-            if is_cut:
-                costs = _estimate_costs(graph, profile, on_chip.placement, on_chip.bits, counts, has_loop=on_chip.has_loop)
+            before, on_chip = on_chip, replace(on_chip, placement=decided.placement, fewest=decided.fewest_cores)
+            if on_chip.placement.slices != before.placement.slices:
+                costs = _estimate_costs(on_chip, counts)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     placement = on_chip.placement
     return BudgetReport(
@@ -201,9 +200,7 @@ def _put_on_chip(graph: SNNGraph, profile: HardwareProfile, chips: int, limits: 
     packed = what_if.evaluate().placement
     limit = find_core_limit(packed.cores_limit, limits.cores)
     placement = packed if unsupported else place_axons(graph, what_if, max_cores=limit)
-    is_packed = (
-        placement.slices == packed.slices
-    )  # one that is cut for axons of types has no fewer cores by a count without types
+    is_packed = placement.slices == packed.slices  # else it is cut for axons of types, which packing does not count
     fewest = place_in_fewest_cores(packed, bits, profile, cache=what_if.cuts) if remedies and is_packed else placement
     if placement.counted and fewest.cores_in_all < placement.cores_in_all:
         fewest = count_axons(graph, fewest, profile) or placement
@@ -355,18 +352,11 @@ class _Costs:
     balanced: Balanced | None = None
 
 
-def _estimate_costs(
-    graph: SNNGraph,
-    profile: HardwareProfile,
-    placement: Placement,
-    bits: Mapping[str, int],
-    counts: SpikeCounts | None,
-    *,
-    has_loop: bool,
-) -> _Costs:
+def _estimate_costs(on_chip: _OnChip, counts: SpikeCounts | None) -> _Costs:
     """Return the costs of an inference; of a loop without neurons no work is defined."""
+    graph, profile, placement, bits = on_chip.graph, on_chip.profile, on_chip.placement, on_chip.bits
     unknown = _Costs(energy=unknown_energy(profile), latency=Latency(seconds=None, missing=("activity",)))
-    if has_loop or (counts is None and not has_step_limits(profile)):
+    if on_chip.has_loop or (counts is None and not has_step_limits(profile)):
         return unknown
     worked = fill_zero_weights(graph, profile)  # with the zero weights that the chip works on
     unknown = replace(unknown, loads=tuple(find_step_loads(worked, profile, placement, counts)))
