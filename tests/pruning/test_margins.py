@@ -26,8 +26,11 @@ from spear_deploy.pruning.tune.margins import (
     count_freedom,
     difference_score,
     expect_squares,
+    mean_variance,
     ratio_residuals,
     sampling_margin,
+    student_sigmas,
+    sum_squares,
 )
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights, zero_weight_share
@@ -186,6 +189,121 @@ def test_removed_weights_bring_a_network_up_to_its_aim(task, share):
     assert relative_use(thin) < relative_use(back) <= 1 and relative_use(back) > 0.97
     assert count_zero_weights(back)[0] < count_zero_weights(thin)[0]
     assert restore_weights(back, graph, counts, lambda network: 1 - CLOSE) is back
+
+
+# --------------------------------------------------------------------------------------------------------- formulas
+
+
+def samples_of(labels, seed=0):
+    """Return SynOps before and after pruning of samples with these labels, whose classes differ."""
+    rng, labels = np.random.default_rng(seed), np.asarray(labels)
+    before = rng.gamma(6.0, 100.0, len(labels))
+    return before, 0.2 * before * (1 + 0.1 * rng.standard_normal(len(labels)) + 0.2 * labels)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2] * 14, [0, 0, 1, 2] * 2 + [0, 1, 2], [0, 0, 1, 2] * 2 + [0, 1], [0] * 5])
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("drift", [0.0, 0.01])
+def test_the_margin_of_independent_samples_is_the_spread_within_classes(labels, relative, drift):
+    """With eight samples beyond one of each class; with fewer, all are one class."""
+    (before, pruned), labels, n = samples_of(labels), np.array(labels), len(labels)
+    base = before if relative else np.ones(n)
+    error = pruned - pruned.sum() / base.sum() * base
+    classes = set(labels.tolist()) if n - len(set(labels.tolist())) >= 8 else {None}
+    parts = [error if c is None else error[labels == c] for c in classes]
+    variance = sum(part.var() * len(part) for part in parts) / (n - len(parts))
+    expected = 4.0 * np.sqrt(variance / pruned.mean() ** 2 * (1 / n + 1 / 17) + drift**2)
+    margin = sampling_margin(pruned, labels, 17, before=before if relative else None, drift=drift)
+    assert 0 < margin == pytest.approx(expected, rel=1e-9) or margin == MAX_MARGIN < expected
+    small = sampling_margin(1e-6 * pruned, labels, 17, before=1e-6 * before if relative else None, drift=drift)
+    assert small == pytest.approx(margin, rel=1e-9)  # a margin is relative
+
+
+def test_one_sample_or_group_has_the_largest_margin_and_two_have_their_own():
+    one, two = np.array([3.0]), np.array([3.0, 3.0])
+    assert sampling_margin(one, np.zeros(1), 5) == MAX_MARGIN and sampling_margin(two, np.zeros(2), 5) == 0
+    alone, pair = (np.zeros(2), np.zeros(5)), (np.arange(2), np.zeros(5))
+    assert (
+        sampling_margin(two, np.zeros(2), 5, groups=alone) == MAX_MARGIN
+        and sampling_margin(two, np.zeros(2), 5, groups=pair) == 0
+    )
+    assert sampling_margin(np.zeros(9), np.zeros(9), 5) == 0  # a network without spikes
+
+
+def variance_of_mean(squares, measured, others):
+    """Return the larger of the variances of a mean over groups whose samples are equal, and independent."""
+    equal = independent = 0.0
+    for sizes in measured:
+        share = sizes / sizes.sum()
+        covariance = np.diag(np.ones(len(sizes))) - share - share[:, None] + (share**2).sum()
+        equal += np.trace(np.outer(sizes, sizes) * covariance)
+        independent += (sizes - sizes**2 / sizes.sum()).sum()
+    return squares * max((others**2).sum() / equal, others.sum() / independent) / others.sum() ** 2
+
+
+@pytest.mark.parametrize(("unseen", "is_equal"), [([40.0, 3.0], True), ([1.0] * 9, False)])
+def test_the_variance_of_a_mean_over_groups_is_the_larger_of_two(unseen, is_equal):
+    measured, others = [np.array([2.0, 5.0, 9.0]), np.array([4.0, 4.0])], np.array(unseen)
+    expected = variance_of_mean(7.0, measured, others)
+    assert mean_variance(7.0, measured, others) == pytest.approx(expected, rel=1e-12)
+    equal = sum(expect_squares(sizes)[0] for sizes in measured)
+    assert np.isclose(expected, 7.0 * (others**2).sum() / equal / others.sum() ** 2) == is_equal
+
+
+@pytest.mark.parametrize("sigmas", [2.0, 4.0])
+def test_the_margin_of_groups_has_the_quantile_of_student_and_what_is_no_chance_on_top(sigmas):
+    from scipy.stats import norm, t
+
+    group, others = np.array(list("bbacccabbc")), np.array(list("xyyyx"))
+    before, pruned = samples_of([0] * 10)
+    error = pruned - pruned.sum() / before.sum() * before
+    sizes, unseen = np.array([2.0, 4.0, 4.0]), np.array([2.0, 3.0])
+    squares = sum(error[group == name].sum() ** 2 for name in "abc")
+    assert sum_squares(error, group) == pytest.approx(squares, rel=1e-12)
+    variance = variance_of_mean(squares, [sizes], sizes) + variance_of_mean(squares, [sizes], unseen)
+    chance = min(sigmas, 3.0)
+    factor = t.ppf(norm.cdf(chance), count_freedom(sizes)) + sigmas - chance
+    assert student_sigmas(sigmas, count_freedom(sizes)) == pytest.approx(factor, rel=1e-9)
+    options = {"before": before, "sigmas": sigmas, "groups": (group, others)}
+    expected = factor * np.hypot(np.sqrt(variance) / pruned.mean(), 0.01)
+    margin = sampling_margin(pruned, np.zeros(10), 5, drift=0.01, **options)
+    assert margin == MAX_MARGIN < expected or margin == pytest.approx(expected, rel=1e-9)
+    assert sigmas == 4.0 or margin < MAX_MARGIN
+
+
+def test_the_quantile_of_chance_is_that_of_three_draws_in_a_thousand():
+    from scipy.stats import norm
+
+    assert norm.cdf(POOLED_SIGMAS) == pytest.approx(0.997, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_the_score_of_a_difference_is_the_one_of_its_standard_error(scale):
+    first, second = scale * np.array([3.0, 5.0, 4.5]), scale * np.array([1.0, 3.5])
+    error = np.sqrt(first.var(ddof=1) / 3 + second.var(ddof=1) / 2)
+    assert difference_score(first, second) == pytest.approx((first.mean() - second.mean()) / error, rel=1e-9)
+    groups = np.array([0, 1, 1]), np.array([2, 2])
+    squares = sum((v[g == k] - v.mean()).sum() ** 2 for v, g in zip((first, second), groups, strict=True) for k in (0, 1, 2))
+    sizes = [np.array([1.0, 2.0]), np.array([2.0])]
+    error = np.sqrt(sum(variance_of_mean(squares, sizes, size) for size in sizes))
+    assert difference_score(first, second, groups) == pytest.approx((first.mean() - second.mean()) / error, rel=1e-9)
+
+
+def test_residuals_of_a_ratio_add_up_to_nothing_over_both_sets():
+    pruned, before = (np.array([1.0, 2.0]), np.array([7.0])), (np.array([2.0, 3.0]), np.array([12.0]))
+    for scale in (1.0, 1e-9):
+        first, second = ratio_residuals(*(tuple(scale * part for part in parts) for parts in (pruned, before)))
+        assert first == pytest.approx(scale * (pruned[0] - 10 / 17 * before[0]), rel=1e-9)
+        assert second == pytest.approx(scale * (pruned[1] - 10 / 17 * before[1]), rel=1e-9)
+
+
+def test_the_error_of_an_accuracy_of_two_groups_is_that_of_their_sums():
+    right, group = np.array([1.0, 1, 0, 1, 0, 1]), np.array([0, 0, 0, 1, 1, 1])
+    sums = [(right - right.mean())[group == k].sum() for k in (0, 1)]
+    sizes = np.array([3.0, 3.0])
+    expected = np.sqrt(variance_of_mean(np.square(sums).sum(), [sizes], sizes))
+    assert accuracy_error(right, group) == pytest.approx(expected, rel=1e-12)
+    assert accuracy_error(right) == pytest.approx(np.sqrt(2 / 9 / 6), rel=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------------- groups
