@@ -120,7 +120,7 @@ def _note_bounds(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     if names and profile.meta.family == "loihi":
         yield (
             f"lower bound: {join_names(names)} {'keeps' if len(names) == 1 else 'keep'} v at or above v_min, the integers for "
-            f"{profile.name} do not; `simulate --chip {profile.name} --explain` measures what that changes"
+            f"{profile.name} do not; `simulate NET --chip {profile.name} --explain --data DATA` measures what that changes"
         )
 
 
@@ -143,15 +143,15 @@ def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
         names = f"{', '.join(late)} {'subtracts' if len(late) == 1 else 'subtract'}"
         yield (
             f"reset: {names} the threshold one step after the spike, {chip} in the same step, which changes spikes; "
-            f"`simulate --chip {chip} --explain` measures how many; training with the chip's reset (snnTorch: "
+            f"`simulate NET --chip {chip} --explain --data DATA` measures how many; training with the chip's reset (snnTorch: "
             "reset_delay=False) avoids it"
         )
     for by in dict.fromkeys(entry.by for entry in several):
         names = join_names([f"'{entry.layer}'" for entry in several if entry.by == by])
         yield (
             f"spikes per step: {names} may send several spikes in a step, {chip} sends {by}, which changes spikes; "
-            f"`simulate --chip {chip} --explain` measures how many; training with as many avoids it (sinabs: SingleSpike or "
-            "MaxSpike, Rockpool: max_spikes_per_dt)"
+            f"`simulate NET --chip {chip} --explain --data DATA` measures how many; training with as many avoids it (sinabs: "
+            "SingleSpike or MaxSpike, Rockpool: max_spikes_per_dt)"
         )
 
 
@@ -163,8 +163,8 @@ def note_open_loads(loads: Sequence[StepLoad], profile: HardwareProfile) -> Iter
     for load in loads:
         if load.used is None and load.worst > load.limit:
             yield (
-                f"pace: whether {profile.name} does the work of a step in time depends on the activity, give it to know; if all "
-                f"spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
+                f"pace: whether {profile.name} does the work of a step in time depends on the activity (`--activity`); if "
+                f"all spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
             )
 
 

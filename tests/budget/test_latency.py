@@ -170,7 +170,10 @@ def test_without_activity_an_undecided_load_is_a_note() -> None:
     """80 events if all spike are too many for 50; the network is placed, and the note says what is open."""
     report = check(dense_net(8, 10), small_chip("loihi1", timing__events_per_core_and_step=50))
     assert report.verdict == "fits" and not [row for row in report.rows if row.resource == "events"]
-    assert any(note.endswith("if all spiked at every step it would be 80 events of 50") for note in report.notes)
+    pace = next(note for note in report.notes if note.startswith("pace: "))
+    assert "depends on the activity (`--activity`); " in pace and pace.endswith(
+        "if all spiked at every step it would be 80 events of 50"
+    )
 
 
 @pytest.mark.parametrize(
