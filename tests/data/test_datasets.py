@@ -283,6 +283,94 @@ def test_an_encoding_of_samples_with_time_steps_is_refused(tmp_path, monkeypatch
         load_data("ready_data:load", encoding="rate")
 
 
+def test_a_network_may_have_more_outputs_than_the_data_have_classes():
+    dataset().check((2,))
+    dataset().check((2,), 5)
+
+
+def test_samples_have_an_axis_of_time_and_one_of_the_input():
+    y = np.arange(6) % 2
+    parts = {"classes": 2, "val": Split(x=np.ones((6, 3, 2), np.uint8), y=y), "test": Split(x=np.ones((6, 3, 2), np.uint8), y=y)}
+    assert dataset(**parts, train=Split(x=np.ones((6, 3, 2), np.uint8), y=y)).steps == 3
+    for shape in ((6, 3), (6, 0, 2)):
+        with pytest.raises(DataError, match=rf"train split: x has shape \({shape[0]}, {shape[1]}.*expected \(N, T, \*input\)"):
+            dataset(**parts, train=Split(x=np.ones(shape, np.uint8), y=y))
+
+
+def test_labels_go_up_to_the_largest_number_of_classes():
+    x, most = np.ones((2, 3, 2), np.uint8), data.dataset.MAX_CLASSES
+    assert most == 100_000
+    parts = {which: Split(x=x, y=np.array([0, most - 1])) for which in ("train", "val", "test")}
+    assert dataset(**parts, classes=most).classes == most
+    with pytest.raises(DataError, match="val split: label 100000 is out of range, at most 100000 classes are possible"):
+        dataset(**{**parts, "val": Split(x=x, y=np.array([0, most]))}, classes=most + 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ([0.0, 0.0], np.uint8), ([0.0, 255.0], np.uint8), ([1.0, 256.0], np.uint32), ([0.0, 2.0**32 - 1], np.uint32),
+        ([-1.0, 2.0], None), ([0.5, 2.0], None), ([0.0, 2.0**32], None),
+    ],
+)  # fmt: skip
+def test_spikes_are_stored_as_the_smallest_unsigned_integers_that_hold_them(values, stored):
+    x = np.array(values).reshape(1, 2, 1)
+    if stored is None:
+        with pytest.raises(DataError, match=r"d: spikes are whole numbers from 0|d: holds 4\.29497e\+09 spikes at one step"):
+            data.dataset.check_values(x, "spikes", "d")
+        return
+    kept = data.dataset.check_values(x, "spikes", "d")
+    assert kept.dtype == stored and np.array_equal(kept, x) and not kept.flags.writeable and x.flags.writeable
+    signed = data.dataset.check_values(x.astype(np.int64), "spikes", "d")
+    assert signed.dtype == stored and np.array_equal(signed, x)
+
+
+def test_values_that_need_no_other_type_are_not_copied():
+    for x, kind in (
+        (np.ones((1, 2, 1), np.uint16), "spikes"),
+        (np.ones((1, 2, 1), bool), "spikes"),
+        (np.ones((1, 2, 1)), "current"),
+    ):
+        kept = data.dataset.check_values(x, kind, "d")
+        assert kept.dtype == x.dtype and np.shares_memory(kept, x) and not kept.flags.writeable and x.flags.writeable
+
+
+def test_labels_and_groups_cannot_be_written_to():
+    x, y = samples()
+    split = dataset(
+        **{which: Split(x=x, y=y, group=np.arange(40) + at) for which, at in (("train", 0), ("val", 40), ("test", 80))}
+    ).val
+    assert not split.y.flags.writeable and not split.group.flags.writeable and y.flags.writeable
+
+
+def test_a_dataset_made_by_hand_has_no_notes_and_is_the_one_that_the_network_was_trained_on():
+    plain = dataset()
+    assert plain.notes == [] and plain.trained is plain
+    assert dataset(full=plain).trained is plain
+
+
+def test_the_draw_of_a_split_is_the_same_in_each_release():
+    """A network that was trained on one must not meet its training samples as test samples of another."""
+    y, later = np.arange(24) % 3, np.array([0, 0, 1, 0, 2, 1, 1, 2, 0, 2, 1, 0, 0, 2, 2, 1, 0, 0, 1, 2, 2, 1, 1, 0])
+    group = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 4, 5, 5, 5, 6, 7, 7, 8, 8, 8, 9, 9, 9])
+    x = np.arange(24, dtype=np.uint8).reshape(24, 1, 1)
+
+    def draw(split, **options):
+        drawn = data.dataset.split_at_random(split, name="d", **options)
+        assert drawn.classes == 3 and drawn.drew_test
+        return [part.x[:, 0, 0].tolist() for part in (drawn.train, drawn.val, drawn.test)]
+
+    assert draw(Split(x=x, y=y)) == [
+        [0, 3, 13, 17, 19, 23, 9, 11, 7, 16, 22, 18, 5, 8, 4, 21], [15, 20, 1], [6, 10, 12, 2, 14],
+    ]  # fmt: skip
+    assert draw(Split(x=x, y=y), seed=1, test_samples=9) == [
+        [21, 0, 22, 13, 5, 3, 4, 16, 8, 18, 17, 19, 23], [11, 15], [6, 10, 7, 1, 14, 12, 9, 20, 2],
+    ]  # fmt: skip
+    assert draw(Split(x=x, y=later, group=group)) == [
+        [6, 21, 8, 23, 5, 9, 7, 22, 0, 13, 14, 2, 1, 12], [17, 20, 18, 19, 16], [11, 10, 3, 4, 15],
+    ]  # fmt: skip
+
+
 def test_batches_are_time_first_and_hold_every_sample_once():
     split = dataset().train
     seen = list(split.batches(8, np.random.default_rng(0)))
