@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import FileError
+from spear_deploy.network.labels import add_kinds
+from spear_deploy.report.budgets import list_budgets
 from spear_deploy.report.chart import Series, draw_chart
 from spear_deploy.report.folder import read_origin
 from spear_deploy.report.search_charts import describe_levers, draw_search, pareto_front
@@ -35,10 +37,19 @@ def describe_results(folder: Path) -> dict[str, Any]:
     ordered = sorted(rows, key=lambda row: -row["synops"]["achieved"])
     searches = [_read_json(folder / row["files"]["search"]) for row in rows]
     compares = len(rows) > 1 and any(search["search"] for search in searches)
+    labels = rows[0].get("labels", {})
     return {
+        "met": all(row.get("met", True) for row in rows),
+        "lead": _write_lead([bool(search["search"]) for search in searches]),
+        "notes": [add_kinds(note, labels) for note in _join_notes(rows)],
+        "budgets": [
+            {**budget, "name": f"{row['wanted']}: {budget['name']}" if len(rows) > 1 else budget["name"]}
+            for row in ordered
+            for budget in list_budgets(row.get("budgets", {}))
+        ],
         "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if compares else [])],
         "rows": [_format_row(row) for row in ordered],
-        "groups": [rows[0].get("labels", {}).get(name, name) for name in rows[0]["widths"]],
+        "groups": [labels.get(name, name) for name in rows[0]["widths"]],
         "dense": {"accuracy": percent(rows[0]["accuracy"]["dense"], 2), "synops": number(rows[0]["synops"]["dense"])},
         "bits": _list_bits(ordered),
         "channels": [before for before, _ in rows[0]["widths"].values()],
@@ -57,6 +68,35 @@ def describe_results(folder: Path) -> dict[str, Any]:
     }
 
 
+def _write_lead(changed: Sequence[bool]) -> str:
+    """Return how the networks came about, of which some may be the trained one as it is.
+
+    >>> _write_lead([False])
+    'It is within the budget as it is.'
+    >>> _write_lead([True, False])
+    'One search proposed a network for each budget below that the trained network is not within; each was fine-tuned.'
+    """
+    if len(changed) == 1:
+        return "The network below was proposed by a search and fine-tuned." if changed[0] else "It is within the budget as it is."
+    if not any(changed):
+        return "It is within each budget below as it is."
+    kept = "" if all(changed) else " that the trained network is not within"
+    return f"One search proposed a network for each budget below{kept}; each was fine-tuned."
+
+
+def _join_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the notes of all networks, each once; one that is not about all of them names its budgets.
+
+    >>> _join_notes([{"wanted": "50%", "notes": ["a", "b"]}, {"wanted": "20%", "notes": ["b"]}]), _join_notes([{"wanted": "50%"}])
+    (['50%: a', 'b'], [])
+    """
+    notes = []
+    for note in dict.fromkeys(note for row in rows for note in row.get("notes", [])):
+        names = [row["wanted"] for row in rows if note in row.get("notes", [])]
+        notes.append(note if len(names) == len(rows) else f"{', '.join(names)}: {note}")
+    return notes
+
+
 def _draw_networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Draw the fine-tuned networks and the trained network."""
     dense = (rows[0]["synops"]["dense"], rows[0]["accuracy"]["dense"])
@@ -65,8 +105,8 @@ def _draw_networks(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     best = pareto_front([{"synops": synops, "accuracy": accuracy} for synops, accuracy in [*finished, dense]])
     series = [
         Series(name="", kind="line", points=[(row["synops"], row["accuracy"]) for row in best]),
-        Series(name="fine-tuned to a budget", kind="dots", points=finished, tips=tips),
         Series(name="before pruning", kind="rings", role="quiet", points=[dense], tips=[f"{percent(dense[1], 2)}, not pruned"]),
+        Series(name="fine-tuned to a budget", kind="dots", points=finished, tips=tips),
     ]
     return draw_chart(
         "Accuracy against SynOps, test split", x="SynOps per inference", y="accuracy", series=series,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from spear_deploy.report.budgets import list_budgets
 from spear_deploy.report.chart import Rule, Series, draw_chart
 from spear_deploy.util.number_format import compact, number, percent, plural, points
 
@@ -22,7 +23,7 @@ STAGE_NAMES = {"rates": "fine-tuning, firing rates", "bits": "learning with the 
 
 
 def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
-    """Return charts, budgets and a summary of the search; no chart if the network met its budgets unchanged.
+    """Return charts, several budgets and a summary of the search; no chart if the network met its budgets unchanged.
 
     Args:
         search: `search.json`.
@@ -37,11 +38,11 @@ def draw_search(search: Mapping[str, Any]) -> dict[str, Any]:
         charts += [_draw_front(rows)]
     if any(row.get("multipliers") for row in rows):
         charts += [_draw_multipliers(rows)]
-    if rungs:
+    if len(rungs) > 1:
         charts += [_draw_rungs(rungs)]
     if epochs:
         charts += [_draw_synops(search, epochs), _draw_accuracy(epochs)]
-    budgets = [{"name": name.replace("_", " "), **row} for name, row in search.get("budgets", {}).items()]
+    budgets = list_budgets(search.get("budgets", {}))
     return {
         "charts": charts,
         "summary": _summarize_search(search),
@@ -163,7 +164,21 @@ def _draw_rewards(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     best = [value[1] for value in accumulate(ranked, max)]
     points = [(row["episode"], value) for row, value in zip(rows, best, strict=True)]
     series.append(Series(name="best so far", kind="steps", points=points))
-    return draw_chart("Reward of each evaluation", x="evaluation", y="reward", series=series)
+    return draw_chart("Reward of each evaluation", x="evaluation", y=_name_reward(rows), series=series)
+
+
+def _name_reward(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the reward of plans within the budget is; those above it have less.
+
+    >>> _name_reward([{"reward": 0.4, "certainty": 0.4, "accuracy": 0.9}]), _name_reward([{"reward": 0.9, "accuracy": 0.9}])
+    ('reward: mean probability of the right class', 'reward: accuracy')
+    >>> _name_reward([{"reward": 0.2, "certainty": 0.4, "accuracy": 0.9}])
+    'reward'
+    """
+    for key, name in (("certainty", "mean probability of the right class"), ("accuracy", "accuracy")):
+        if all(row["reward"] == row.get(key) for row in rows if row.get("feasible", True)):
+            return f"reward: {name}"
+    return "reward"
 
 
 def _draw_multipliers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -114,6 +114,8 @@ def test_the_tables_of_pruning_fit_a_phone(tmp_path):
     (row,) = facts["front"]
     row["synops"].update(achieved=12345678.0, budget=13000000.0)
     row.update(wanted="13000000", verdict="does_not_fit", cores_used=11333)
+    amounts = {"budget": 13000000.0, "used": 12345678.0, "met": True}
+    row["budgets"]["synops"] = {**amounts, "aim": 12900000.0, "measured_on": "validation and training", "test": amounts}
     (tmp_path / "prune.json").write_text(json.dumps(facts))
     page = write_report(tmp_path)
     with browser() as chromium:

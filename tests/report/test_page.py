@@ -548,7 +548,7 @@ def test_an_unchanged_network_has_no_charts_of_a_search():
 def test_budgets_besides_synops_have_a_table():
     budgets = {name: {"budget": 9.0, "aim": 8.0, "used": None, "met": False} for name in ("synops", "latency_s")}
     view = draw_search(search_of(budgets=budgets, budget=None, aim=None))
-    assert [row["name"] for row in view["budgets"]] == ["synops", "latency s"]
+    assert [row["name"] for row in view["budgets"]] == ["SynOps", "latency"]
 
 
 @pytest.mark.lava
@@ -559,7 +559,7 @@ def test_the_plans_of_successive_halving_are_drawn_by_rung(folder):
         c for c in describe_deployment(read_folder(folder))["search"]["charts"] if "more and more batches" in c["title"]
     ]
     assert [one["kind"] for one in climbed["series"]] == ["line", "dots"]
-    changed(folder, "search", lambda value: value.update(rungs=rungs[:1]))
+    changed(folder, "search", lambda value: value.update(rungs=[rungs[0], {**rungs[0], "widths": [5]}]))
     titles = [c["title"] for c in describe_deployment(read_folder(folder))["search"]["charts"]]
     assert "The best plans, fine-tuned for 20 batches" in titles
 
