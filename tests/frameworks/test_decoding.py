@@ -27,6 +27,10 @@ class OverTime(nn.Module):
         return self.after(y)
 
 
+BY_MEAN = ", and accuracy is counted by their mean, which may choose another class"
+"""What the note says of other decodings than means and sums."""
+
+
 def repeated(x):
     return x.unsqueeze(0).repeat(7, 1, 1)
 
@@ -47,7 +51,7 @@ def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
     assert graph.metadata["assumptions"] == [
         "the forward feeds the same input in every step: the network takes it step by step",
         f"the forward returns the {'maximum' if how == 'max' else how} of its outputs over time: the network gives the output of "
-        "every step",
+        f"every step{BY_MEAN if how == 'max' else ''}",
     ]
     with torch.no_grad():
         model.net[0].lifted_module.weight.add_(0.5)
@@ -113,6 +117,7 @@ def test_what_follows_the_decoding_of_a_loop_is_taken_off(end, how):
     graph = read_model(model)
     assert graph.metadata["assumptions"] == [
         f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
+        + ("" if "mean" in how or "sum" in how else BY_MEAN)
     ]
     assert np.ptp(voltages) > 0.1
     np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, voltages, rtol=1e-5, atol=1e-6)
@@ -368,6 +373,7 @@ def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how,
     graph = read_model(model, (6,))
     assert graph.output == end and graph.metadata["assumptions"][-1] == (
         f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
+        + ("" if "mean" in how or "sum" in how else BY_MEAN)
     )
     ours = simulate(graph, x.numpy(), kind="current").output
     assert np.ptp(expected) > 0.05
@@ -460,5 +466,84 @@ def test_a_slice_of_a_sequential_is_read_as_its_modules():
     ],
 )  # fmt: skip
 def test_other_decoding_and_repeating_is_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
+
+
+class Voting(nn.Module):
+    """The voting layer of SpikingJelly's early tutorials: neighbouring neurons, on an axis of their own, are averaged."""
+
+    def __init__(self, size, function=False):
+        super().__init__()
+        self.pool = (lambda x: functional.avg_pool1d(x, size)) if function else nn.AvgPool1d(size)
+
+    def forward(self, x):
+        return self.pool(x.unsqueeze(1)).squeeze(1)
+
+
+class Votes(OverTime):
+    """Twelve neurons of which groups vote."""
+
+    def __init__(self, end, size=4, *, function=False):
+        super().__init__()
+        self.net = norse.SequentialState(norse.Lift(nn.Linear(6, 12)), norse.LIF())
+        self.vote, self.end = Voting(size, function), end
+
+    def forward(self, x):
+        return self.end(self, super().forward(x))
+
+
+class VotesInLoop(Votes):
+    """The same in a loop over time."""
+
+    def __init__(self, end, size=4, *, function=False):
+        super().__init__(end, size, function=function)
+        self.net, self.lif = nn.Sequential(nn.Linear(6, 12)), norse.LIFCell()
+
+    def forward(self, x):
+        state, out = None, []
+        for step in x:
+            spikes, state = self.lif(self.net(step), state)
+            out.append(spikes)
+        return self.end(self, torch.stack(out))
+
+
+@pytest.mark.parametrize("kind", [Votes, VotesInLoop])
+@pytest.mark.parametrize("function", [True, False])
+@pytest.mark.parametrize(
+    ("end", "reduce"),
+    [
+        (lambda s, y: s.vote(y.mean(0)), lambda y: y.mean(0)), (lambda s, y: s.vote(y.sum(0)) / 11, lambda y: y.mean(0)),
+        (lambda s, y: s.vote(y[-1]), lambda y: y[-1]),
+        (lambda s, y: s.vote(y.flatten(0, 1)).view(y.shape[0], y.shape[1], -1), lambda y: y),
+    ],
+)  # fmt: skip
+def test_votes_of_neighbours_on_an_axis_of_their_own_are_weights(end, reduce, function, kind):
+    torch.manual_seed(0)
+    model, x = kind(end, function=function).eval(), torch.rand(11, 3, 6) * 8
+    with torch.no_grad():
+        for part in model.parameters():
+            part.uniform_(-0.6, 0.8)
+        expected = model(x).numpy()
+    ours = simulate(read_model(model, (6,)), x.numpy(), kind="current").output
+    assert ours.shape == (11, 3, 3) and np.ptp(expected) > 0.05
+    np.testing.assert_allclose(reduce(ours), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            Votes(lambda s, y: s.vote(y.amax(0))),
+            "module 'vote.pool' is AvgPool1d behind the maximum of all steps; put it in front",
+        ),
+        (Votes(lambda s, y: s.vote(y.mean(0)), 13), "module 'vote.pool' is AvgPool1d, which fails on 12 neurons: "),
+        (
+            Votes(lambda s, y: s.vote.pool(y.mean(0).unsqueeze(1)).squeeze(2)),
+            "calls 'squeeze' on axis 2 of samples x 1 x neurons; leave out axis 1",
+        ),
+    ],
+)
+def test_other_votes_are_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(model, (6,))

@@ -44,6 +44,7 @@ from spear_deploy.frameworks.importer.shapes import (
     repeat,
     reshape,
     squeeze,
+    squeeze_row,
     unsqueeze,
     zeros_like,
 )
@@ -52,6 +53,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Concat,
     Decoded,
     Merged,
+    OneStep,
     OutputAndState,
     Reordered,
     Signal,
@@ -62,6 +64,7 @@ from spear_deploy.frameworks.importer.symbols import (
     describe,
     list_signals,
 )
+from spear_deploy.frameworks.importer.voting import is_row, pool_row
 
 
 def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Symbol, ...], kwargs: dict[str, Symbol]) -> Symbol:
@@ -86,6 +89,9 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         return _call_on_merged(call, target, args, kwargs)
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
+    if args and target in _ON_ROWS and is_row(args[0]):
+        _check_arguments(call, _ON_ROWS[target], args, kwargs)
+        return _ON_ROWS[target](call, *args, **kwargs)
     if target in _ACCESS and not isinstance(next(iter(args), None), TensorValue):
         _check_arguments(call, _ACCESS[target], args, kwargs)
         return _ACCESS[target](call, *args, **kwargs)
@@ -177,6 +183,13 @@ def _call_as_module(kind: Callable[..., torch.nn.Module]) -> Callable[..., Signa
     return function
 
 
+def _pool_as_module(kind: Callable[..., torch.nn.Module]) -> Callable[..., Symbol]:
+    def function(call: FunctionCall, input: OneStep | Decoded, *args: Any, **kwargs: Any) -> Symbol:
+        return pool_row(call.context, kind(*args, **kwargs), call.make_path(), input)
+
+    return function
+
+
 def _dropout(call: FunctionCall, value: Signal, p: float = 0.5, training: bool = True, inplace: bool = False) -> Signal:
     if training:
         raise UnsupportedError(f"{call.place} drops values in evaluation too; call '{call.name}' with training=self.training")
@@ -218,6 +231,13 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys(("movedim", torch.movedim, "moveaxis", torch.moveaxis, "swapdims", torch.swapdims), transpose),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), concatenate),
 }
+
+_ON_ROWS: dict[Any, Callable[..., Symbol]] = {
+    functional.avg_pool1d: _pool_as_module(torch.nn.AvgPool1d),
+    functional.adaptive_avg_pool1d: _pool_as_module(torch.nn.AdaptiveAvgPool1d),
+    **dict.fromkeys(("squeeze", torch.squeeze), squeeze_row),
+}
+"""Functions on neurons that stand on an axis of their own."""
 
 TAKE_ANY_ORDER = (flatten, reshape, _relu, _dropout, linear)
 """Functions on signals whose axes are in another order than a network has them."""

@@ -259,6 +259,8 @@ class TraceInterpreter:
         if not isinstance(output, Decoded):
             return output
         note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
+        if not any(word in output.how for word in ("mean", "sum")):
+            note += ", and accuracy is counted by their mean, which may choose another class"
         if note not in self.context.builder.notes:
             self.context.builder.notes.append(note)
         return output.outputs

@@ -25,18 +25,20 @@ from spear_deploy.frameworks.importer.symbols import (
     Concat,
     Decoded,
     Merged,
+    OneStep,
     OutputAndState,
     Reordered,
     Signal,
     State,
     Symbol,
     list_signals,
+    map_decoded,
     name_module,
     require_signal,
-    shifted_by,
 )
 from spear_deploy.frameworks.importer.synapses import FOLDED, MAX_POOLS, NORMS, PLAIN, make_refusal, to_synapse
 from spear_deploy.frameworks.importer.unrolling import NEURON
+from spear_deploy.frameworks.importer.voting import ROW_POOLS, is_row, pool_row
 from spear_deploy.network import IF, POOLS, Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, Synapse, write_out
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
@@ -60,10 +62,8 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     for kind, handle in framework.handlers.items():
         if isinstance(module, kind):
             return handle(context, module, path, x, others)
-    if isinstance(x, Merged):
-        return _add_on_merged(context, module, path, x, kwargs)
-    if isinstance(x, Decoded):
-        return _add_behind_decoding(context, module, path, x)
+    if isinstance(x, (Merged, Decoded, OneStep)):
+        return _add_on_other_axes(context, module, path, x, kwargs)
     if isinstance(x, Complement):
         x = unrolled.make_once((path, "complement", x), lambda key: join(context, key[2], path))
     x = check_input(context, module, path, x)
@@ -84,6 +84,20 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
         return x
     return unrolled.make_once((path, "module", x), lambda key: add_stateless(context, module, path, key[2]))
+
+
+def _add_on_other_axes(
+    context: TraceContext, module: Any, path: str, x: Merged | Decoded | OneStep, kwargs: dict[str, Symbol]
+) -> Symbol:
+    """Return the result of a module on values whose axes are not those of a network's time, samples and neurons."""
+    if is_row(x) and isinstance(module, ROW_POOLS):
+        check_hooks(module, name_module(path))
+        return pool_row(context, module, path, x)
+    if isinstance(x, Merged):
+        return _add_on_merged(context, module, path, x, kwargs)
+    if isinstance(x, Decoded):
+        return _add_behind_decoding(context, module, path, x)
+    return check_input(context, module, path, x)
 
 
 def _add_on_merged(context: TraceContext, module: Any, path: str, x: Merged, kwargs: dict[str, Symbol]) -> Merged:
@@ -124,11 +138,9 @@ def _add_behind_decoding(context: TraceContext, module: Any, path: str, x: Decod
         raise UnsupportedError(f"{name_module(path)} is {type(module).__name__} behind the {x.how} of all steps; {advice}")
     if not isinstance(x.outputs, tuple):
         return replace(x, outputs=call_module(context, module, path, (x.outputs,), {}))
-    steps, last = len(x.outputs), x.outputs[-1]
-    if any(output != shifted_by(last, steps - 1 - t) for t, output in enumerate(x.outputs)):
-        raise UnsupportedError(f"{name_module(path)} takes the {x.how} of other outputs than those of all steps in turn")
-    made = add_stateless(context, module, path, check_input(context, module, path, last))
-    return replace(x, outputs=tuple(shifted_by(made, steps - 1 - t) for t in range(steps)))
+    return map_decoded(
+        x, name_module(path), lambda last: add_stateless(context, module, path, check_input(context, module, path, last))
+    )
 
 
 def check_input(context: TraceContext, module: Any, path: str, x: Symbol) -> Signal | Concat | Channels | Reordered:

@@ -18,6 +18,7 @@ from spear_deploy.frameworks.importer.symbols import (
     MERGED,
     AxisSize,
     Concat,
+    Decoded,
     Grouped,
     Merged,
     OneStep,
@@ -25,6 +26,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Symbol,
     describe,
     list_signals,
+    map_decoded,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.network.graph import INPUT
@@ -76,6 +78,13 @@ def squeeze(call: FunctionCall, value: Signal | Concat, dim: int | tuple[int, ..
     return leave_out(call, value, [axis - call.axes_before for axis in axes])
 
 
+def squeeze_row(call: FunctionCall, value: OneStep | Decoded, dim: int | None = None) -> Symbol:
+    """Return a row of neurons, samples x 1 x neurons, without its axis of one value."""
+    if dim not in (None, 1, -2):
+        raise UnsupportedError(f"{call.place} calls 'squeeze' on axis {dim} of samples x 1 x neurons; leave out axis 1")
+    return map_decoded(value, call.place, lambda row: row.output) if isinstance(value, Decoded) else value.output
+
+
 def concatenate(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Symbol:
     """Concatenate signals along their channels, or the outputs of all steps along time."""
     dim = dim if axis is None else axis
@@ -110,7 +119,9 @@ def new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbo
 
 
 def unsqueeze(call: FunctionCall, value: Symbol, dim: int = 0) -> Symbol:
-    """Put a time axis before the output of one step, or an axis of one position into the input."""
+    """Put an axis of one value before the output of one step or of neurons, or one of one position into the input."""
+    if isinstance(value, Decoded) and dim in (1, -2):
+        return map_decoded(value, call.place, lambda output: OneStep(output, 1))
     if call.context.form != "layers" and isinstance(value, (Signal, Concat)):
         dim %= len(value.shape) + 2
         if isinstance(value, Signal) and value.name == INPUT and dim >= 1:

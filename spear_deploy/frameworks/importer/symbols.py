@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -295,6 +296,21 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
     if isinstance(symbol, dict):
         return {key: shifted_by(part, steps) for key, part in symbol.items()}
     return tuple(shifted_by(part, steps) for part in symbol) if isinstance(symbol, tuple) else symbol
+
+
+def map_decoded(x: Decoded, place: str, make: Callable[[Symbol], Symbol]) -> Decoded:
+    """Return decoded outputs with what `make` makes of the output of a step in place of it.
+
+    Raises:
+        UnsupportedError: outputs that are not those of all steps in turn.
+    """
+    if not isinstance(x.outputs, tuple):
+        return replace(x, outputs=make(x.outputs))
+    steps, last = len(x.outputs), x.outputs[-1]
+    if any(output != shifted_by(last, steps - 1 - t) for t, output in enumerate(x.outputs)):
+        raise UnsupportedError(f"{place} takes the {x.how} of other outputs than those of all steps in turn")
+    made = make(last)
+    return replace(x, outputs=tuple(shifted_by(made, steps - 1 - t) for t in range(steps)))
 
 
 def list_signals(symbol: Symbol) -> list[Signal]:
