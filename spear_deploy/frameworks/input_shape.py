@@ -95,11 +95,14 @@ def _note(shape: Shape, why: str) -> str:
 
 
 def find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int | None:
-    """Return the inputs of the linear layer that a model begins with, `behind` modules of some kinds, or None."""
+    """Return the inputs of the linear layer or recurrent cell in front of a model, `behind` modules of some kinds, or None."""
     first: Any = next((module for module in _list_leaves(model) if not isinstance(module, behind)), None)
     if isinstance(first, torch.nn.Linear):
         return first.in_features
-    return int(first.size_in) if type(first).__name__ == "LinearTorch" else None
+    if type(first).__name__ == "LinearTorch":
+        return int(first.size_in)
+    width = getattr(first, "input_size", None)  # of a recurrent cell with weights of its own
+    return int(width) if isinstance(width, (int, torch.Tensor)) else None
 
 
 def _list_neurons(model: torch.nn.Module) -> tuple[type, ...]:

@@ -1,5 +1,6 @@
 """Input shapes of models that state none."""
 
+import norse.torch as norse
 import pytest
 from torch import nn
 from torch.nn import functional
@@ -74,6 +75,12 @@ def test_a_linear_layer_in_front_states_its_width():
     assert read_model(model, (3, 2, 2)).input_shape == (3, 2, 2)
     bare = State(nn.Linear(12, 3), box())
     assert fit_input_shape(bare, (3, 2, 2)) == (12,) and fit_input_shape(bare, (3, 2, 3)) == (3, 2, 3)
+
+
+@pytest.mark.parametrize("first", [norse.LIFRecurrentCell, norse.LILinearCell])
+def test_a_cell_with_weights_of_its_own_in_front_states_its_width(first):
+    model = norse.SequentialState(first(12, 6), nn.Linear(6, 3), norse.LICell())
+    assert read_model(model).input_shape == (12,) and "assumptions" not in read_model(model).metadata
 
 
 def test_neurons_declared_before_their_weights_and_computed_weights_state_it():

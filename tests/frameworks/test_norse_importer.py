@@ -545,6 +545,38 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("encoder", "name"),
+    [
+        (lambda: norse.ConstantCurrentLIFEncoder(8), "ConstantCurrentLIFEncoder"),
+        (lambda: norse.PoissonEncoder(8), "PoissonEncoder"),
+    ],
+)
+def test_an_encoder_in_front_of_a_loop_that_makes_its_output_is_refused_by_name(encoder, name):
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = nn.Linear(3, 4), norse.LILinearCell(4, 2)
+
+        def forward(self, x):
+            made, state = torch.zeros(x.shape[0], x.shape[1], 2), None
+            for t in range(x.shape[0]):
+                made[t], state = self.out(self.fc(x[t]), state)
+            return made
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.snn = encoder(), Loop()
+
+        def forward(self, x):
+            return self.snn(self.encoder(x))
+
+    with pytest.raises(UnsupportedError, match=f"module 'encoder' is {name}, .*: it makes the network's input; encode the data"):
+        read_model(Whole(), (3,))
+    assert read_model(Whole().snn, (3,)).output == "out"
+
+
 def test_the_lists_hold_every_public_module_of_norse():
     public = {
         name for name in dir(norse) if inspect.isclass(getattr(norse, name)) and issubclass(getattr(norse, name), nn.Module)
@@ -690,6 +722,15 @@ def returns_a_dictionary(self, x, state):
     return {"z": z}, state
 
 
+def unpacks_with_a_star(self, x, state):
+    z, *rest = self.lif(self.fc(x), state)
+    return z, rest[0]
+
+
+def makes_a_list(self, x, state):
+    return tuple(list(self.lif(self.fc(x), state)))
+
+
 def twice(self, x, state):
     a, b = state or (None, None)
     z, a = self.lif(self.fc(x), a)
@@ -717,6 +758,8 @@ def through(function):
         (small(reads_the_membrane), "its forward returns the state of a neuron, expected one output"),
         (small(computes_with_the_membrane), "the model computes with the state of a neuron by 'add'"),
         (small(branches), r"its forward cannot be traced \(TraceError.*without branches on values"),
+        (small(unpacks_with_a_star), "its forward goes through what a module returns by a star, .*; give each value a"),
+        (small(makes_a_list), "goes through what a module returns .*; give each value a name, as in `spikes, state = cell"),
         (small(returns_three), "it returns 3 values, expected one output"),
         (small(returns_a_dictionary), "its forward returns a dictionary, expected one output"),
         ((State(nn.Linear(3, 4), norse.LIFCell(), return_hidden=True), (3,)), "its forward returns 2 values"),

@@ -115,6 +115,11 @@ class Framework:
     hint_state: str
     hint_export: str = ""
 
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Beginnings of the names of classes that are refused."""
+        return tuple(start for starts in self.reasons for start in starts.split())
+
     def is_over_time(self, module: Any) -> bool:
         """Return whether a module with a state computes all steps at once."""
         return isinstance(module, self.over_time) or (self._is_cell(module) and self.runs_over_time(module))

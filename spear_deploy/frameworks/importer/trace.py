@@ -29,6 +29,7 @@ from spear_deploy.frameworks.importer.step_layout import (
     expand_steps,
 )
 from spear_deploy.frameworks.importer.symbols import name_module
+from spear_deploy.frameworks.importer.synapses import make_refusal
 from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
@@ -195,10 +196,16 @@ def _trace(
     except UnclearForward as error:
         raise UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
+        _check_called(tracer, path)
         if len(needed) > 1 and form != "step" and "NoneType" in str(error):
             raise UnsupportedError(
                 f"{name_module(path)}: its forward takes {len(needed)} inputs ({', '.join(needed)}), a network here has one; put "
                 "them side by side as channels of one input, or deploy the part behind each input by itself"
+            ) from error
+        if "cannot be iterated" in str(error):
+            raise UnsupportedError(
+                f"{name_module(path)}: its forward goes through what a module returns by a star, list() or a loop, which "
+                "cannot be traced; give each value a name, as in `spikes, state = cell(x, state)`"
             ) from error
         export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
         raise UnsupportedError(
@@ -213,6 +220,19 @@ def _trace(
         expand_steps(traced, graph, counts.samples)
         collect_sums(traced, graph)
     return traced, graph
+
+
+def _check_called(tracer: Tracer, path: str) -> None:
+    """Refuse a module of the framework by name, where a trace that failed has called one that has no counterpart.
+
+    Raises:
+        UnsupportedError: it has called one, such as an encoder, whose result has another shape than the forward counts with.
+    """
+    for node in tracer.graph.nodes:
+        module = tracer.root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if module is not None and tracer.framework.is_own(module) and type(module).__name__.startswith(tracer.framework.refused):
+            place = ".".join(part for part in (path, str(node.target).removeprefix("model").strip(".")) if part)
+            raise make_refusal(module, name_module(place), tracer.framework)
 
 
 def _list_tensors(model: torch.nn.Module, tracer: Tracer) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
