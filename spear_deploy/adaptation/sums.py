@@ -1,6 +1,7 @@
 """Weighted sums at a network's output, which no neuron takes.
 
 exact    a weighted sum  → a readout with a time constant of one step, which holds the sum of its step
+exact    votes: the sums of neighbouring neurons, one sum a class  → the spikes of these neurons, counted by the host
 learnt   a weighted sum  → spikes of output neurons that integrate it, counted; of several a class if they fit
 """
 
@@ -17,8 +18,9 @@ from spear_deploy.adaptation.neurons import SPIKING, convert_neuron, offer_count
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.budget.unsupported import WEIGHTED_SUM
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import IF, LI, CubaLI
-from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network import IF, LI, CubaLI, Dense
+from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_per_class
+from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.populations import ends_in_weighted_sum
 
 
@@ -37,6 +39,12 @@ def find_sums(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
             rewrite=partial(_end_in, neuron=neuron),
         )  # fmt: skip
         return
+    if (voters := _count_voters(graph)) and _sends(graph, voters, profile):
+        yield Replacement(
+            layers=(graph.output,), what=WEIGHTED_SUM, by=f"spikes of {voters} output neurons a class, counted", kind="exact",
+            topic="readout", rewrite=partial(_end_before, voters=voters),
+        )  # fmt: skip
+        return
     model = next((model for model in SPIKING if model.__name__ in models), None)
     if model is not None:
         integrator = IF(reset="subtract" if "subtract" in (profile.neuron.resets.value or ()) else "value")
@@ -46,6 +54,40 @@ def find_sums(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement
             topic="readout", rewrite=partial(_end_in, neuron=neuron),
         )  # fmt: skip
         yield from offer_counts(offer, graph, profile)
+
+
+def _count_voters(graph: SNNGraph) -> int:
+    """Return how many neighbouring neurons each output adds up, with one weight for all; 0 where it does anything else."""
+    layer, into = graph[graph.output], graph.edges_into(graph.output)
+    weight = np.asarray(layer.synapse.weight) if isinstance(layer.synapse, Dense) else np.zeros((1, 1))
+    outputs, inputs = weight.shape
+    source = graph[into[0].source] if len(into) == 1 and into[0].source != INPUT else None
+    if source is None or not source.spikes or into[0].delay or len(graph.edges_from(source.name)) > 1:
+        return 0
+    if layer.norm is not None or np.any(layer.synapse.bias if layer.synapse.bias is not None else 0):  # type: ignore[union-attr]
+        return 0
+    if graph.shape_of(source.name) != (inputs,) or inputs % outputs or inputs == outputs or count_per_class(graph) > 1:
+        return 0
+    voters, factor = inputs // outputs, weight[0, 0]
+    return voters if factor > 0 and np.array_equal(weight, np.kron(np.eye(outputs), np.full((1, voters), factor))) else 0
+
+
+def _sends(graph: SNNGraph, voters: int, profile: HardwareProfile) -> bool:
+    """Return whether a chip sends the spikes of all neurons that vote."""
+    limit = profile.connectivity.output_channels.max_value
+    return limit is None or voters * graph.shape_of(graph.output)[0] <= limit
+
+
+def _end_before(graph: SNNGraph, *, voters: int) -> SNNGraph:
+    """Return the network without its output layer: it ends in the neurons that vote."""
+    (edge,) = graph.edges_into(graph.output)
+    return replace(
+        graph,
+        layers=tuple(layer for layer in graph.layers if layer.name != graph.output),
+        edges=tuple(each for each in graph.edges if each != edge),
+        output=edge.source,
+        metadata={**graph.metadata, OUTPUTS_PER_CLASS: voters},
+    )
 
 
 def _end_in(graph: SNNGraph, *, neuron: Any) -> SNNGraph:

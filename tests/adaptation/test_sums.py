@@ -13,9 +13,11 @@ from spear_deploy.errors import ChipError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
+from spear_deploy.network.classes import average_classes, count_classes, count_per_class
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
+from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, random_map_network
 
 SPIKES_ALONE = ("catalyst_n1", "odin", "speck2f", "spinnaker2", "truenorth")
@@ -136,3 +138,42 @@ def test_a_weighted_sum_that_other_layers_read_needs_a_readout():
         "layer 'out': a weighted sum as output; truenorth has IF, TrueNorthLIF, of which spikes are read alone"
     )
     assert need.endswith("it would need LI or CubaLI or LIF or CubaLIF or IF")
+
+
+def votes(voters=5, *, weight=None, hidden=LIF(tau_s=2 * DT_S), bias=None) -> SNNGraph:  # noqa: B008
+    """Four classes of as many neurons each, whose spikes are averaged, as by SpikingJelly's VotingLayer."""
+    rng = np.random.default_rng(0)
+    mean = np.kron(np.eye(4), np.full((1, voters), 1 / voters)) if weight is None else weight
+    layers = [
+        Layer(name="a", synapse=Dense(weight=rng.uniform(-0.5, 1, (4 * voters, 6))), neuron=hidden),
+        Layer(name="vote", synapse=Dense(weight=mean, bias=bias)),
+    ]
+    return chain(layers, input_shape=(6,), dt_s=DT_S)
+
+
+@pytest.mark.parametrize("chip", ["speck2f", "spinnaker2", "truenorth"])
+def test_votes_of_neighbouring_neurons_are_counted_spikes_without_learning(chip):
+    graph = votes()
+    (offer,) = find_sums(graph, load_profile(chip))
+    assert (offer.kind, offer.by) == ("exact", "spikes of 5 output neurons a class, counted")
+    ended = offer.rewrite(graph)
+    assert ended.output == "a" and count_per_class(ended) == 5 and count_classes(ended) == 4
+    x = np.random.default_rng(1).random((30, 4, 6)) < 0.4
+    before, after = simulate(graph, x).output, average_classes(simulate(ended, x).output, 5)
+    assert np.ptp(before.mean(0)) > 0.05
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+    plan = make_plans(graph, load_profile(chip))[0]
+    assert not any(step.replacement.topic == "readout" for step in plan.learnt) and count_per_class(plan.graph) == 5
+
+
+def test_other_sums_and_too_many_voters_for_a_chip_are_no_votes():
+    speck, uneven = load_profile("speck2f"), np.kron(np.eye(4), [[0.2, 0.2, 0.2, 0.2, 0.3]])
+    others = [
+        votes(weight=uneven), votes(weight=-np.kron(np.eye(4), np.full((1, 5), 0.2))), votes(1), votes(bias=np.ones(4)),
+        votes(weight=np.kron(np.eye(4), np.full((1, 5), 0.2))[:, ::-1]), votes(hidden=None), ends_in_sum(),
+    ]  # fmt: skip
+    assert all(offer.kind == "learnt" for graph in others for offer in find_sums(graph, speck))
+    few = override_facts(speck, {"connectivity.output_channels": "16"})
+    assert all(offer.kind == "learnt" for offer in find_sums(votes(), few))
+    (kept,) = find_sums(votes(), load_profile("loihi2"))
+    assert kept.by == "LI with a time constant of one step", "a chip with a readout keeps it"
