@@ -113,10 +113,11 @@ def _read_reset(kind: Any, module: Any, place: str) -> Reset:
         return "subtract" if mechanism == "subtract" else "none"
     if kind is snn.Leaky or not getattr(module, "reset_delay", True):
         return "value"
-    remedy = "use Leaky" if kind is snn.Lapicque else "set reset_delay=False"
+    remedies = {snn.Lapicque: "use Leaky, or 'subtract'", snn.RSynaptic: "use 'subtract'"}  # no reset_delay, or it fails there
+    remedy = remedies.get(kind, "set reset_delay=False, or use 'subtract'")
     raise UnsupportedError(
         f"{place} is {type(module).__name__} with reset_mechanism='zero' one step late, which loses the input of the step after "
-        f"a spike; {remedy}, or use 'subtract'"
+        f"a spike; {remedy}"
     )
 
 

@@ -354,7 +354,8 @@ def test_a_late_reset_is_the_chips_reset_in_the_same_step_and_the_verdict_names_
     assert report.verdict == "fits" and "reset of 2 layers one step earlier than trained" in report.headline
     what = {"what": "a reset one step late", "by": "a reset in the step of the spike"}
     assert report.to_json()["replaced"] == [{"layer": "a", **what}, {"layer": "b", **what}]
-    assert any("`simulate NET --chip loihi2 --explain --data DATA` measures how many" in note for note in report.notes)
+    (reset,) = (note for note in report.notes if note.startswith("reset: "))
+    assert "`simulate NET --chip loihi2 --explain --data DATA` measures how many" in reset and "or `adapt` avoids it" in reset
     (row,) = [row for row in report.rows if (row.resource, row.where) == ("late_reset", "a")]
     assert row.status == "ok" and row.detail == "in the step of the spike, where the network resets one step late"
     assert report.placement.cores_used == check(reset_in_same_step(late_net()), load_profile("loihi2")).placement.cores_used

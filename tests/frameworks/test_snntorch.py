@@ -319,6 +319,7 @@ def lif(kind=snn.Leaky, **options):
         (lambda: lif(snn.Lapicque, reset_mechanism="zero"), "Lapicque .*'zero' one step late.*use Leaky"),
         (lambda: lif(inhibition=True), "module '1' has inhibition=True"),
         (lambda: lif(state_quant=lambda v: v), "module '1' has state_quant"),
+        (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_mechanism="zero"), "after a spike; use 'subtract'$"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
         (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
         (lambda: nn.Sequential(snn.Leaky(beta=0.5), nn.Linear(6, 2)), "module '1' gets .output, state. .*init_hidden=True"),
