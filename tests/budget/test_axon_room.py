@@ -310,6 +310,22 @@ def test_layers_are_cut_until_the_axons_counted_one_by_one_have_room(seed: int) 
         assert row.used == placement.cores_used
 
 
+@pytest.mark.parametrize(("seed", "neurons", "axons", "cores"), [(47, 24, 40, 18), (35, 24, 40, 32)])
+def test_a_finer_cut_may_take_as_many_cores_as_there_are(seed: int, neurons: int, axons: int, cores: int) -> None:
+    """A cut without room that takes all cores is cut further: the finer pieces may need no more of them."""
+    facts = {"core.neurons": neurons, "core.axons_in": axons, "connectivity.fan_in": axons}
+    chip = override_facts(TRUENORTH, facts)
+    integer = ask_integers(draw(seed), chip, "spikes")
+    assert isinstance(integer, SNNGraph)
+    placed = place(integer, chip)
+    free = fit_axons(integer, placed, {}, chip)
+    assert free is not None and free.cores_used == cores == placed.cores_used
+    limited = fit_axons(integer, placed, {}, chip, max_cores=cores)
+    assert limited is not None and limited.cores_used == cores
+    assert all(a <= axons and n <= neurons for a, n in count_by_hand(integer, limited).values())
+    assert fit_axons(integer, placed, {}, chip, max_cores=cores - 1) is None
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_rows_and_floor_plan_have_the_axons_and_neurons_that_are_counted_one_by_one(seed: int) -> None:
     graph = draw(seed)
