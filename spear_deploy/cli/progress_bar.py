@@ -19,7 +19,7 @@ LABELS = {"accuracy": "accuracy", "synops": "SynOps", "best": "best", "reward": 
 BAR_WIDTH, SPINNER_WIDTH = 20, 2
 MIN_BAR_TERMINAL = 100
 """Characters of a terminal that has room for a bar."""
-STARTING = "starting"
+STARTING = "data, checks and first measurements"
 """What is shown until the first stage is known."""
 JOIN_S = 1.0
 """Seconds that the end waits for the thread, which may stand in a write to a pipe that nobody reads."""

@@ -75,11 +75,11 @@ def threads():
 def test_a_silent_stage_outside_a_terminal_has_a_line_each_minute(monkeypatch):
     monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.1)
     with make_display(terminal=False) as display:
-        assert set(wait_for(display, "starting", 2)) == {"starting"}  # no stage is known
+        assert set(wait_for(display, progress_bar.STARTING, 2)) == {progress_bar.STARTING}  # no stage is known
         display({"stage": "learn", "done": 3, "of": 6, "accuracy": 0.875, "synops": 1200.0})
         amounts = "learn, 3 of 6, accuracy 87.5%, SynOps 1,200"
         lines = wait_for(display, amounts, 2)
-        assert [line for line in lines if line != "starting"][:3] == ["learn", amounts, amounts]
+        assert [line for line in lines if line != progress_bar.STARTING][:3] == ["learn", amounts, amounts]
         display({"stage": "quantise"})
         lines = wait_for(display, "quantise", 3)
         assert lines[-3:] == ["quantise"] * 3 and lines.index("quantise") == len(lines) - lines.count("quantise")
