@@ -96,7 +96,10 @@ def _note(shape: Shape, why: str) -> str:
 
 def find_input_width(model: torch.nn.Module, *, behind: tuple[type, ...]) -> int | None:
     """Return the inputs of the linear layer or recurrent cell in front of a model, `behind` modules of some kinds, or None."""
-    first: Any = next((module for module in _list_leaves(model) if not isinstance(module, behind)), None)
+    leaves: list[Any] = [module for module in _list_leaves(model) if not isinstance(module, behind)]
+    first, second = (*leaves[:2], None, None)[:2]
+    if isinstance(first, torch.nn.BatchNorm1d) and getattr(second, "in_features", None) == first.num_features:
+        first = second  # a norm of one axis, which the linear layer takes whole
     if isinstance(first, torch.nn.Linear):
         return first.in_features
     if type(first).__name__ == "LinearTorch":

@@ -83,6 +83,14 @@ def test_a_cell_with_weights_of_its_own_in_front_states_its_width(first):
     assert read_model(model).input_shape == (12,) and "assumptions" not in read_model(model).metadata
 
 
+def test_a_norm_of_one_axis_in_front_of_a_linear_layer_leaves_its_width():
+    assert read_model(State(nn.BatchNorm1d(12), nn.Linear(12, 3), box())).input_shape == (12,)
+    over_positions = State(nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(12, 3), box())
+    with pytest.raises(UnsupportedError, match="it begins with neither a linear layer nor a convolution"):
+        read_model(over_positions)
+    assert read_model(over_positions, (3, 4)).input_shape == (3, 4)
+
+
 def test_neurons_declared_before_their_weights_and_computed_weights_state_it():
     class Late(nn.Module):
         def __init__(self, fc):
