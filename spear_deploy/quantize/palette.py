@@ -19,26 +19,19 @@ ROUNDS = 30
 """Steps of k-means; on a line they settle in far fewer."""
 
 
-def cluster_rows(weight: Weights, count: int) -> Weights:
-    """Return the weights with at most `count` different values beside 0 in each row (output neuron or channel).
-
-    Values are k-means centres of the row, with 0 as a further centre that stays; rows with no more values stay as they are.
-
-    Args:
-        weight: (O, ...).
-        count: values beside 0, at least 1.
-
-    >>> cluster_rows(np.array([[1.0, 1.1, 0.0, -2.0]]), 2).round(2).tolist()
-    [[1.05, 1.05, 0.0, -2.0]]
-    """
-    return cluster_together([weight], count)[0]
-
-
 def cluster_together(weights: Sequence[Weights], count: int) -> list[Weights]:
     """Return several layers of weights into the same neurons, with at most `count` values beside 0 in each row over all layers.
 
-    Where centres of each layer by itself, `count` over the number of layers, miss the weights of a row less, they are taken.
+    Values are k-means centres of the row, with 0 as a further centre that stays; rows with no more values stay as they are. Where
+    centres of each layer by itself, `count` over the number of layers, miss the weights of a row less, they are taken.
 
+    Args:
+        weights: of each layer, (O, ...): a row for each output neuron or channel.
+        count: values beside 0, at least 1.
+
+    >>> (alone,) = cluster_together([np.array([[1.0, 1.1, 0.0, -2.0]])], 2)
+    >>> alone.round(2).tolist()
+    [[1.05, 1.05, 0.0, -2.0]]
     >>> first, second = cluster_together([np.array([[1.0, 2.0]]), np.array([[2.0, 3.0, 3.5]])], 3)
     >>> first.tolist(), second.tolist()
     ([[1.0, 2.0]], [[2.0, 3.25, 3.25]])

@@ -13,7 +13,7 @@ from spear_deploy.placement.weight_bits import measure_width
 from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.chips import RULES
 from spear_deploy.quantize.explain import explain
-from spear_deploy.quantize.palette import cluster_rows, cluster_together, count_axons
+from spear_deploy.quantize.palette import cluster_together, count_axons
 from spear_deploy.simulator import simulate
 
 CHIPS = {"truenorth": "truenorth", "spinnaker": "spinnaker1", "reckon": "reckon", "odin": "odin", "catalyst": "catalyst_n1"}
@@ -201,6 +201,10 @@ def test_explain_adds_up_and_ends_in_the_integers(family):
     result = explain(graph, integer, x)
     names = [cost.to_json()["step"] for cost in result.costs]
     assert names[-1] == "integers" and len(names) == 9
+
+
+def cluster_rows(weight, count):
+    return cluster_together([weight], count)[0]
 
 
 def test_k_means_keeps_rows_of_few_values_and_lowers_the_error():
