@@ -215,6 +215,44 @@ def test_votes_are_the_means_of_groups_of_neurons(mode):
         store_weights(model, learnt)
 
 
+class Boosted(nn.Module):
+    """The networks of the paper on ParametricLIFNode: spikes are added up over the steps, then neighbours vote."""
+
+    def __init__(self, steps=4):
+        super().__init__()
+        self.steps, self.static, self.boost = steps, nn.Linear(6, 8, bias=False), nn.AvgPool1d(4, 4)
+        self.fc = nn.Sequential(neuron.ParametricLIFNode(2.0), nn.Linear(8, 12, bias=False), neuron.ParametricLIFNode(2.0))
+
+    def forward(self, x):
+        x = self.static(x)
+        total = self.fc(x)
+        for _ in range(1, self.steps):
+            total += self.fc(x)
+        return self.boost(total.unsqueeze(1)).squeeze(1)
+
+
+def test_the_network_of_the_paper_on_parametric_neurons_is_read_as_it_stands_and_goes_back():
+    torch.manual_seed(0)
+    model, x = Boosted().eval(), torch.rand(5, 6) * 4
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.uniform_(-0.4, 1)
+        theirs = model(x).numpy()
+    functional.reset_net(model)
+    graph = read_model(model, (6,))
+    ours = simulate(graph, np.broadcast_to(x.numpy(), (4, *x.shape)), kind="current").output
+    assert graph.output == "boost" and np.ptp(theirs) > 0.2
+    np.testing.assert_allclose(ours.sum(0), theirs, rtol=1e-6)
+    assert "returns the sum of its outputs over time" in graph.metadata["assumptions"][-1]
+    store_weights(model, graph)
+    with torch.no_grad():
+        np.testing.assert_array_equal(model(x).numpy(), theirs)
+    votes = graph["boost"].synapse
+    learnt = graph.with_layers({"boost": replace(graph["boost"], synapse=replace(votes, weight=2 * votes.weight))})
+    with pytest.raises(UnsupportedError, match="'boost'"):
+        store_weights(model, learnt)
+
+
 @pytest.mark.parametrize(
     ("size", "out"), [((5, 5), (2, 2)), ((4, 7), (3, 3)), ((1, 1), (7, 7)), ((1, 1), (1, 2)), ((6, 5), (3, None))]
 )
