@@ -16,6 +16,7 @@ from spear_deploy.cli.options import (
     data_options_with_range,
     device,
     fresh,
+    learning_rate,
     levers_of_deploy,
     method,
     network_options,
@@ -41,6 +42,7 @@ from spear_deploy.cli.output import display, leave_deployment
 @method
 @levers_of_deploy
 @bits
+@learning_rate
 @readout
 @click.option("--lava-samples", type=click.IntRange(min=1), help="Test samples to run on Lava.  [default: all]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for the files.")
@@ -56,8 +58,9 @@ from spear_deploy.cli.output import display, leave_deployment
 @as_json
 def deploy(
     net: str, chip: str, data: str, synops: str, method: str | None, levers: str | None, bits: str | None,
-    readout: str, lava_samples: int | None, out: str, seed: int, steps: int | str | None, encoding: str | None,
-    overrides: dict[str, str], workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool, **source: Any,
+    learning_rate: float | None, readout: str, lava_samples: int | None, out: str, seed: int, steps: int | str | None,
+    encoding: str | None, overrides: dict[str, str], workers: Any, device: str | None, fresh: bool, quiet: bool, as_json: bool,
+    **source: Any,
 ) -> None:  # fmt: skip
     """Prune, quantise, prove on Lava, check, export and report, in one command.
 
@@ -73,9 +76,8 @@ def deploy(
     graph = state_bits(load_net(net, data, **source), bits, chip, overrides)
     with display(as_json, quiet) as progress:
         result = run_deploy(
-            graph, chip, data, out=out, synops=synops, method=method, levers=levers, seed=seed, readout=readout,
-            lava_samples=lava_samples,
-            overrides=overrides, steps=steps, encoding=encoding, workers=workers, device=device, fresh=fresh,
-            command=command_line(), progress=progress,
+            graph, chip, data, out=out, synops=synops, method=method, levers=levers, learning_rate=learning_rate, seed=seed,
+            readout=readout, lava_samples=lava_samples, overrides=overrides, steps=steps, encoding=encoding, workers=workers,
+            device=device, fresh=fresh, command=command_line(), progress=progress,
         )  # fmt: skip
     leave_deployment(result, out, as_json=as_json)

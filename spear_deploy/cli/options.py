@@ -26,10 +26,10 @@ def join_options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 class Positive(click.FloatRange):
-    """Finite numbers above 0."""
+    """Finite numbers above 0, up to a largest one."""
 
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True)
+    def __init__(self, max: float | None = None) -> None:
+        super().__init__(min=0, min_open=True, max=max)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number of a text."""
@@ -166,6 +166,11 @@ bits = click.option(
     "--bits", metavar="LAYER=N,...|N",
     help="Bits of a weight by layer, or one number for all, on chips whose layers may differ.  [default: those of the network]",
 )  # fmt: skip
+learning_rate = click.option(
+    "--learning-rate",
+    type=Positive(max=1),
+    help="Peak of the learning rate of fine-tuning; all other learning keeps its ratio to it.  [default: 0.01]",
+)
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
 readout = click.option(
     "--readout", type=click.Choice(["chip", "host"]), default="chip", show_default=True,

@@ -17,6 +17,7 @@ from spear_deploy.cli.options import (
     chip,
     data_options_with_range,
     device,
+    learning_rate,
     levers,
     method,
     network_options,
@@ -56,6 +57,7 @@ EPISODES = "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60]"
 @bits
 @click.option("--episodes", type=click.IntRange(min=1), help=f"Number of plans to evaluate; uniform has one.  {EPISODES}")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the first fine-tuning.  [default: 40]")
+@learning_rate
 @click.option("--out", required=True, metavar="DIR", help="Folder for pruned.snn, search.json, plan.json and a page.")
 @overrides
 @workers
@@ -70,8 +72,8 @@ def prune(
     net: str, chip: str, data: str, out: str, budgets: str | None, method: str | None, episodes: int | None, epochs: int | None,
     overrides: dict[str, str], seed: int, quiet: bool, as_json: bool, synops: str | None, energy_uj: str | None,
     latency_ms: str | None, step_load: str | None, cores: str | None, memory: str | None, parameters: str | None,
-    levers: str | None, bits: str | None, workers: Any, device: str | None, steps: int | str | None, encoding: str | None,
-    **source: Any,
+    levers: str | None, bits: str | None, learning_rate: float | None, workers: Any, device: str | None,
+    steps: int | str | None, encoding: str | None, **source: Any,
 ) -> None:  # fmt: skip
     """Prune a network until, fine-tuned, it meets its budgets; without a budget, until it fits the chip.
 
@@ -95,7 +97,7 @@ def prune(
     options = {
         "synops": synops, "energy_uj": energy_uj, "latency_ms": latency_ms, "step_load": step_load, "cores": cores,
         "memory": memory, "parameters": parameters, "method": method, "levers": levers, "episodes": episodes, "epochs": epochs,
-        "seed": seed, "workers": workers, "device": device,
+        "learning_rate": learning_rate, "seed": seed, "workers": workers, "device": device,
     }  # fmt: skip
     require_kept(out, RESULTS if budgets is None else list_front_results(budgets.split(",")), net, data)
     graph = state_bits(load_net(net, data, **source), bits, chip, overrides)

@@ -27,8 +27,9 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
     verdict, cores, energy, first and last step. Exit code 0: all hold; 1: the list of what does not.
 
     Not derived, since the networks between are not kept, and held by digests alone: wall times, command line and versions;
-    of search.json plans, rungs, estimator, epochs, batches, evaluations and notes; levers and steps between the first and the
-    last; where trained.snn came from. Digests are no signature: someone who writes all of them again can change these.
+    of search.json plans, rungs, estimator, epochs, learning rate, batches, evaluations and notes; levers and steps between the
+    first and the last; where trained.snn came from. Digests are no signature: someone who writes all of them again can change
+    these.
 
     Example: spear-deploy verify demo
     """

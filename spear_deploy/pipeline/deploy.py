@@ -72,8 +72,8 @@ def deploy(
         settings: budget, method, seed and more.
         progress: is called when a stage begins, and during the search.
         options: fields of `DeploySettings` by name, in place of or on top of `settings`: `synops="50%"`, `method="evolution"`,
-            `levers="channels,weights"`, `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`, `steps`, `encoding`,
-            `fresh=True`, `command`. How the network is read: those of `load`.
+            `levers="channels,weights"`, `learning_rate=1e-3`, `seed=0`, `lava_samples=50`, `overrides={"core.neurons": 16}`,
+            `steps`, `encoding`, `fresh=True`, `command`. How the network is read: those of `load`.
 
     Returns:
         `accuracy` and `synops` at each stage, `lava` (spikes that differ), `report` of `check`, `files` by kind, `failures` and
@@ -167,6 +167,8 @@ def _run_until_proof(cache: StageCache, task: Task) -> tuple[dict[str, CachedSta
     }  # fmt: skip
     if settings.levers is not None:
         searched["levers"] = parse_levers(settings.levers)
+    if settings.learning_rate is not None:
+        searched["learning_rate"] = settings.learning_rate
     if settings.steps_range is not None:
         searched["steps"] = str(settings.steps)
     if settings.device != "cpu":
@@ -253,7 +255,7 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
         write_json(folder / name, value)
     options = {
         "chip": inputs.profile.name, "chips": inputs.chips, "synops": str(settings.synops), "method": settings.chosen_method,
-        "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
+        "learning_rate": settings.learning_rate, "seed": settings.seed, "steps": settings.steps, "encoding": settings.encoding,
         "readout": settings.readout, "lava_samples": settings.lava_samples, "overrides": sorted(settings.overrides or {}),
         "sources": dict(task.sources),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from spear_deploy.data.time_steps import StepsRange, parse_steps
 from spear_deploy.errors import BudgetError
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import are_bits_alone, check_steps
-from spear_deploy.pruning.settings import choose_method
+from spear_deploy.pruning.settings import check_learning_rate, choose_method
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers
 
@@ -27,6 +27,7 @@ class DeploySettings:
         synops: SynOps budget per inference, or a share ("50%") of the dense network's SynOps on the test split.
         method: of the search, one of `pruning.search.settings.METHODS`; see `PruneSettings`.
         levers: of pruning, "channels,weights,bits"; unless given what the chip rewards.
+        learning_rate: the peak of fine-tuning, see `PruneSettings`.
         seed: of everything random; the same seed gives the same result.
         readout: "chip", or "host": the spikes in front of the readout leave the chip, and the host integrates them.
         lava_samples: number of test samples that run on Lava; all unless given.
@@ -40,13 +41,14 @@ class DeploySettings:
 
     Raises:
         BudgetError: the budget is neither a number nor a share above 0, or there is no such method; bits as the only lever; a
-            range of steps without the lever, or the lever without a range.
+            range of steps without the lever, or the lever without a range; a learning rate out of its range.
         DataError: the steps are neither a number nor a range.
     """
 
     synops: str | float = "50%"
     method: str | None = None
     levers: str | tuple[str, ...] | None = None
+    learning_rate: float | None = None
     seed: int = 0
     readout: str = "chip"
     lava_samples: int | None = None
@@ -67,6 +69,7 @@ class DeploySettings:
                 "weights too (`--levers channels,bits`), or use `spear-deploy prune --levers bits`"
             )
         check_steps(self.levers, self.steps)
+        check_learning_rate(self.learning_rate)
 
     @property
     def steps_range(self) -> StepsRange | None:

@@ -67,12 +67,12 @@ def prune(
     Args:
         net, chip, data, out, overrides, progress: those of `deploy`.
         command: the command line, for the page.
-        settings: budgets, method, episodes, epochs and seed.
+        settings: budgets, method, episodes, epochs, learning rate and seed.
         options: fields of `PruneSettings` by name, in place of or on top of `settings`: `synops="50%"`, `energy_uj=3.5`,
             `latency_ms`, `step_load`, `cores`, `memory` (words), `parameters`, `method="evolution"`,
-            `levers="channels,weights"`, `episodes`, `epochs`, `seed`. How network and data are read: those of `load`, and `steps`
-            and `encoding` of `load_data`. A range of steps, "auto" or "3..8", lets the number of time steps be chosen
-            (`pruning.time_steps`).
+            `levers="channels,weights"`, `episodes`, `epochs`, `learning_rate`, `seed`. How network and data are read: those of
+            `load`, and `steps` and `encoding` of `load_data`. A range of steps, "auto" or "3..8", lets the number of time steps
+            be chosen (`pruning.time_steps`).
 
     Returns:
         {samples, accuracy, synops, steps, budgets, met, verdict, cores_used, widths, levers, batches, not_prunable, notes, ...},
@@ -314,6 +314,7 @@ def _measure_result(
         "layer_bits": pruned.layer_bits.to_json() if pruned.layer_bits else None,
         "labels": label_layers(inputs.network),
         "levers": [{**stage.to_json(), **_measure_stage(stage, inputs)} for stage in pruned.stages],
+        "learning_rate": pruned.learning_rate,
         "batches": pruned.to_json()["batches"],
         "not_prunable": list_unprunable(inputs.network),
         "method": search.method if search else None,

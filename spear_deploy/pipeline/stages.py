@@ -110,6 +110,7 @@ def prune(task: Task, mark: str) -> StageOutput:
         synops=task.settings.synops,
         method=task.settings.method,
         levers=levers,
+        learning_rate=task.settings.learning_rate,
         seed=task.settings.seed,
         device=task.settings.device,
         workers=give_logs(task.settings.workers, task.folder),

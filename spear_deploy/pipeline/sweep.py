@@ -8,7 +8,7 @@ A sweep file in TOML names the combinations:
     methods = ["recipe"]            # by default that of `prune` for the chip
     seeds = [0, 1]                  # by default 0
     data = "digits"
-    epochs = 40                     # optional, as for `prune`; so are episodes, steps (a number or a range) and encoding
+    epochs = 40                     # optional, as for `prune`; so are episodes, learning_rate, steps (or a range) and encoding
 
 Each combination is a cell with a folder of its own, in which `prune` writes. A finished cell has its result in `cell.json`, with
 a digest of all it depends on; a sweep that was stopped or killed takes finished cells from there, and an unfinished one goes on
@@ -78,6 +78,7 @@ class SweepPlan(BaseModel):
     data: Text
     episodes: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | Text | None = None
     encoding: Text | None = None
 
@@ -236,7 +237,10 @@ def _make_keys(plan: SweepPlan, cells: Sequence[Cell], networks: Mapping[str, SN
         for name in plan.networks
         for seed in plan.seeds
     }
-    common = {"episodes": plan.episodes, "epochs": plan.epochs, "steps": str(plan.steps), "code": hash_code()}
+    common = {
+        "episodes": plan.episodes, "epochs": plan.epochs, "learning_rate": plan.learning_rate, "steps": str(plan.steps),
+        "code": hash_code(),
+    }  # fmt: skip
     return {
         cell: hash_value(
             {
@@ -270,7 +274,7 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
         facts = prune(
             shared.networks[cell.network], cell.chip, plan.data, out=folder, synops=cell.budget,
             method=None if cell.method == DEFAULT else cell.method, seed=cell.seed, episodes=plan.episodes, epochs=plan.epochs,
-            steps=plan.steps, encoding=plan.encoding, device=shared.device, completes=False,
+            learning_rate=plan.learning_rate, steps=plan.steps, encoding=plan.encoding, device=shared.device, completes=False,
             progress=prefix_stage(shared.progress, cell.name),
         )  # fmt: skip
     except FileError:

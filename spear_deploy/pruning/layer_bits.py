@@ -86,7 +86,8 @@ def choose_layer_bits(
         rows = []
         for done, (bits, widths) in enumerate(plans, 1):
             fewer = limits.list_stated(bits)
-            key = f"bits {sorted(fewer.items())} widths {list(widths)} batches {BATCHES} {ROUNDED_BATCHES} seed {settings.seed}"
+            parts = f"{sorted(fewer.items())} widths {list(widths)} batches {BATCHES} {ROUNDED_BATCHES} seed {settings.seed}"
+            key = f"bits {parts}{settings.rate_key}"
             row = kept.get(key, lambda fewer=fewer, widths=widths: trial.learn(fewer, widths))  # type: ignore[misc]
             rows.append({"bits": fewer, "widths": list(widths), **row})
             if progress is not None:
@@ -165,8 +166,8 @@ class _Trial:
 
         def make_recipe(batches: int, peak: float) -> Recipe:
             return make_short_recipe(
-                batches, len(dataset.train), peak=peak, seed=settings.seed, synops_budget=self.synops, keeps_zeros=True,
-                device=settings.search_settings.device,
+                batches, len(dataset.train), peak=settings.rate_scale * peak, seed=settings.seed, synops_budget=self.synops,
+                keeps_zeros=True, device=settings.search_settings.device,
             )  # fmt: skip
 
         start = evaluator.build(widths, state_layer_bits(evaluator.graph, bits))

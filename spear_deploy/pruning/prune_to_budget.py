@@ -169,7 +169,7 @@ def _tune(planned: PlannedPruning) -> TunedPruning:
     tuning = FineTuning(
         search.graph, task.monitor,
         criterion=settings.search_settings.criterion, unthinned=search.unthinned, removal=search.removal,
-        hints=search.hints, seed=settings.seed, device=settings.search_settings.device,
+        hints=search.hints, rate_scale=settings.rate_scale, seed=settings.seed, device=settings.search_settings.device,
         completes=settings.completes, progress=task.progress,
     )  # fmt: skip
     tuning.run(_count_left_epochs(settings, search.batches, len(task.dataset.train)))
@@ -199,5 +199,6 @@ def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array, dual: float =
         return None
     return learn_with_rounding(
         graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, dual=dual,
-        seed=settings.seed, device=settings.search_settings.device, completes=settings.completes, progress=task.progress,
+        rate_scale=settings.rate_scale, seed=settings.seed, device=settings.search_settings.device, completes=settings.completes,
+        progress=task.progress,
     )  # fmt: skip

@@ -40,6 +40,7 @@ class PrunedResult:
             and after learning with the chip's rounding ("bits") where that was tried; empty where nothing was changed.
         batches: that were learnt from, {"search", "fine_tune"}, "bits" where the network learnt with the chip's rounding, and
             "layer_bits" where candidates of bits by layer did.
+        learning_rate: the peak of fine-tuning.
         notes: sentences on what was assumed or could not be met.
         seconds: wall time by part.
         interrupted: whether search or fine-tuning was cut short.
@@ -58,6 +59,7 @@ class PrunedResult:
     history: tuple[dict[str, Any], ...] = ()
     stages: tuple[LeverStage, ...] = ()
     batches: dict[str, int] = field(default_factory=dict)
+    learning_rate: float
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
@@ -100,6 +102,7 @@ class PrunedResult:
             "search": list(result.history) if result else [],
             "rungs": list(result.rounds) if result else [],
             "levers": [stage.to_json() for stage in self.stages],
+            "learning_rate": self.learning_rate,
             "batches": {**self.batches, "all": sum(self.batches.values())},
             "fine_tune": list(self.history),
             "notes": self.notes,
@@ -160,6 +163,7 @@ def _summarize(task: PruneTask, plan: PruningPlan, pruned: SNNGraph, use: Budget
         accuracy=use.evaluation.accuracy,
         margin=use.margin,
         met=use.met,
+        learning_rate=task.settings.peak,
         **details,
     )
 

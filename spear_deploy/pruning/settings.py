@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 from spear_deploy.errors import BudgetError
+from spear_deploy.hardware.fields import quote_value
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount
 from spear_deploy.pruning.levers import check_bits_alone, parse_levers, rewards_zeros
@@ -17,6 +20,7 @@ from spear_deploy.pruning.search.settings import (
     check_method,
     default_settings,
 )
+from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.workers import Workers
 
@@ -42,6 +46,8 @@ class PruneSettings:
             methods `recipe` and `rl` alone. "bits" alone leaves all channels: for memory and cores.
         episodes: plans that the search tries; those of `search` unless given.
         epochs: of the first fine-tuning; up to four thirds more are added while a budget does not hold.
+        learning_rate: the peak of fine-tuning, above 0 and at most 1; `short_learning.PEAK` unless given. All other learning of a
+            pruning keeps its ratio to it.
         seed: of everything random; the same seed gives the same network.
         search: details of the search; the defaults of the method unless given.
         device: that candidates run and learn on, see `training.device`; None: that of `search`.
@@ -52,7 +58,8 @@ class PruneSettings:
 
     Raises:
         BudgetError: a limit is neither a number nor a share above 0; there is no such method or lever, or the method does not
-            have the lever; bits alone beside another budget than memory and cores; fewer than one episode or epoch.
+            have the lever; bits alone beside another budget than memory and cores; fewer than one episode or epoch; a learning
+            rate out of its range.
     """
 
     synops: str | float | None = None
@@ -67,6 +74,7 @@ class PruneSettings:
     levers: str | tuple[str, ...] | None = None
     episodes: int | None = None
     epochs: int = 40
+    learning_rate: float | None = None
     seed: int = 0
     search: SearchSettings | None = None
     device: str | None = None
@@ -81,11 +89,27 @@ class PruneSettings:
         for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):
             if value is not None and value < 1:
                 raise BudgetError(f"pruning settings: {value} {name} given; expected at least 1")
+        check_learning_rate(self.learning_rate)
 
     @property
     def chosen_method(self) -> str:
         """The method of the search."""
         return choose_method(self.method, self.levers)
+
+    @property
+    def peak(self) -> float:
+        """The peak of the learning rate of fine-tuning."""
+        return PEAK if self.learning_rate is None else float(self.learning_rate)
+
+    @property
+    def rate_scale(self) -> float:
+        """The learning rates of all learning, relative to the default ones."""
+        return self.peak / PEAK
+
+    @property
+    def rate_key(self) -> str:
+        """What keys of checkpoints add for another learning rate than the default one; measurements depend on it."""
+        return "" if self.rate_scale == 1 else f" rate {self.peak!r}"
 
     @property
     def learns_rounded(self) -> bool:
@@ -152,3 +176,16 @@ def choose_method(method: str | None, levers: str | tuple[str, ...] | None) -> s
             "'channels'"
         )
     return method
+
+
+def check_learning_rate(rate: Any) -> None:
+    """Check the peak of a learning rate; None is the default one.
+
+    Raises:
+        BudgetError: it is no number above 0 and at most 1.
+    """
+    if rate is not None and not (isinstance(rate, Real) and not isinstance(rate, bool) and 0 < float(rate) <= 1):
+        raise BudgetError(
+            f"pruning settings: learning rate {quote_value(rate)} given; expected a number above 0 and at most 1, "
+            f"such as {PEAK:g}, the default"
+        )

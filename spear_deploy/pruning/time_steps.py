@@ -115,7 +115,7 @@ def choose_steps(
     hints: list[Array] = []
     rows = []
     for done, steps in enumerate(numbers, 1):
-        key = f"steps {steps} budget {limit!r} batches {batches} seed {settings.seed}"
+        key = f"steps {steps} budget {limit!r} batches {batches} seed {settings.seed}{settings.rate_key}"
 
         def learn(steps: int = steps) -> dict[str, Any]:
             if not hints:
@@ -175,8 +175,8 @@ def _learn(
         if "weights" in levers and left < 1:
             removal = WeightRemoval(evaluator.split, choose_kept_synops(left, by_source))
         recipe = make_short_recipe(
-            batches, len(dataset.train), seed=settings.seed, synops_budget=OVERSHOOT * limit, keeps_zeros=True,
-            device=settings.search_settings.device,
+            batches, len(dataset.train), peak=settings.peak, seed=settings.seed, synops_budget=OVERSHOOT * limit,
+            keeps_zeros=True, device=settings.search_settings.device,
         )  # fmt: skip
         tuned = fit(evaluator.build(widths), dataset, recipe, hints=hints, remove=removal)
     assert tuned.last is not None  # it was not interrupted

@@ -1,8 +1,8 @@
 """Verification of search.json: widths, channels, budget, first and last lever.
 
 The searched networks are not kept, so what was measured of them cannot be derived: method, plans, rungs, estimator, epochs,
-numbers of batches and evaluations, notes, seconds, and the levers between the first and the last. They are held by the digest of
-the file, and must agree with one another.
+learning rate, numbers of batches and evaluations, notes, seconds, and the levers between the first and the last. They are held by
+the digest of the file, and must agree with one another.
 """
 
 from __future__ import annotations

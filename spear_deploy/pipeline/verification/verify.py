@@ -13,7 +13,8 @@ again, by the functions that computed them first, into a temporary folder; then 
     page            report.html, rendered again from the files
 
 Not derived, since what it was measured on is not kept: wall times; in search.json method, plans, rungs, estimator, epochs,
-evaluations and notes; levers and steps between the first and the last; where `trained.snn` came from. Digests hold these alone.
+learning rate, evaluations and notes; levers and steps between the first and the last; where `trained.snn` came from. Digests hold
+these alone.
 """
 
 from __future__ import annotations

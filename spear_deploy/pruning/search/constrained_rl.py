@@ -343,6 +343,7 @@ class _Episodes:
             "before": before.key if before else "", "widths": list(plan.widths), "densities": dict(plan.densities),
             "batches": self.steps, "seed": builder.settings.seed, "limits": builder.limits, "fit": builder.settings.fit,
             **({} if self.bits is None else {"bits": dict(plan.bits), "rounded": self.rounded_steps}),
+            **({"rate": builder.settings.peak} if builder.settings.rate_key else {}),
         }  # fmt: skip
         episode = Episode(key=f"rl {hash_value(depends)}", plan=plan, before=before, number=len(self.played), row={})
         row: dict[str, Any] = builder.evaluator.checkpoint.get(episode.key, lambda: self._learn(episode))

@@ -22,6 +22,7 @@ from spear_deploy.pruning.search.projection import compute_min_widths, fill_rati
 from spear_deploy.pruning.search.rewards import TAR
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.search.synops_estimators import LRE, PerLayerEstimator, fit_lre, fit_per_layer
+from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.pruning.tune.fit_weights import can_remove
 from spear_deploy.pruning.tune.thin_weights import thin_most
 from spear_deploy.training.evaluation import evaluate
@@ -56,6 +57,7 @@ class Problem:
         limits: by resource, in its unit; those of activity as validation measures it.
         settings: of the search.
         seed: of the plans of the estimator, and of every fine-tune.
+        peak: of the learning rate of every fine-tune.
         fit: whether the chip's own limits hold too.
         progress: is called after each evaluation.
         starts: proposals to begin with.
@@ -75,6 +77,7 @@ class Problem:
     limits: Mapping[str, float]
     settings: SearchSettings
     seed: int = 0
+    peak: float = PEAK
     fit: bool = False
     progress: Progress | None = None
     starts: Sequence[Array] = ()
@@ -169,8 +172,8 @@ class Problem:
     def make_recipe(self, *, epochs: int, steps: int | None = None, synops_budget: float | None = None) -> Recipe:
         """Return the recipe of a short fine-tune, in which weights of zero stay zero, as in `tune.fine_tuning`."""
         return Recipe(
-            epochs=epochs, steps=steps, warm_up=0.1, seed=self.seed, synops_budget=synops_budget, keeps_zeros=True,
-            device=self.settings.device,
+            epochs=epochs, steps=steps, learning_rate=self.peak, warm_up=0.1, seed=self.seed, synops_budget=synops_budget,
+            keeps_zeros=True, device=self.settings.device,
         )  # fmt: skip
 
     def tune(self, widths: Widths, recipe: Recipe) -> dict[str, Any]:
@@ -407,7 +410,8 @@ class Problem:
 
 def _key(widths: Widths, recipe: Recipe) -> str:
     """Return the key of a fine-tune in the checkpoint."""
-    return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {recipe.seed} {recipe.synops_budget}"
+    rate = "" if recipe.learning_rate == PEAK else f" rate {recipe.learning_rate!r}"
+    return f"tune {' '.join(map(str, widths))} {recipe.epochs} {recipe.steps} {recipe.seed} {recipe.synops_budget}{rate}"
 
 
 def _fit_plan(dataset: Dataset, job: tuple[SNNGraph, Recipe]) -> Fit:

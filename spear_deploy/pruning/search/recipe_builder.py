@@ -221,7 +221,7 @@ class RecipeBuilder:
             graph: the start.
             widths: its channels, by group.
             steps: batches.
-            peak: learning rate.
+            peak: learning rate, which that of the settings scales.
             target: SynOps per inference; the budget and `OVERSHOOT` unless given.
             seed: order of the samples; that of the settings unless given.
             dual: of the price on SynOps at the start.
@@ -230,7 +230,8 @@ class RecipeBuilder:
         """
         train, settings = len(self.evaluator.dataset.train), self.settings
         recipe = make_short_recipe(
-            max(steps, 1), train, peak=peak, seed=settings.seed if seed is None else seed, dual=dual, keeps_zeros=True,
+            max(steps, 1), train, peak=settings.rate_scale * peak, seed=settings.seed if seed is None else seed, dual=dual,
+            keeps_zeros=True,
             synops_budget=OVERSHOOT * self.limits["synops"] if target is None and "synops" in self.limits else target,
             device=settings.search_settings.device,
         )  # fmt: skip

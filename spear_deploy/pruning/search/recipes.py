@@ -288,7 +288,8 @@ class _Recipes:
         settings = self.builder.settings
         limits = " ".join(f"{name}={value!r}" for name, value in self.builder.limits.items())
         rounds = " ".join(map(str, self.choose_rounds()[:number]))
-        return f"recipe {shares.channels} {shares.weights} rounds {rounds} seed {settings.seed} fit {settings.fit} {limits}"
+        parts = f"{shares.channels} {shares.weights} rounds {rounds} seed {settings.seed} fit {settings.fit} {limits}"
+        return f"recipe {parts}{settings.rate_key}"
 
     def learn_ahead(self, recipes: Sequence[Shares], progress: Progress | None) -> None:
         """Let the workers learn the first round of recipes that `measure` will ask for; each is kept when it is done."""

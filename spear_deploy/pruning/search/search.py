@@ -141,8 +141,8 @@ def _pose_problem(evaluator: Evaluator, settings: PruneSettings, starts: Sequenc
     """
     limits = settings.budgets.resolve(evaluator.dense_use())
     problem = Problem(
-        evaluator, limits, settings.search_settings, seed=settings.seed, fit=settings.budgets.fit, progress=progress,
-        starts=starts, workers=settings.workers,
+        evaluator, limits, settings.search_settings, seed=settings.seed, peak=settings.peak, fit=settings.budgets.fit,
+        progress=progress, starts=starts, workers=settings.workers,
     )  # fmt: skip
     problem.check_reachable()
     evaluator.checkpoint.begin()

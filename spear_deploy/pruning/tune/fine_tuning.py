@@ -18,6 +18,7 @@ from spear_deploy.pruning.candidates import Evaluator, Widths
 from spear_deploy.pruning.chip_costs import max_use
 from spear_deploy.pruning.importance import Criterion
 from spear_deploy.pruning.search.projection import project_ratios
+from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.pruning.tune.last_adjustments import RelativeUse, drop_channels, restore_weights, scale_thresholds, zero_weights
 from spear_deploy.pruning.tune.margins import accuracy_error
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
@@ -38,8 +39,8 @@ were before, else from the third time on with channels dropped first; below it w
 WIDENINGS = 2
 NEAR = (0.95, 1.04)
 """Shares of the aim between which the last exact adjustments do the rest."""
-PEAK, LATER_PEAK = 1e-2, 3e-3
-"""Learning rate of the first fine-tuning of a plan, and of later ones."""
+LATER_PEAK = 3e-3
+"""Learning rate of later fine-tunings of a plan, where the first has `PEAK`."""
 COLLAPSE = 2.0
 """Standard errors of the accuracy on validation by which it has to fall for learning on to be undone."""
 CALM_PEAK = 1e-3
@@ -69,6 +70,7 @@ class FineTuning:
             removed and come back in place of channels.
         removal: of weights, during the first learning.
         hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
+        rate_scale: factor of all learning rates.
         seed: of the order of samples.
         device: of torch.
         completes: whether Ctrl-C keeps the best network so far; else it is raised.
@@ -96,6 +98,7 @@ class FineTuning:
         unthinned: SNNGraph | None = None,
         removal: WeightRemoval | None = None,
         hints: Array | None = None,
+        rate_scale: float = 1.0,
         seed: int = 0,
         device: str = "cpu",
         completes: bool = True,
@@ -105,7 +108,7 @@ class FineTuning:
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
-        self.removal = removal
+        self.removal, self.rate_scale = removal, rate_scale
         forms = [form for form in monitor.deployed if isinstance(form, IntegerForm)]
         # floats add up a step, the chip's neurons meet their threshold spike by spike: only the integers are learnt and count
         self.rounding = forms[0].rounding if forms and INPUT_TWICE in graph.metadata else None
@@ -216,14 +219,14 @@ class FineTuning:
         return evaluate(self.graph, self.dataset.val).synops.total / use * (1 - SLACK) if use else None
 
     def _learn(self, epochs: int, target: float | None, peak: float, removal: WeightRemoval | None = None) -> None:
-        """Learn on towards a target in SynOps per inference, with a peak of the learning rate.
+        """Learn on towards a target in SynOps per inference, with a peak of the learning rate that `rate_scale` multiplies.
 
         Weights that are zero at the start stay zero, such as those of a convolution written out: each that came back would be a
         synapse more than was counted. Weights that a removal made zero may come back with the next one.
         """
         recipe = Recipe(
-            epochs=epochs, learning_rate=peak, warm_up=0.1, seed=self.seed, synops_budget=target, dual=self.dual,
-            interruptible=self.completes, keeps_zeros=True, device=self.device,
+            epochs=epochs, learning_rate=self.rate_scale * peak, warm_up=0.1, seed=self.seed, synops_budget=target,
+            dual=self.dual, interruptible=self.completes, keeps_zeros=True, device=self.device,
         )  # fmt: skip
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))

@@ -99,6 +99,7 @@ def learn_with_rounding(
     epochs: int,
     hints: Array | None = None,
     dual: float = 0.0,
+    rate_scale: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
     completes: bool = True,
@@ -116,6 +117,7 @@ def learn_with_rounding(
         epochs: of a cycle of learning; there are up to `CYCLES`, as long as the integers lose more than `ENOUGH`.
         hints: of the teacher, see `training.fit`.
         dual: dual variable of the penalty at the start, as fine-tuning left it.
+        rate_scale: factor of the learning rate.
         seed: order of the samples.
         device: of torch.
         completes: whether Ctrl-C keeps the best epoch so far; else it is raised.
@@ -133,7 +135,7 @@ def learn_with_rounding(
     use = monitor.measure_with_training(graph)
     target = integers.synops.total / use.active_use if use.active_use else None  # what learns emits the spikes of the integers
     recipe = Recipe(
-        epochs=epochs, learning_rate=PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
+        epochs=epochs, learning_rate=rate_scale * PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
     start = _Measured(graph=graph, use=use, right=integers.labels == val.y, batches=0)
