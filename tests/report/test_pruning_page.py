@@ -51,8 +51,8 @@ def cells(text):
 
 def test_each_budget_has_its_limit_aim_and_use_on_validation_and_on_the_test_split(tmp_path):
     assert cells(write_folder(tmp_path, make_row())) == [
-        ["SynOps validation and training", "65,937 64,811", "64,699 98.1 %", "66,638", "65,345 98.1 %", "yes"],
-        ["cores same for all samples", "3 3", "2 66.7 %", "3", "2 66.7 %", "yes"],
+        ["SynOps validation and training", "65,937 64,811", "64,699 98.1 %", "65,345 98.1 % of 66,638", "yes"],
+        ["cores same for all samples", "3 3", "2 66.7 %", "2 66.7 % of 3", "yes"],
     ]
 
 
