@@ -14,6 +14,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.attribution import explain
 from spear_deploy.quantize.explain.findings import find_changed_rules, find_in_run
 from spear_deploy.quantize.explain.first_difference import (
+    FirstDifference,
     RecordedRun,
     find_first_difference,
     measure_membrane,
@@ -400,6 +401,24 @@ def test_the_margin_of_a_worked_example():
         "what reached it was the same"
     )
     assert find_first_difference("n", recorded(0.6), recorded(0.6)) is None
+
+
+def test_margins_have_as_many_digits_as_tell_them_apart():
+    """Several spikes in a step: v of 2.0000001 above the threshold of 1 is two thresholds, 1.9999999 one."""
+    known = {
+        "layer": "n",
+        "step": 1,
+        "sample": 0,
+        "neuron": (0,),
+        "upstream": (),
+        "threshold_before": 1.0,
+        "threshold_after": 1.0,
+    }
+    first = FirstDifference(**known, before=2, after=1, margin_before=1.0, margin_after=0.9999999)
+    assert first.why == (
+        "layer 'n', neuron 0, sample 0, step 1 sends 1 spike instead of 2: v − threshold is +0.9999999 (threshold 1), was +1 "
+        "(1); what reached it was the same"
+    )
 
 
 def test_a_neuron_with_refractory_time_has_no_margin():

@@ -70,17 +70,27 @@ class FirstDifference:
     def why(self) -> str:
         """One sentence."""
         change = "spikes no more" if self.before and not self.after else "spikes now" if self.after and not self.before else None
-        change = change or f"sends {self.after} spikes instead of {self.before}"
+        change = change or f"sends {self.after} spike{'s' * (self.after != 1)} instead of {self.before}"
         place = f"layer '{self.layer}', neuron {_format_index(self.neuron)}, sample {self.sample}, step {self.step} {change}"
         margins = ""
         if self.margin_before is not None and self.margin_after is not None:
+            after, before = write_apart(self.margin_after, self.margin_before)
             margins = (
-                f": v − threshold is {self.margin_after:+.4g} (threshold {self.threshold_after:.4g}), "
-                f"was {self.margin_before:+.4g} ({self.threshold_before:.4g})"
+                f": v − threshold is {after} (threshold {self.threshold_after:.4g}), was {before} ({self.threshold_before:.4g})"
             )
         sources = ", ".join(f"'{name}'" for name in self.upstream)
         cause = f"what {sources} sent had changed" if self.upstream else "what reached it was the same"
         return f"{place}{margins}; {cause}"
+
+
+def write_apart(after: float, before: float) -> tuple[str, str]:
+    """Return two numbers with a sign and as many digits as tell them apart, four at least.
+
+    >>> write_apart(2.0000001, 2.0), write_apart(1.5, -0.25)
+    (('+2.0000001', '+2'), ('+1.5', '-0.25'))
+    """
+    texts = ((f"{after:+.{digits}g}", f"{before:+.{digits}g}") for digits in (4, 6, 8, 10, 12, 17))
+    return next((pair for pair in texts if pair[0] != pair[1] or after == before), (f"{after:+.4g}", f"{before:+.4g}"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
