@@ -18,6 +18,8 @@ from spear_deploy.util.number_format import plural
 
 OUTPUTS_PER_CLASS = "outputs_per_class"
 """Key of the metadata."""
+COUNTED_BY_MEAN = "accuracy is counted by their mean"
+"""In the assumption of a network whose model decides by something else, such as the maximum over the steps."""
 
 
 def count_per_class(graph: SNNGraph) -> int:

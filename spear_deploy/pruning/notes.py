@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spear_deploy.network.classes import COUNTED_BY_MEAN
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_bits, note_possible_bits
@@ -41,9 +42,15 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
             f"{text}); check the scale of the input and the thresholds"
         )
     if _is_at_chance(evaluation, classes):
+        decides_otherwise = any(COUNTED_BY_MEAN in str(text) for text in graph.metadata.get("assumptions", ()))
         notes.append(
             f"warning: the given network is at chance, {_write_accuracy(evaluation, classes)} (spikes per neuron and step: "
             f"{text}); train it first, or check that data and network belong together"
+            + (
+                "; its forward does not decide by the mean over the steps, as is done here: train it so"
+                if decides_otherwise
+                else ""
+            )
         )
     return notes
 

@@ -22,12 +22,13 @@ from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import LI, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
+from spear_deploy.network.classes import COUNTED_BY_MEAN
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.pruning import notes as notes_module
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, tool_version
 from spear_deploy.pruning.chip_costs import build_chip_costs
-from spear_deploy.pruning.notes import MAX_STATED_SLACK, warn_of_loss
+from spear_deploy.pruning.notes import MAX_STATED_SLACK, preflight_warnings, warn_of_loss
 from spear_deploy.pruning.plan import prune
 from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.problem import Problem
@@ -567,7 +568,11 @@ def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     ).notes
     assert [facts.get("note") for facts in reported[:3]] == [*notes[:2], None]  # before anything is searched
     assert re.search(r"'hidden', 'second' hardly spike \(spikes per neuron and step: hidden 0.0000", notes[0])
-    assert "the given network is at chance" in notes[1]
+    assert "the given network is at chance" in notes[1] and notes[1].endswith("that data and network belong together")
+    otherwise = f"the forward returns the maximum of its outputs over time: ..., and {COUNTED_BY_MEAN}"
+    maximum = replace(quiet, metadata={"assumptions": [otherwise]})
+    (_, warning) = preflight_warnings(maximum, evaluate(maximum, data.val), data.classes)
+    assert warning.endswith("; its forward does not decide by the mean over the steps, as is done here: train it so")
 
 
 def test_a_pruned_network_at_chance_is_warned_about_where_the_given_one_was_not(task):

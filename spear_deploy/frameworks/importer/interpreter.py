@@ -49,6 +49,7 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
+from spear_deploy.network.classes import COUNTED_BY_MEAN
 from spear_deploy.util.number_format import format_shape
 
 
@@ -260,7 +261,7 @@ class TraceInterpreter:
             return output
         note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
         if not any(word in output.how for word in ("mean", "sum")):
-            note += ", and accuracy is counted by their mean, which may choose another class"
+            note += f", and {COUNTED_BY_MEAN}, which may choose another class"
         if note not in self.context.builder.notes:
             self.context.builder.notes.append(note)
         return output.outputs
