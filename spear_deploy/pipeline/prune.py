@@ -21,7 +21,7 @@ from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs, require
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.placement.weight_bits import describe_stated_bits
-from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets
+from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, resource_name
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
@@ -164,8 +164,15 @@ def prune_front(
 
 
 def _name_limits(settings: PruneSettings) -> str:
-    """Return the budgets as they are stated, such as "60% SynOps, 3.5 µJ"."""
-    return ", ".join(f"{value} {WRITTEN[name][2]}" for name, value in settings.limits.items())
+    """Return the budgets as they are stated, such as "60% SynOps, 3.5 µJ"; a share is one of a resource and has no unit.
+
+    >>> _name_limits(PruneSettings(synops="60%", energy_uj="70%", latency_ms=3.5))
+    '60% SynOps, 70% energy, 3.5 ms'
+    """
+    return ", ".join(
+        f"{value} {resource_name(WRITTEN[name][0]) if str(value).strip().endswith('%') else WRITTEN[name][2]}"
+        for name, value in settings.limits.items()
+    )
 
 
 def list_front_results(synops: Sequence[str | float]) -> list[str]:
