@@ -146,6 +146,10 @@ _HINTS = {
     "sum": DECODE,
     "stack": "stack the outputs of all steps along axis 0, or use cat",
     "relu": "it acts on values that are not spikes; use a cell such as {neuron}",
+    **dict.fromkeys(
+        ("rand", "bernoulli", "poisson"), "it draws numbers; encode the data before the network, as --encoding bernoulli does"
+    ),
+    "clamp": "it is not linear; bound and encode the data before the network",
 }
 
 
