@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spear_deploy.network.classes import COUNTED_BY_MEAN
+from spear_deploy.network.classes import COUNTED_BY_MEAN, count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_bits, note_possible_bits
@@ -42,17 +42,26 @@ def preflight_warnings(graph: SNNGraph, evaluation: Evaluation, classes: int) ->
             f"{text}); check the scale of the input and the thresholds"
         )
     if _is_at_chance(evaluation, classes):
-        decides_otherwise = any(COUNTED_BY_MEAN in str(text) for text in graph.metadata.get("assumptions", ()))
         notes.append(
             f"warning: the given network is at chance, {_write_accuracy(evaluation, classes)} (spikes per neuron and step: "
-            f"{text}); train it first, or check that data and network belong together"
-            + (
-                "; its forward does not decide by the mean over the steps, as is done here: train it so"
-                if decides_otherwise
-                else ""
-            )
+            f"{text}); train it first, or check that data and network belong together{_explain_decision(graph, classes)}"
         )
     return notes
+
+
+def _explain_decision(graph: SNNGraph, classes: int) -> str:
+    """Return in which way a network may decide that its accuracy here does not count."""
+    reasons = ""
+    if any(COUNTED_BY_MEAN in str(text) for text in graph.metadata.get("assumptions", ())):
+        reasons += "; its forward does not decide by the mean over the steps, as is done here: train it so"
+    outputs = count_classes(graph)
+    if outputs > classes and outputs % classes == 0:
+        group = outputs // classes
+        reasons += (
+            f"; it has {outputs} outputs for {classes} classes: where groups of {group} neurons vote, let its forward add them "
+            f"up in each step, as view(-1, {classes}, {group}).sum(-1) does"
+        )
+    return reasons
 
 
 def _is_at_chance(evaluation: Evaluation, classes: int) -> bool:

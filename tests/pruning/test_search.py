@@ -573,6 +573,13 @@ def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     maximum = replace(quiet, metadata={"assumptions": [otherwise]})
     (_, warning) = preflight_warnings(maximum, evaluate(maximum, data.val), data.classes)
     assert warning.endswith("; its forward does not decide by the mean over the steps, as is done here: train it so")
+    end = quiet[quiet.output]
+    wide = quiet.with_layers({end.name: replace(end, synapse=Dense(weight=np.repeat(end.synapse.weight, 5, axis=0)))})
+    (_, warning) = preflight_warnings(wide, evaluate(wide, data.val), data.classes)
+    assert warning.endswith(
+        "; it has 10 outputs for 2 classes: where groups of 5 neurons vote, let its forward add them up in each step, as "
+        "view(-1, 2, 5).sum(-1) does"
+    )
 
 
 def test_a_pruned_network_at_chance_is_warned_about_where_the_given_one_was_not(task):
