@@ -1,5 +1,7 @@
 """Networks that end in a weighted sum: verdicts, replacements by readouts or by counted spikes, integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,11 +16,12 @@ from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.classes import average_classes, count_classes, count_per_class
-from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
-from tests.adaptation.random_networks import DT_S, count_differing_spikes, random_map_network
+from spear_deploy.simulator.run import decide
+from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_map_network, random_neuron
 
 SPIKES_ALONE = ("catalyst_n1", "odin", "speck2f", "spinnaker2", "truenorth")
 LONGER_READOUTS = ("reckon", "xylo_audio2", "xylo_audio3", "xylo_imu")
@@ -164,6 +167,28 @@ def test_votes_of_neighbouring_neurons_are_counted_spikes_without_learning(chip)
     np.testing.assert_allclose(after, before, rtol=1e-6)
     plan = make_plans(graph, load_profile(chip))[0]
     assert not any(step.replacement.topic == "readout" for step in plan.learnt) and count_per_class(plan.graph) == 5
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_votes_behind_random_networks_decide_alike_without_their_layer(seed):
+    rng, graph = np.random.default_rng(seed), random_map_network(seed)
+    voters, classes, inputs = int(rng.integers(2, 6)), int(rng.integers(2, 5)), graph["readout"].synapse.weight.shape[1]
+    end = Layer(
+        name="readout",
+        synapse=Dense(weight=eighths(rng, (classes * voters, inputs))),
+        neuron=random_neuron(rng, (classes * voters,)),
+    )
+    mean = Layer(name="vote", synapse=Dense(weight=np.kron(np.eye(classes), np.full((1, voters), 1 / voters))))
+    edges = (*graph.edges, Edge(source="readout", target="vote"))
+    graph = replace(
+        graph, layers=(*(end if one.name == "readout" else one for one in graph.layers), mean), edges=edges, output="vote"
+    )
+    (offer,) = find_sums(graph, load_profile("speck2f"))
+    ended, x = offer.rewrite(graph), rng.random((12, 5, *graph.input_shape)) < 0.4
+    before, after = (simulate(each, x, record=("spikes",)) for each in (graph, ended))
+    assert offer.kind == "exact" and set(before.spikes) == set(after.spikes)
+    assert not any((before.spikes[name] != after.spikes[name]).any() for name in after.spikes)
+    np.testing.assert_array_equal(decide(after.output, ended), decide(before.output, graph))
 
 
 def test_other_sums_and_too_many_voters_for_a_chip_are_no_votes():
