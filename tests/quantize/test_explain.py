@@ -456,6 +456,7 @@ def test_states_that_overflow_are_findings():
     run = simulate(graph, np.ones((20, 1, 1), bool))
     findings = codes(find_in_run(graph, run))
     assert findings["u_wrapped", "fc"].value == run.overflows["fc"]["u_wrapped"] > 0
+    assert "train with smaller weights and biases or fewer spikes at its input, or" in findings["u_wrapped", "fc"].text
     assert "its current u wrapped around" in findings["u_wrapped", "fc"].text
     assert ("v_saturated", "fc") in findings
 

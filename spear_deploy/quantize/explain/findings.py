@@ -118,7 +118,8 @@ def _find_in_overflows(name: str, overflows: Mapping[str, int], extent: str) -> 
         if times:
             text = (
                 f"layer '{name}': {_OVERFLOWS.get(code, code)} {times} times in {extent}, beyond the bits of its state; "
-                "give it a smaller scale (quantise with this input as calibration), or smaller weights and biases"
+                "train with smaller weights and biases or fewer spikes at its input, or, where these integers are from a file, "
+                "quantise the trained network on this input"
             )
             yield Finding(code=code, layer=name, value=float(times), text=text)
 
