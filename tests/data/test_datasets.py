@@ -441,6 +441,32 @@ def test_few_and_large_groups_leave_samples_in_both_parts():
         assert len(rest) and len(drawn) and len(rest) + len(drawn) == 40
 
 
+@pytest.mark.parametrize(
+    ("share", "sizes", "labels", "rest", "drawn"),
+    [  # class 3 has one sample; all groups are drawn at first, and the one comes back whose classes are then the nearest
+        (0.9, [4, 4, 4], [3, 0, 2, 1, 0, 2, 1, 2, 1, 0, 2, 1], [7, 6, 5, 4], [9, 2, 8, 11, 1, 0, 3, 10]),
+        # a group whose part makes no difference stays where it is
+        (0.5, [4, 4, 3], [1, 1, 1, 0, 0, 2, 1, 3, 0, 3, 1], [4, 6, 2, 7, 3, 5, 1, 0], [8, 10, 9]),
+    ],
+)
+def test_groups_are_drawn_by_the_distance_of_their_classes_from_the_share(share, sizes, labels, rest, drawn):
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    parts = data.dataset.split_groups(np.array(labels), group, share, np.random.default_rng(0), "d")
+    assert [part.tolist() for part in parts] == [rest, drawn]
+
+
+def test_a_part_may_have_a_single_sample():
+    rest, drawn = data.dataset.split_stratified(np.arange(5) % 2, 0.2, np.random.default_rng(0), "d")
+    assert len(rest) == 4 and len(drawn) == 1
+
+
+def test_samples_of_a_shape_that_is_no_other_view_of_the_input_stay_as_they_are():
+    """So that the refusal names both shapes."""
+    whole = dataset()
+    assert data.dataset.reshape_samples(whole, (5,)) is whole is data.dataset.reshape_samples(whole, (2,))
+    assert data.dataset.reshape_samples(whole, (2, 1)).input_shape == (2, 1)
+
+
 def test_groups_do_not_move_a_sample_of_data_without_them_nor_their_digest(tmp_path):
     x, y, group = recordings()
     plain, grouped = (load_data(saved(tmp_path, x=x, y=y, **more)) for more in ({}, {"group": group}))
@@ -449,6 +475,8 @@ def test_groups_do_not_move_a_sample_of_data_without_them_nor_their_digest(tmp_p
     own, both = (load_data(saved(tmp_path, x=x, y=y, split=split, **more)) for more in ({}, {"group": group}))
     assert data.dataset.hash_dataset(plain) != data.dataset.hash_dataset(grouped)
     assert data.dataset.hash_dataset(own) != data.dataset.hash_dataset(both)
+    larger = load_data(saved(tmp_path, x=x, y=y, split=split, group=group // 5))
+    assert data.dataset.hash_dataset(larger) != data.dataset.hash_dataset(both)
     words = load_data(saved(tmp_path, x=x, y=y, split=split, group=[f"{index:02}" for index in group]))
     assert data.dataset.hash_dataset(words) == data.dataset.hash_dataset(both)  # a digest of what is alike, whatever its name
 

@@ -99,6 +99,10 @@ TARGETS = {
     ),
     "quantize/layer_error.py": (INTEGERS, "tests/quantize/test_layer_error.py", "tests/quantize/test_loihi.py"),
     "quantize/scale_ranking.py": (INTEGERS, "tests/quantize/test_scale_ranking.py",),
+    "adaptation/calibrate.py": ("tests/adaptation/test_calibrate.py",),
+    "pruning/tune/margins.py": ("tests/pruning/test_margins.py",),
+    "util/memory.py": ("tests/util/test_memory.py",),
+    "data/dataset.py": ("tests/data/test_datasets.py", "tests/data/test_shapes.py", "tests/data/test_time_steps.py"),
 }  # fmt: skip
 """Modules, and the tests that mirror them."""
 OPERATORS = {
