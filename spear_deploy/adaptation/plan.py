@@ -10,7 +10,7 @@ limits, then by how much has to be learnt. Plans that are equal in all that are 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, TypeAlias, get_args
 
@@ -27,6 +27,7 @@ from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.equal_values import collapse_equal_values
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import SNNGraph, merge_parts
 
 MAX_REWRITES = 200
@@ -193,6 +194,8 @@ def follow(
         steps.append(Step(replacement=offer, neurons=graph.neurons - before.neurons))
         if watch is not None:
             watch(offer, before, graph)
+    if any(step.replacement.kind == "learnt" for step in steps):  # all weights learn then
+        graph = replace(graph, metadata={key: value for key, value in graph.metadata.items() if key != FIXED_WEIGHTS})
     plan = Plan(
         steps=tuple(steps),
         graph=graph,

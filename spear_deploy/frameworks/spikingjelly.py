@@ -31,7 +31,7 @@ from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks,
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal, shifted_by
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
-from spear_deploy.network import IF, LIF, Array, CubaLIF, Dense, Neuron
+from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
 from spear_deploy.util.number_format import format_shape
 
 DT_S = 1e-4
@@ -217,9 +217,7 @@ def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others
             f"{place} votes by {size} of {format_shape(signal.shape)} neurons; flatten them, and let {size} divide their number"
         )
     votes = np.kron(np.eye(signal.shape[0] // size), np.ones((1, size)) / size).astype(np.float32)
-    return context.unrolled.make_once(
-        (path, "module", signal), lambda key: context.builder.add_layer(path, key[2], synapse=Dense(weight=votes))
-    )
+    return context.unrolled.make_once((path, "module", signal), lambda key: context.builder.add_fixed(path, key[2], votes))
 
 
 def _runs_over_time(module: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spear_deploy.network import CONVS, Dense, Flatten, Layer
+from spear_deploy.network.fixed_weights import list_fixed_layers
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, join_readout, list_host_layers
 
@@ -74,6 +75,8 @@ class Spaces:
         self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
         self._follow_layers()
         self._freeze(self.out[graph.output], "it is the network's output")
+        for name in list_fixed_layers(graph):
+            self._freeze(self.into[name], f"layer '{name}' has fixed weights, one for each of its channels")
         self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
         self._freeze(self.out[INPUT], "it is the network's input")
 

@@ -20,6 +20,7 @@ import torch
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array
+from spear_deploy.network.fixed_weights import list_fixed_layers
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.norse.cells import CellState
 from spear_deploy.norse.layers import NorseLayer, read_layer, share_equal_steps
@@ -126,6 +127,9 @@ class NorseNetwork(torch.nn.Module):
                 child += "_"
             self._children[layer.name] = child
             self.add_module(child, NorseLayer(graph, layer, surrogate, alpha))
+        for name in list_fixed_layers(graph):
+            for weights in self.module_of(name).synapse.parameters():  # type: ignore[union-attr]
+                weights.requires_grad_(False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NorseNetwork:
         memo[id(self.graph)] = self.graph  # immutable: shared, not copied

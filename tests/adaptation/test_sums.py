@@ -16,6 +16,7 @@ from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
 from spear_deploy.network.classes import average_classes, count_classes, count_per_class
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
 from spear_deploy.quantize import quantize
@@ -189,6 +190,13 @@ def test_votes_behind_random_networks_decide_alike_without_their_layer(seed):
     assert offer.kind == "exact" and set(before.spikes) == set(after.spikes)
     assert not any((before.spikes[name] != after.spikes[name]).any() for name in after.spikes)
     np.testing.assert_array_equal(decide(after.output, ended), decide(before.output, graph))
+
+
+def test_fixed_votes_stay_fixed_where_nothing_learns():
+    graph = replace(votes(), metadata={FIXED_WEIGHTS: ["vote"]})
+    kept, learnt = (make_plans(graph, load_profile(chip))[0] for chip in ("loihi2", "speck2f"))
+    assert not kept.learnt and kept.graph.metadata[FIXED_WEIGHTS] == ["vote"] and isinstance(kept.graph["vote"].neuron, LI)
+    assert learnt.learnt and FIXED_WEIGHTS not in learnt.graph.metadata
 
 
 def test_other_sums_and_too_many_voters_for_a_chip_are_no_votes():

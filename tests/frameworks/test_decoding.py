@@ -525,7 +525,9 @@ def test_votes_of_neighbours_on_an_axis_of_their_own_are_weights(end, reduce, fu
         for part in model.parameters():
             part.uniform_(-0.6, 0.8)
         expected = model(x).numpy()
-    ours = simulate(read_model(model, (6,)), x.numpy(), kind="current").output
+    graph = read_model(model, (6,))
+    assert graph.metadata["fixed_weights"] == [graph.output]
+    ours = simulate(graph, x.numpy(), kind="current").output
     assert ours.shape == (11, 3, 3) and np.ptp(expected) > 0.05
     np.testing.assert_allclose(reduce(ours), expected, rtol=1e-5, atol=1e-6)
 

@@ -15,11 +15,15 @@ pytest.importorskip("spikingjelly")
 from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: E402
 from torch import nn  # noqa: E402
 
+from spear_deploy.data import load_data  # noqa: E402
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
+from spear_deploy.pipeline.back_home import weights_into  # noqa: E402
+from spear_deploy.pruning.plan import PruningPlan, prune  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
+from spear_deploy.training import train  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw, compare_runs, count_differences, patterns, recorded  # noqa: E402
 
 KINDS = (neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode, neuron.CUBALIFNode)
@@ -213,6 +217,25 @@ def test_votes_are_the_means_of_groups_of_neurons(mode):
     )
     with pytest.raises(UnsupportedError, match="'2'"):
         store_weights(model, learnt)
+
+
+def test_a_network_whose_votes_are_fixed_learns_loses_channels_and_goes_back():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        layer.Flatten(), layer.Linear(64, 24), neuron.LIFNode(), layer.Linear(24, 50), neuron.LIFNode(), layer.VotingLayer(5)
+    ).eval()
+    functional.set_step_mode(model, "m")
+    with torch.no_grad():
+        for part in (model[1], model[3]):
+            part.weight.mul_(4).add_(0.1)
+    digits = load_data("digits", steps=4)
+    graph = train(read_model(model, (1, 8, 8)), digits, epochs=1)
+    pruned = prune(graph, PruningPlan(kept={"2": tuple(range(0, 24, 2))}))
+    back, x = weights_into(model, pruned), digits.test.x[:8].swapaxes(0, 1)
+    with torch.no_grad():
+        theirs = back(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
+    assert back[1].out_features == 12 and back[3].out_features == 50 and theirs.any()
+    np.testing.assert_array_equal(simulate(pruned, x).output, theirs)
 
 
 class Boosted(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_out_axis
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
-from spear_deploy.network import LI, LIF, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
+from spear_deploy.network import LI, LIF, Array, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.graph import INPUT, Edge
 from spear_deploy.util.number_format import format_shape
 
@@ -45,6 +45,7 @@ class GraphBuilder:
             the axes of its source, as `axis_order.list_columns` takes them.
         missed: the source of weights that take another number of values than it gives, and that number.
         reads_sizes: whether a forward reads a size of its input.
+        fixed: layers whose weights the model fixes.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -64,6 +65,13 @@ class GraphBuilder:
     column_orders: dict[str, tuple[Shape, tuple[int, ...]]] = field(default_factory=dict)
     missed: tuple[str, int] | None = None
     reads_sizes: bool = False
+    fixed: list[str] = field(default_factory=list)
+
+    def add_fixed(self, path: str, source: Signal, weight: Array) -> Signal:
+        """Add a layer of dense weights that the model fixes."""
+        output = self.add_layer(path, source, synapse=Dense(weight=weight))
+        self.fixed.append(output.name)
+        return output
 
     def add_layer(self, path: str, *sources: Signal, shape: Shape | None = None, **parts: Any) -> Signal:
         """Add a layer with edges from its sources; `shape` is that of its input where it has no source yet."""

@@ -39,7 +39,7 @@ from spear_deploy.frameworks.importer.symbols import (
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.traced_model import LOOPS
-from spear_deploy.network import AvgPool, Dense, SumPool
+from spear_deploy.network import AvgPool, SumPool
 
 MAX_AXES = 3
 """Channels and up to two axes of positions, over which a pool acts."""
@@ -131,7 +131,7 @@ def _add_groups(call: FunctionCall, how: str, value: Grouped, axis: Any) -> Sign
     rows, columns = np.divmod(np.arange(value.sizes[0] * value.sizes[1]), value.sizes[1])
     kept, size = (columns, value.sizes[0]) if along == 0 else (rows, value.sizes[1])
     weight = (kept == np.arange(value.sizes[1 - along])[:, None]) / (size if how == "mean" else 1)
-    return call.add_layer(value.signal, synapse=Dense(weight=weight.astype(np.float32)))
+    return call.context.builder.add_fixed(call.make_path(), value.signal, weight.astype(np.float32))
 
 
 def _is_time(call: FunctionCall, value: Symbol, axes: tuple[Any, ...]) -> bool:

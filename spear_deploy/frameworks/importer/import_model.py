@@ -24,6 +24,7 @@ from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import LateDifferenceError
 from spear_deploy.network import Shape
 from spear_deploy.network.delayed_reset import delay_resets
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
 
 FURTHER_STEPS = (8, 40)
@@ -111,6 +112,7 @@ def _build(
         metadata={
             "source": framework.name,
             **({"assumptions": notes} if (notes := builder.list_notes()) else {}),
+            **({FIXED_WEIGHTS: builder.fixed} if builder.fixed else {}),
             **({"forward_input_shape": list(input_shape)} if builder.input_view else {}),
         },
     )

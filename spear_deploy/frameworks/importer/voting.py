@@ -17,7 +17,6 @@ import torch
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import Decoded, OneStep, Signal, Symbol, map_decoded, name_module
-from spear_deploy.network import Dense
 
 ROW_POOLS = (torch.nn.AvgPool1d, torch.nn.AdaptiveAvgPool1d)
 """Modules that average neighbours along the last axis."""
@@ -53,6 +52,6 @@ def pool_row(context: TraceContext, module: Any, path: str, x: OneStep | Decoded
         ) from error
     made = context.unrolled.make_once(
         (path, "module", x.output),
-        lambda key: context.builder.add_layer(path, key[2], synapse=Dense(weight=np.ascontiguousarray(votes))),
+        lambda key: context.builder.add_fixed(path, key[2], np.ascontiguousarray(votes)),
     )
     return replace(x, output=made)

@@ -24,6 +24,7 @@ import numpy as np
 from spear_deploy.data import Split
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Dense, Layer
+from spear_deploy.network.fixed_weights import list_fixed_layers
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.pruning.budgets import refuse_budget
@@ -82,7 +83,7 @@ class WeightOrder:
 
 
 def order_weights(graph: SNNGraph, counts: SpikeCounts) -> WeightOrder:
-    """Return the order in which the weights of a network are removed; each layer keeps its largest, 1 − `MAX_SHARE` of them.
+    """Return the order in which weights are removed; each layer keeps its largest, 1 − `MAX_SHARE` of them, fixed ones all.
 
     Args:
         graph: floating point.
@@ -91,9 +92,10 @@ def order_weights(graph: SNNGraph, counts: SpikeCounts) -> WeightOrder:
     synops = count_synops(graph, counts).per_layer
     starts: dict[str, int] = {}
     numbers, scores, start, present = [], [], 0, 0
+    fixed = list_fixed_layers(graph)
     for layer in graph.layers:
         synapse: Any = layer.synapse
-        if not isinstance(synapse, (Dense, *CONVS)) or not synops.get(layer.name):
+        if not isinstance(synapse, (Dense, *CONVS)) or not synops.get(layer.name) or layer.name in fixed:
             continue
         starts[layer.name] = start
         weight = synapse.weight.ravel().astype(np.float64)
@@ -245,8 +247,10 @@ class LayerWeightRemoval(WeightRemoval):
 def thin_layers(graph: SNNGraph, densities: Mapping[str, float]) -> SNNGraph:
     """Return the network in which layers keep a share of their weights, the largest, at least one; zeros count as removed."""
 
+    fixed = list_fixed_layers(graph)
+
     def thin_layer(layer: Layer) -> Layer:
-        if layer.name not in densities:
+        if layer.name not in densities or layer.name in fixed:
             return layer
         synapse: Any = layer.synapse
         magnitude = np.abs(synapse.weight.ravel())

@@ -1,0 +1,57 @@
+"""Layers whose weights a model fixes: they do not learn, lose no weight, and what they read keeps its channels."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.data import load_data
+from spear_deploy.network import LIF, Dense, Flatten, Layer
+from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
+from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.pruning.tune.thin_weights import order_weights, thin_layers
+from spear_deploy.simulator import simulate
+
+VOTES = np.kron(np.eye(10), np.full((1, 3), 1 / 3)).astype(np.float32)
+
+
+def voting(**metadata) -> SNNGraph:
+    """Three neurons vote for each of ten classes."""
+    rng, neuron = np.random.default_rng(0), LIF(tau_s=2e-3, r=2.0)
+    layers = [
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="a", synapse=Dense(weight=rng.normal(0, 0.4, (20, 64)).astype(np.float32)), neuron=neuron),
+        Layer(name="b", synapse=Dense(weight=rng.normal(0, 0.4, (30, 20)).astype(np.float32)), neuron=neuron),
+        Layer(name="vote", synapse=Dense(weight=VOTES)),
+    ]
+    return chain(layers, input_shape=(1, 8, 8), metadata={FIXED_WEIGHTS: ["vote"], **metadata})
+
+
+def test_the_metadata_name_layers_of_dense_weights():
+    assert list_fixed_layers(voting()) == ("vote",)
+    for stated in ((), "vote", None, ["flat", "c", 3]):
+        assert list_fixed_layers(voting(**{FIXED_WEIGHTS: stated})) == ()
+
+
+def test_what_a_layer_of_fixed_weights_reads_keeps_its_channels():
+    assert [group.name for group in list_prunable_groups(voting())] == ["a"]
+    (why,) = (group.frozen for group in list_groups(voting()) if group.name == "b")
+    assert why == "layer 'vote' has fixed weights, one for each of its channels"
+    assert [group.name for group in list_prunable_groups(voting(**{FIXED_WEIGHTS: []}))] == ["a", "b"]
+
+
+def test_fixed_weights_are_not_removed():
+    graph = voting()
+    counts = simulate(graph, np.random.default_rng(1).random((10, 4, 1, 8, 8)) < 0.4).counts
+    assert set(order_weights(graph, counts).starts) == {"a", "b"}
+    thinned = thin_layers(graph, {"b": 0.5, "vote": 0.5})
+    assert thinned["vote"] == graph["vote"] and np.mean(thinned["b"].synapse.weight != 0) == 0.5
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_fixed_weights_do_not_learn(fixed):
+    pytest.importorskip("torch")
+    from spear_deploy.training import train
+
+    learnt = train(voting(**({} if fixed else {FIXED_WEIGHTS: []})), load_data("digits", steps=4), epochs=1)
+    assert np.array_equal(learnt["vote"].synapse.weight, VOTES) == fixed
+    assert not np.array_equal(learnt["b"].synapse.weight, voting()["b"].synapse.weight)
