@@ -15,7 +15,7 @@ import pytest
 from spear_deploy.errors import DataError, FileError, UnsupportedError
 from spear_deploy.interchange.certificate import ProofInput, certify
 from spear_deploy.interchange.comparison import VALUE_TOLERANCE
-from spear_deploy.interchange.onnx.float_bounds import bound_steps
+from spear_deploy.interchange.onnx.float_bounds import SpikeGuidedRun
 from spear_deploy.interchange.onnx.model_file import run_onnx, write_onnx
 from spear_deploy.network import (
     IF,
@@ -46,6 +46,13 @@ from tests.quantize.test_recorded_integers import case
 from tests.support.reference import random_graph, random_spikes
 from tests.support.rich_graphs import rich_graph
 from tests.support.wild_graphs import wild_graph, wild_spikes
+
+
+def bound_steps(graph: SNNGraph, x, spikes):
+    """Yield values and bounds by layer, step by step; `spikes` are sent and reset the neurons in place of those that v gives."""
+    run = SpikeGuidedRun(graph, x.shape[1])
+    for t, x_step in enumerate(x):
+        yield run.advance(x_step, {name: fired[t] for name, fired in spikes.items()})
 
 
 def largest_bound(graph: SNNGraph, x) -> float:

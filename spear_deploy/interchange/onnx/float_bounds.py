@@ -17,7 +17,7 @@ Where the other run is in exact arithmetic, every operation rounds: each gap beg
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -89,19 +89,6 @@ class BoundedValue:
 
     value: Array
     gap: Array
-
-
-def bound_steps(graph: SNNGraph, x: Array, spikes: Mapping[str, Array]) -> Iterator[dict[str, BoundedValue]]:
-    """Run a floating-point network with known spikes and yield, step by step, the layers' values and bounds.
-
-    Args:
-        graph: a floating-point network.
-        x: (T, B, *input shape).
-        spikes: of every spiking layer, (T, B, *shape). They are sent and reset the neurons in place of those that v gives.
-    """
-    run = SpikeGuidedRun(graph, x.shape[1])
-    for t, x_step in enumerate(x):
-        yield run.advance(x_step, {name: fired[t] for name, fired in spikes.items()})
 
 
 class SpikeGuidedRun:
