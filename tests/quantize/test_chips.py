@@ -504,6 +504,27 @@ def test_weights_of_positions_in_front_of_a_pool_leave_a_neuron_four_values(shap
         assert len({*np.ravel(window), *np.ravel(kernel)} - {0}) <= 4
 
 
+@pytest.mark.parametrize("shape", [(8, 1), (1, 8)])
+def test_a_neuron_that_sums_a_whole_map_has_four_values_of_its_rows_and_columns(shape):
+    layers = [
+        Layer(name="scale", synapse=Scale(weight=np.random.default_rng(0).normal(size=shape))),
+        Layer(name="pool", synapse=SumPool(kernel_size=(8, 8))),
+        Layer(name="out", neuron=IF(reset="subtract")),
+    ]
+    integer = quantize(chain(layers, input_shape=(2, 8, 8)), format="truenorth")
+    assert len({*np.ravel(integer["scale"].synapse.weight)} - {0}) <= 4
+
+
+@pytest.mark.parametrize(("shape", "kernel", "behind"), [((2, 8), (2,), []), ((2, 4, 4), (2, 2), [Flatten()])])
+def test_four_values_of_each_channel_in_front_of_a_pool_stay_as_they_are(shape, kernel, behind):
+    weight = np.stack([np.resize(values, shape[1:]) for values in ([1.0, 2, 3, 4], [5.0, 6, 7, 8])])
+    synapses = [Scale(weight=weight), SumPool(kernel_size=kernel), *behind]
+    layers = [Layer(name=f"l{n}", synapse=synapse) for n, synapse in enumerate(synapses)]
+    graph = chain([*layers, Layer(name="out", neuron=IF(reset="subtract"))], input_shape=shape)
+    steps = quantize(graph, format="truenorth")["l0"].synapse.weight / weight
+    assert np.allclose(steps, steps.flat[0], rtol=1e-12)
+
+
 def test_as_many_palettes_as_values_are_left_have_one_value_each():
     rng = np.random.default_rng(6)
     scales = [Scale(weight=rng.uniform(0.5, 1, (3, 2, 2))) for _ in range(2)]
