@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from spear_deploy.errors import DataError, QuantizationError, UnsupportedError
-from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Layer, Scale, SumPool
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pipeline import api
