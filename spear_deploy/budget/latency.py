@@ -26,6 +26,7 @@ import numpy as np
 
 from spear_deploy.budget.intervals import Interval, weakest
 from spear_deploy.budget.traffic import Traffic, count_traffic
+from spear_deploy.hardware.fields import UNLIMITED
 from spear_deploy.hardware.schema import CycleModel, Fact, HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -112,12 +113,7 @@ def _fixed_time(seconds: float, how: str, fact: Fact) -> Latency:
 def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeCounts, traffic: Traffic, steps: int) -> Latency:
     timing = profile.timing
     synop_ns, neuron_ns = timing.synop_ns.value, timing.neuron_active_ns.value
-    needed = {"synop_ns": synop_ns, "neuron_active_ns": neuron_ns, "barrier_ns_by_tiles": timing.barrier_ns_by_tiles.value}
-    missing = [f"timing.{key}" for key, value in needed.items() if value is None]
-    if timing.mode.value != "barrier":
-        missing = ["timing.step_s"]
-    elif traffic.hops_ew is None:
-        missing += ["topology"] if placement.chips_used == 1 else ["timing between chips", "topology"]
+    missing = _list_missing(profile, placement, traffic)
     if missing or synop_ns is None or neuron_ns is None:
         interval = _bound_barrier_time(profile, placement, counts, traffic, steps) if timing.mode.value == "barrier" else None
         return Latency(seconds=None, missing=tuple(missing), interval=interval)
@@ -138,6 +134,24 @@ def _barrier_time(profile: HardwareProfile, placement: Placement, counts: SpikeC
         how=f"{how}; from no neuron active to all",
     )
     return Latency(seconds=steps * step_s, how=how, interval=interval)
+
+
+def _list_missing(profile: HardwareProfile, placement: Placement, traffic: Traffic) -> list[str]:
+    """Return the keys without which no time can be told: those of a barrier, a step's time, or that a chip without steps has."""
+    timing = profile.timing
+    needed: dict[str, Fact] = {"synop_ns": timing.synop_ns, "neuron_active_ns": timing.neuron_active_ns}
+    if timing.mode.value == "async":
+        return ["timing.speedup"]
+    if timing.mode.value is None and all(fact.value is not None for fact in needed.values()):
+        return ["timing.mode"]
+    if timing.mode.value != "barrier":
+        return ["timing.step_s"]
+    if profile.cores_limit(placement.chips) != 1:  # a core alone waits for no other
+        needed["barrier_ns_by_tiles"] = timing.barrier_ns_by_tiles
+    missing = [f"timing.{key}" for key, fact in needed.items() if fact.value is None]
+    if placement.cores_used > 1 and traffic.hops_ew is None:
+        missing += ["topology"] if placement.chips_used == 1 else ["timing between chips", "topology"]
+    return missing
 
 
 def _bound_barrier_time(
@@ -179,9 +193,10 @@ def _name(placement: Placement, core: int) -> str:
 def _barrier_ns(profile: HardwareProfile, placement: Placement) -> float:
     """Return the barrier's time for the next larger number of tiles in the table."""
     table = profile.timing.barrier_ns_by_tiles.value or {}
-    tiles = -(-placement.cores_used // int(profile.topology.cores_per_tile.value or 1))
-    larger = [n for n in sorted(table) if n >= tiles] or [max(table)]
-    return float(table[larger[0]])
+    per_tile = profile.topology.cores_per_tile
+    tiles = 1 if per_tile.value == UNLIMITED else -(-placement.cores_used // (per_tile.max_value or 1))
+    larger = [n for n in sorted(table) if n >= tiles] or [max(table, default=0)]
+    return float(table.get(larger[0], 0.0))
 
 
 # ------------------------------------------------------------------------------------------------------------ deadline

@@ -109,10 +109,10 @@ def count_neuron_synops(graph: SNNGraph, placement: Placement, counts: SpikeCoun
 def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     """Return the tile (column, row) of each core, or None where the mesh or the way between chips is not published."""
     shape = profile.topology
-    sizes = (shape.cores_per_tile.value, shape.mesh_columns.value, shape.mesh_rows.value)
-    if any(n is None for n in sizes) or placement.chips_used > 1:
+    sizes = (shape.cores_per_tile, shape.mesh_columns, shape.mesh_rows)
+    if any(size.value is None for size in sizes) or placement.chips_used > 1:
         return None
-    per_tile, columns, rows = (int(n or 1) for n in sizes)
+    per_tile, columns, rows = (size.max_value or max(1, placement.cores_used) for size in sizes)  # unlimited: room for all
     tiles = np.arange(placement.cores_used) // per_tile
     if len(tiles) and tiles[-1] >= columns * rows:
         return None

@@ -195,6 +195,14 @@ class Table(Fact):
 
     value: dict[int, NonNegativeFloat] | None = None
 
+    @field_validator("value", mode="after")
+    @classmethod
+    def _check_counts(cls, value: dict[int, float] | None) -> dict[int, float] | None:
+        """Refuse a table without an entry, and counts below 1."""
+        if value is not None and (not value or min(value) < 1):
+            raise ValueError(f"{quote_value(value)} given, expected counts of at least 1, e.g. {{1: 10}}, or null")
+        return value
+
 
 class Range(Fact):
     """A quantity of which only a lower and an upper end are known: [low, high], both at least 0."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from spear_deploy.hardware.fields import (
+    UNLIMITED,
     Block,
     Contradiction,
     Fact,
@@ -244,8 +245,11 @@ class SynapseMemory(Block):
     @model_validator(mode="after")
     def _check_parameters(self) -> SynapseMemory:
         for name in MEMORY_FORMATS.get(self.format.value or "", ()):
-            if getattr(self, name).value in (None, ()):
+            value = getattr(self, name).value
+            if value in (None, ()):
                 raise Contradiction(name, f"has no value, but the format '{self.format.value}' needs it; add it")
+            if value == UNLIMITED:
+                raise Contradiction(name, f"'{UNLIMITED}' given, but the format '{self.format.value}' needs a number; correct it")
         return self
 
 

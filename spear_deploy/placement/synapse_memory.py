@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spear_deploy.errors import ProfileError
 from spear_deploy.hardware.schema import SynapseMemory
 from spear_deploy.placement.axes import Axis, count_inputs, count_pairs
 from spear_deploy.placement.projections import Projection
@@ -257,13 +256,7 @@ def count_axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, i
 
 
 def _value(leaf: Any) -> int:
-    """Return a number of the profile, 0 where it is not published.
-
-    Raises:
-        ProfileError: it is "unlimited", which no width of a word can be.
-    """
-    if isinstance(leaf.value, str):
-        raise ProfileError(f"profile, table 'synapse_memory': a width in {leaf.unit} is '{leaf.value}'; write a number, or null")
+    """Return a number of the profile, 0 where it is not published; none that a format needs is "unlimited"."""
     return int(leaf.value or 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,10 +187,50 @@ def test_several_chips_leave_hops_and_time_unknown() -> None:
     assert latency.missing == ("timing between chips", "topology")
 
 
-def test_a_chip_without_a_barrier_needs_a_step() -> None:
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"timing__mode": "fixed_tick"}, ("timing.step_s",)),
+        ({"timing__mode": "async"}, ("timing.speedup",)),
+        ({"timing__mode": None}, ("timing.mode",)),
+        ({"timing__mode": None, "timing__synop_ns": None}, ("timing.step_s",)),
+    ],
+)
+def test_a_chip_without_a_barrier_lacks_the_time_that_its_mode_can_have(changes: dict[str, Any], missing: tuple[str]) -> None:
+    """What is missing can be given: a chip without steps may have no time of a step."""
     net = dense_net(3, 4)
-    _, latency = run(net, small_chip("loihi1", timing__mode="async"), resolve_activity(net, 0))
-    assert latency.missing == ("timing.step_s",)
+    counts = resolve_activity(net, 0)
+    _, latency = run(net, small_chip("loihi1", **changes), counts)
+    assert latency.missing == missing
+    given = {"timing.step_s": 1e-3, "timing.speedup": 2, "timing.mode": "barrier"}[missing[0]]
+    _, latency = run(net, small_chip("loihi1", **{**changes, missing[0].replace(".", "__"): given}), counts)
+    assert latency.seconds is not None
+
+
+def test_a_chip_of_one_core_needs_no_mesh_and_no_barrier() -> None:
+    chip = small_chip(
+        "loihi1", chip__usable_cores=1, topology__mesh_rows=None, timing__barrier_ns_by_tiles=None, packing__share_cores=True
+    )
+    net = dense_net(3, 4, 2)
+    counts = resolve_activity(net, 0)
+    energy, latency = run(net, chip, counts)
+    timing, synops = chip.timing, count_synops(net, counts).total / counts.steps
+    step_ns = synops * timing.synop_ns.value + 6 * timing.neuron_active_ns.value
+    assert energy.missing == () and latency.missing == ()
+    assert latency.seconds == pytest.approx((counts.steps + 2) * step_ns * 1e-9, rel=1e-12)
+
+
+def test_an_unlimited_tile_holds_all_cores_and_an_unlimited_row_all_tiles() -> None:
+    net = dense_net(3, 4, 2)
+    counts = resolve_activity(net, 0)
+    hops = {}
+    for key in ("cores_per_tile", "mesh_columns", "mesh_rows"):
+        chip = small_chip("loihi1", **{"topology__cores_per_tile": 1, f"topology__{key}": "unlimited"})
+        energy, latency = run(net, chip, counts)
+        assert latency.seconds is not None
+        hops[key] = next(term.joules for term in energy.terms if term.name == "hop")
+    spikes = counts.sent["fc1"].sum() / counts.samples
+    assert hops["cores_per_tile"] == 0 and hops["mesh_columns"] == hops["mesh_rows"] == pytest.approx(spikes * 3e-12)
 
 
 def test_energy_is_per_sample_and_scales_with_spikes() -> None:

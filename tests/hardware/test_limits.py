@@ -24,7 +24,15 @@ def test_a_capacity_beyond_floating_point_is_refused_too():
         override_facts(load_profile("loihi2"), {"core.neurons": "9" * 400})
 
 
-def test_a_word_of_unlimited_width_is_refused():
-    chip = override_facts(load_profile("loihi2"), {"synapse_memory.word_bits": "unlimited"})
-    with pytest.raises(ProfileError, match="table 'synapse_memory': a width in bit is 'unlimited'; write a number, or null"):
-        check(NETWORK, chip)
+@pytest.mark.parametrize("key", ["word_bits", "cells_per_weight", "block_synapses"])
+def test_an_unlimited_width_is_refused_where_the_format_counts_in_it(key):
+    chip = {"word_bits": "loihi2", "cells_per_weight": "brainscales2", "block_synapses": "loihi1"}[key]
+    message = rf"profile '{chip}, as changed', key 'synapse_memory.{key}': 'unlimited' given, but the format '\w+' needs a number"
+    with pytest.raises(ProfileError, match=f"{message}; correct it"):
+        override_facts(load_profile(chip), {f"synapse_memory.{key}": "unlimited"})
+
+
+@pytest.mark.parametrize("table", ["{}", "{0: 3}", "{-1: 3, 4: 5}"])
+def test_a_table_without_counts_is_refused(table):
+    with pytest.raises(ProfileError, match=r"key 'timing.barrier_ns_by_tiles': \{.*\} given, expected counts of at least 1, "):
+        override_facts(load_profile("loihi1"), {"timing.barrier_ns_by_tiles": table})
