@@ -26,7 +26,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data.input_sums import INPUT_FRAME, INPUT_SUMS, INPUT_TWICE
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, IF, WEIGHTED, Array, Dense, Layer, Shape
-from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes
+from spear_deploy.network.classes import DECISION, OUTPUTS_PER_CLASS, count_classes
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.network.host_readout import HOST_READOUT, has_host_readout, read_host_readout, state_readout
 from spear_deploy.placement.populations import find_populations
@@ -147,11 +147,11 @@ def make_hidden_layer(graph: SNNGraph, *, hidden: int, window: Shape, levels: in
         neuron = IF(v_threshold=threshold, reset="value", v_min=np.zeros(()), max_spikes=None)
         return Layer(name=name, synapse=Dense(weight=stored.astype(np.float32)), neuron=neuron)
 
-    dropped = ("kept_channels", OUTPUTS_PER_CLASS, HOST_READOUT)
+    host = read_host_readout(graph)
+    dropped = ["kept_channels", OUTPUTS_PER_CLASS, HOST_READOUT, *([DECISION] if host is None else [])]  # then spikes are counted
     metadata = {key: value for key, value in graph.metadata.items() if key not in dropped}
     metadata |= {INPUT_TWICE: list(shape), **({INPUT_SUMS: list(window)} if window else {})}
     layers = [make_layer("hidden", pairs)]
-    host = read_host_readout(graph)
     if host is not None:
         alone = chain(layers, input_shape=(2 * inputs,), dt_s=graph.dt_s, metadata=metadata)
         weight = (rng.random((classes, hidden)) * 2 - 1) / np.sqrt(hidden)

@@ -25,7 +25,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import LOGIT_SCALE, evaluate
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
 from spear_deploy.util.workers import Workers, map_jobs
 
@@ -208,12 +208,12 @@ def find_loss(few: FewValues | None) -> float:
 
 
 def make_hints(network: SNNGraph, dataset: Dataset) -> Array:
-    """Return what a trained network teaches: its mean outputs on the training split, (N, classes) float32.
+    """Return what a trained network teaches: its scores on the training split (`network.classes`), (N, classes) float32.
 
     They are scaled so that their cross-entropy on validation is smallest: how large the outputs of a network from elsewhere are
     says nothing, and too small ones would teach that all classes are alike.
     """
-    outputs, y = average_outputs(network, dataset.val).astype(np.float64), np.asarray(dataset.val.y)
+    outputs, y = score_outputs(network, dataset.val).astype(np.float64), np.asarray(dataset.val.y)
 
     def cross_entropy(factor: float) -> float:
         logits = LOGIT_SCALE * factor * outputs
@@ -221,7 +221,7 @@ def make_hints(network: SNNGraph, dataset: Dataset) -> Array:
         return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(y)), y]))
 
     best = min(HINT_FACTORS, key=cross_entropy)
-    return np.asarray(best * average_outputs(network, dataset.train), np.float32)
+    return np.asarray(best * score_outputs(network, dataset.train), np.float32)
 
 
 def learn(

@@ -1,6 +1,6 @@
 """Learning of a network that replaced another one whole, in the chip's integers.
 
-The weights are random, the trained network is the teacher: each training sample has its label and the teacher's mean outputs.
+The weights are random, the trained network is the teacher: each training sample has its label and the teacher's scores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import LOGIT_SCALE as POTENTIALS
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.util.progress import Progress
 
 EPOCHS = 2.5
@@ -60,6 +60,6 @@ def learn_anew(
         keeps_signs=tuple(layer.name for layer in graph.layers if isinstance(layer.synapse, Dense)),
         device=settings.device,
     )
-    hints = average_outputs(teacher, dataset.train)
+    hints = score_outputs(teacher, dataset.train)
     result = fit(graph, sum_inputs(dataset, graph), recipe, hints=hints, rounding=rounding, progress=progress)
     return result.graph, result.batches

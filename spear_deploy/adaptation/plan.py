@@ -26,6 +26,7 @@ from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.classes import DECISION
 from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import SNNGraph, merge_parts
@@ -196,6 +197,8 @@ def follow(
             watch(offer, before, graph)
     if any(step.replacement.kind == "learnt" for step in steps):  # all weights learn then
         graph = replace(graph, metadata={key: value for key, value in graph.metadata.items() if key != FIXED_WEIGHTS})
+    if graph[graph.output].spikes and any(_is_learnt_readout(step.replacement) for step in steps):  # its spikes are counted
+        graph = replace(graph, metadata={key: value for key, value in graph.metadata.items() if key != DECISION})
     plan = Plan(
         steps=tuple(steps),
         graph=graph,
@@ -207,6 +210,10 @@ def follow(
         for offer in find_pools(given, profile, all_pools=True):
             seen.setdefault(offer.topic, set()).add(offer.option)
     return plan, seen
+
+
+def _is_learnt_readout(offer: Replacement) -> bool:
+    return offer.topic == "readout" and offer.kind == "learnt"
 
 
 def is_deferred(offer: Replacement) -> bool:

@@ -1,4 +1,7 @@
-"""Classes that the outputs of a network, or the host, stand for.
+"""Classes: what the outputs of all steps, or the host, decide for.
+
+A network gives an output in every step. The class with the largest mean over the steps is the answer, unless the metadata name
+another decision: the largest maximum, or the largest value of the last step (`metadata["decision"]`, from the model's forward).
 
 A spiking output counts at most one spike a step, so that few steps leave few counts, and classes tie. A network that was adapted
 to such a chip may have several output neurons a class, which the host adds up: `metadata["outputs_per_class"]`. Those of class c
@@ -7,7 +10,7 @@ are the outputs c · n to c · n + n − 1. Or the host integrates the outputs, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -18,8 +21,15 @@ from spear_deploy.util.number_format import plural
 
 OUTPUTS_PER_CLASS = "outputs_per_class"
 """Key of the metadata."""
+Decision: TypeAlias = Literal["mean", "maximum", "last"]
+"""What decides of the outputs of all steps."""
+DECISION = "decision"
+"""Key of the metadata where it is not the mean."""
+DECISION_WORDS: dict[Decision, str] = {
+    "mean": "mean over the steps", "maximum": "value of any one step", "last": "value of the last step",
+}  # fmt: skip
 COUNTED_BY_MEAN = "accuracy is counted by their mean"
-"""In the assumption of a network whose model decides by something else, such as the maximum over the steps."""
+"""In the assumption of a network whose model decides by something that none of the decisions is."""
 
 
 def count_per_class(graph: SNNGraph) -> int:
@@ -32,6 +42,12 @@ def count_per_class(graph: SNNGraph) -> int:
     return int(stated) if is_number and outputs % int(stated) == 0 and not has_host_readout(graph) else 1
 
 
+def read_decision(graph: SNNGraph) -> Decision:
+    """Return what decides of the outputs of all steps: the mean unless the metadata name another one."""
+    stated = graph.metadata.get(DECISION)
+    return stated if isinstance(stated, str) and stated in get_args(Decision) else "mean"  # type: ignore[return-value]
+
+
 def count_classes(graph: SNNGraph) -> int:
     """Return the number of classes that the outputs of a network stand for."""
     host = read_host_readout(graph)
@@ -42,12 +58,14 @@ def count_classes(graph: SNNGraph) -> int:
 
 def describe_classes(graph: SNNGraph) -> list[str]:
     """Return a sentence on how outputs become a class where they are not one each, for those who run the network elsewhere."""
-    host, n = read_host_readout(graph), count_per_class(graph)
+    host, n, decision = read_host_readout(graph), count_per_class(graph), read_decision(graph)
     if host is not None:
         return [_describe_host(graph, host)]
-    if n == 1:
-        return []
-    return [f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}: the class whose outputs add up to most is the answer"]
+    most = {"mean": "most", "maximum": "most in any one step", "last": "most in the last step"}[decision]
+    if n > 1:
+        outputs = f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}"
+        return [f"{outputs}: the class whose outputs add up to {most} is the answer"]
+    return [] if decision == "mean" else [f"the class with the largest {DECISION_WORDS[decision]} is the answer"]
 
 
 def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:
@@ -59,8 +77,8 @@ def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:
         integrates = f"it integrates these with the time constants of the trained network ({type(neuron).__name__})"
     return (
         f"the readout is not on the chip: in each step the host multiplies the spikes of the {plural(outputs, 'neuron')} of "
-        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and the class with the largest mean over "
-        "the steps is the answer"
+        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and the class with the largest "
+        f"{DECISION_WORDS[read_decision(graph)]} is the answer"
     )
 
 
@@ -71,3 +89,23 @@ def average_classes(outputs: Any, per_class: int) -> Any:
     [[0.5, 0.5]]
     """
     return outputs if per_class == 1 else outputs.reshape(*outputs.shape[:-1], outputs.shape[-1] // per_class, per_class).mean(-1)
+
+
+def score_classes(outputs: Any, graph: SNNGraph) -> Any:
+    """Return what decides: a value for each class, (B, classes), of the outputs of all steps (T, B, *output); numpy or torch.
+
+    Behind a readout on the host they are its values. Where outputs stand for a class together, a step counts their mean.
+
+    >>> from spear_deploy.network import Dense, Layer, chain
+    >>> graph = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)))], input_shape=(2,), dt_s=1e-3)
+    >>> outputs = np.array([[[0.0, 0.5]], [[0.75, 0.5]]])
+    >>> score_classes(outputs, graph).tolist()
+    [[0.375, 0.5]]
+    >>> score_classes(outputs, replace(graph, metadata={DECISION: "maximum"})).tolist()
+    [[0.75, 0.5]]
+    """
+    flat, decision, per_class = outputs.reshape(*outputs.shape[:2], -1), read_decision(graph), count_per_class(graph)
+    if decision == "mean":
+        return average_classes(flat.mean(0), per_class)
+    each = average_classes(flat if decision == "maximum" else flat[-1:], per_class)
+    return each.amax(0) if hasattr(each, "amax") else each.max(0)

@@ -20,7 +20,7 @@ from spear_deploy.data import Split
 from spear_deploy.errors import GraphError
 from spear_deploy.network import CONVS, Array, Dense, Layer
 from spear_deploy.network.channel_groups import ChannelGroup, Spaces, list_prunable_groups
-from spear_deploy.network.classes import average_classes, count_per_class
+from spear_deploy.network.classes import score_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import join_readout
 from spear_deploy.pruning.plan import PruningPlan
@@ -145,7 +145,7 @@ def taylor_scores(graph: SNNGraph, split: Split) -> dict[str, Array]:
     total: dict[str, Array] = {}
     for x, y in split.batches(BATCH):
         output, spikes = network(x, record=True)
-        logits = LOGIT_SCALE * average_classes(output.flatten(2).mean(0), count_per_class(graph))
+        logits = LOGIT_SCALE * score_classes(output, graph)
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.array(y)), reduction="sum")
         gradients = torch.autograd.grad(loss, list(spikes.values()), allow_unused=True)
         for (name, spike), gradient in zip(spikes.items(), gradients, strict=True):

@@ -32,7 +32,7 @@ from spear_deploy.pruning.short_learning import PEAK, ROUNDED_PEAK, make_short_r
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
@@ -180,4 +180,4 @@ class _Trial:
 
     @cached_property
     def _hints(self) -> Array:
-        return average_outputs(self.limits.evaluator.graph, self.limits.evaluator.dataset.trained.train)
+        return score_outputs(self.limits.evaluator.graph, self.limits.evaluator.dataset.trained.train)

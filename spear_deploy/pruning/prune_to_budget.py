@@ -34,7 +34,7 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import RoundedLearning, learn_with_rounding
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
@@ -189,7 +189,7 @@ def _learn_stated_bits(task: PruneTask) -> RoundedLearning | None:
     """Let a network that states bits by layer learn with their rounding; None where it states none, or loses nothing."""
     if task.form is None or not task.settings.learns_rounded or not read_layer_bits(task.graph):
         return None
-    return _learn_rounded(task, task.graph, average_outputs(task.graph, task.dataset.train))
+    return _learn_rounded(task, task.graph, score_outputs(task.graph, task.dataset.train))
 
 
 def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array, dual: float = 0.0) -> RoundedLearning | None:

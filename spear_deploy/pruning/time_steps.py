@@ -34,7 +34,7 @@ from spear_deploy.pruning.tune.thin_weights import MAX_SHARE, WeightRemoval, zer
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.number_format import number
@@ -119,7 +119,7 @@ def choose_steps(
 
         def learn(steps: int = steps) -> dict[str, Any]:
             if not hints:
-                hints.append(average_outputs(graph, whole.train))
+                hints.append(score_outputs(graph, whole.train))
             return _learn(graph, datasets[steps](), limit, levers, settings, hints[0], batches)
 
         rows.append({"steps": steps, **kept.get(key, learn)})

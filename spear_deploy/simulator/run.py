@@ -14,7 +14,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
-from spear_deploy.network.classes import count_per_class
+from spear_deploy.network.classes import count_per_class, read_decision, score_classes
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import read_host_readout
 from spear_deploy.network.spike_paths import find_delayed_paths
@@ -348,12 +348,14 @@ def read_on_host(graph: SNNGraph, output: Array) -> Array:
 
 
 def decide(output: Array, graph: SNNGraph | None = None) -> Array:
-    """Return the predicted labels: the class with the largest mean over time. All parts of the toolkit use this rule.
+    """Return the predicted labels: the class with the largest mean over time, unless the graph decides in another way.
+
+    All parts of the toolkit use this rule.
 
     Args:
         output: (T, B, *output shape): spikes, or the values of a readout, floating-point or integer.
-        graph: whose outputs they are: it names outputs that stand for a class together, and a readout on the host
-            (`network.classes`). None: each output is a class.
+        graph: whose outputs they are: it names what decides over time, outputs that stand for a class together, and a readout on
+            the host (`network.classes`). None: each output is a class, and the mean decides.
 
     Returns:
         (B,) int64; the first of equal outputs.
@@ -361,10 +363,14 @@ def decide(output: Array, graph: SNNGraph | None = None) -> Array:
     >>> decide(np.array([[[1, 0, 0]], [[0, 1, 1]], [[0, 0, 1]]])).tolist()
     [2]
     """
-    per_class = 1
-    if graph is not None:
-        output, per_class = read_on_host(graph, output), count_per_class(graph)
-    flat = output.reshape(*output.shape[:2], -1)
+    return choose_classes(output if graph is None else read_on_host(graph, output), graph)
+
+
+def choose_classes(values: Array, graph: SNNGraph | None = None) -> Array:
+    """Return the predicted labels, as `decide` does, of values that the host has read already."""
+    if graph is not None and read_decision(graph) != "mean":
+        return np.asarray(score_classes(values, graph).argmax(axis=1), np.int64)
+    flat, per_class = values.reshape(*values.shape[:2], -1), 1 if graph is None else count_per_class(graph)
     total = flat.sum(axis=0, dtype=np.int64 if flat.dtype.kind in "biu" else np.float64)
     by_class = total.reshape(len(total), total.shape[1] // per_class, per_class).sum(axis=2)
     return np.asarray(by_class.argmax(axis=1), np.int64)

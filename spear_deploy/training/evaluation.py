@@ -10,11 +10,11 @@ import numpy as np
 from spear_deploy.data import Split
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
-from spear_deploy.network.classes import average_classes, count_classes, count_per_class
+from spear_deploy.network.classes import count_classes, score_classes
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.simulator import SpikeCounts, simulate
-from spear_deploy.simulator.run import decide, read_on_host
+from spear_deploy.simulator.run import choose_classes, decide, read_on_host
 from spear_deploy.simulator.synops import SynOps, count_synops, synops_per_spike
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.times import timed_stage
@@ -119,7 +119,7 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
     cost = synops_per_spike(graph)
     if split.kind == "current":
         del cost[INPUT]
-    per_class, is_on_host = count_per_class(graph), has_host_readout(graph)
+    is_on_host = has_host_readout(graph)
     correct, entropy, caused = 0, 0.0, dict.fromkeys(cost, 0.0)
     with torch.no_grad():
         for x, y in split.batches(QUICK_BATCH):
@@ -127,8 +127,8 @@ def quick_evaluate(network: NorseNetwork, graph: SNNGraph, split: Split) -> Quic
                 output, spikes = network(x, record=True)
             if is_on_host:
                 output = torch.from_numpy(read_on_host(graph, output.cpu().numpy()))
-            correct += int((decide(output.cpu().numpy(), None if is_on_host else graph) == y).sum())
-            logits = LOGIT_SCALE * average_classes(output.flatten(2).mean(0), per_class)
+            correct += int((choose_classes(output.cpu().numpy(), graph) == y).sum())
+            logits = LOGIT_SCALE * score_classes(output, graph)
             entropy += float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y).to(logits.device), reduction="sum"))
             sent = {name: value.sum(dim=(0, 1)).double().cpu().numpy() for name, value in spikes.items()}
             if INPUT in cost:

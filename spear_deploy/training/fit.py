@@ -99,7 +99,7 @@ def fit(
         dataset: as in `train`.
         recipe: how to learn.
         hints: (N, classes), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
-            network before pruning. `average_outputs` computes them, once for any number of fits.
+            network before pruning. `score_outputs` computes them, once for any number of fits.
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
             and so does the result. Its neurons emit what the chip's do, several spikes in a step among them.
@@ -117,7 +117,7 @@ def fit(
     if hints is not None and hints.shape != (len(dataset.train), outputs):
         raise DataError(
             f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the mean outputs of a teacher for each "
-            "training sample; compute them with `average_outputs`"
+            "training sample; compute them with `score_outputs`"
         )
     if has_host_readout(graph):
         rounding, remove = _join_rounding(rounding), _join_removal(remove)

@@ -8,7 +8,7 @@ import numpy as np
 
 from spear_deploy.data import Split
 from spear_deploy.network import Array
-from spear_deploy.network.classes import average_classes, count_per_class
+from spear_deploy.network.classes import score_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import read_on_host
@@ -41,37 +41,34 @@ def batch_losses(
         network: in training mode.
         x: (T, B, *input).
         y: (B,) labels.
-        hint: (B, classes) mean outputs of the teacher, or None.
+        hint: (B, classes) scores of the teacher (`network.classes`), or None.
         smoothing: share of the target spread over all classes.
         penalty: adds the cost of SynOps, or None.
-        logit_scale: factor of the network's mean output; the teacher's is `LOGIT_SCALE`.
+        logit_scale: factor of the network's scores; the teacher's is `LOGIT_SCALE`.
     """
     import torch
 
     output, spikes = network(x, record=True)
-    mean = average_classes(output.flatten(2).mean(0), count_per_class(network.graph))
-    entropy = torch.nn.functional.cross_entropy(logit_scale * mean, y, label_smoothing=smoothing)
-    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(mean, hint, logit_scale)
+    scores = score_classes(output, network.graph)
+    entropy = torch.nn.functional.cross_entropy(logit_scale * scores, y, label_smoothing=smoothing)
+    total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(scores, hint, logit_scale)
     return (total if penalty is None else total + penalty.loss(x, spikes)), entropy
 
 
-def distillation_loss(mean: torch.Tensor, hint: torch.Tensor, logit_scale: float = LOGIT_SCALE) -> torch.Tensor:
+def distillation_loss(scores: torch.Tensor, hint: torch.Tensor, logit_scale: float = LOGIT_SCALE) -> torch.Tensor:
     """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
     import torch
 
-    student = torch.nn.functional.log_softmax(logit_scale / HINT_TEMPERATURE * mean, dim=1)
+    student = torch.nn.functional.log_softmax(logit_scale / HINT_TEMPERATURE * scores, dim=1)
     teacher = torch.nn.functional.log_softmax(LOGIT_SCALE / HINT_TEMPERATURE * hint, dim=1)
     return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
 
 
-def average_outputs(graph: SNNGraph, split: Split) -> Array:
-    """Run a network on a split and return its outputs, mean over time and over those of a class: (N, classes) float32.
-
-    Those of a readout on the host are its values.
-    """
-    means, per_class = [], count_per_class(graph)
+def score_outputs(graph: SNNGraph, split: Split) -> Array:
+    """Run a network on a split and return what decides (`network.classes.score_classes`): (N, classes) float32."""
+    scores = []
     with limit_threads(graph):
         for x, _ in split.batches(BATCH):
             output = read_on_host(graph, simulate(graph, x, kind=split.kind).output)
-            means.append(average_classes(output.reshape(*output.shape[:2], -1).mean(axis=0, dtype=np.float32), per_class))
-    return np.concatenate(means)
+            scores.append(score_classes(output.astype(np.float32, copy=False), graph))
+    return np.concatenate(scores)

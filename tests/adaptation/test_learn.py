@@ -28,7 +28,7 @@ from spear_deploy.pipeline.learn_integers import note_distance
 from spear_deploy.pipeline.shipped import shipped_network
 from spear_deploy.quantize import quantize
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.util.workers import Workers
 
 RNG = np.random.default_rng(0)
@@ -179,7 +179,7 @@ def test_hints_do_not_depend_on_the_size_of_the_outputs(gain):
     hints, one = make_hints(readout(gain), DATA), make_hints(readout(), DATA)
     assert hints.shape == (96, 3) and hints.dtype == np.float32
     np.testing.assert_allclose(hints, one, rtol=0.2)  # factors are tried in steps of the square root of 2
-    own = average_outputs(readout(gain), DATA.train)
+    own = score_outputs(readout(gain), DATA.train)
     np.testing.assert_allclose(hints, own * (hints[0, 0] / own[0, 0]), rtol=1e-3, atol=1e-6)
 
 

@@ -15,7 +15,7 @@ from spear_deploy.errors import ChipError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
-from spear_deploy.network.classes import average_classes, count_classes, count_per_class
+from spear_deploy.network.classes import DECISION, average_classes, count_classes, count_per_class, read_decision
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
@@ -210,3 +210,23 @@ def test_other_sums_and_too_many_voters_for_a_chip_are_no_votes():
     assert all(offer.kind == "learnt" for offer in find_sums(votes(), few))
     (kept,) = find_sums(votes(), load_profile("loihi2"))
     assert kept.by == "LI with a time constant of one step", "a chip with a readout keeps it"
+
+
+@pytest.mark.parametrize(
+    ("chip", "decision"), [("loihi2", "maximum"), ("speck2f", "mean"), ("truenorth", "mean"), ("odin", "mean")]
+)
+def test_the_decision_stays_with_a_readout_and_spikes_in_its_place_are_counted(chip, decision):
+    graph = replace(ends_in_sum(LI(tau_s=0.01)), metadata={DECISION: "maximum"})
+    plan = make_plans(graph, load_profile(chip))[0]
+    assert plan.graph[plan.graph.output].spikes == (decision == "mean") and read_decision(plan.graph) == decision
+
+
+def test_votes_without_their_layer_decide_by_the_same_maximum():
+    graph = replace(votes(), metadata={DECISION: "maximum"})
+    plan = make_plans(graph, load_profile("speck2f"))[0]
+    (offer,) = find_sums(graph, load_profile("speck2f"))
+    assert read_decision(plan.graph) == "maximum" and count_per_class(plan.graph) == 5
+    x = np.random.default_rng(1).random((30, 40, 6)) < 0.4
+    before, after = (simulate(each, x).output for each in (graph, offer.rewrite(graph)))
+    np.testing.assert_array_equal(decide(after, offer.rewrite(graph)), decide(before, graph))
+    assert (decide(before, graph) != decide(before)).any()

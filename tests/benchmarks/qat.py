@@ -40,7 +40,7 @@ from spear_deploy.pipeline.preflight import CheckedInputs, grade_split
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.files import write_json
 from tests.benchmarks.levers import LEVER_TASKS
@@ -234,7 +234,7 @@ def prepare(case: Case, seed: int, out: Path) -> Ground:
         write_snn(train(case.network(seed), data, recipe=recipe), path)
     trained = read_snn(path)
     recipe = Recipe(epochs=case.epochs, learning_rate=min(PEAK, case.train_rate), warm_up=0.1, seed=seed)
-    hints = average_outputs(trained, data.train)
+    hints = score_outputs(trained, data.train)
     return Ground(case=case, data=data, profile=profile, trained=trained, hints=hints, recipe=recipe)
 
 

@@ -12,6 +12,7 @@ from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
+from spear_deploy.simulator.run import decide  # noqa: E402
 
 
 class OverTime(nn.Module):
@@ -27,8 +28,13 @@ class OverTime(nn.Module):
         return self.after(y)
 
 
-BY_MEAN = ", and accuracy is counted by their mean, which may choose another class"
-"""What the note says of other decodings than means and sums."""
+def answers(how):
+    """Return what the note on a decoding says of the answer, and the decision in the metadata."""
+    if "step of" in how:
+        return ", and accuracy is counted by their mean, which may choose another class", None
+    if "max" in how and "sum" not in how:
+        return ", and the class with the largest value of any one step is its answer", "maximum"
+    return (", and the class with the largest value of the last step is its answer", "last") if how == "last" else ("", None)
 
 
 def repeated(x):
@@ -51,8 +57,9 @@ def test_an_output_decoded_over_time_is_read_step_by_step(after, how):
     assert graph.metadata["assumptions"] == [
         "the forward feeds the same input in every step: the network takes it step by step",
         f"the forward returns the {'maximum' if how == 'max' else how} of its outputs over time: the network gives the output of "
-        f"every step{BY_MEAN if how == 'max' else ''}",
+        f"every step{answers(how)[0]}",
     ]
+    assert graph.metadata.get("decision") == answers(how)[1]
     with torch.no_grad():
         model.net[0].lifted_module.weight.add_(0.5)
         decoded = model(image).numpy()
@@ -116,11 +123,13 @@ def test_what_follows_the_decoding_of_a_loop_is_taken_off(end, how):
         voltages = model(x, lambda v: v).numpy()
     graph = read_model(model)
     assert graph.metadata["assumptions"] == [
-        f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
-        + ("" if "mean" in how or "sum" in how else BY_MEAN)
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step" + answers(how)[0]
     ]
     assert np.ptp(voltages) > 0.1
     np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, voltages, rtol=1e-5, atol=1e-6)
+    if "step of" not in how:
+        theirs = end(torch.tensor(voltages))
+        np.testing.assert_array_equal(decide(voltages, graph), theirs if theirs.ndim == 1 else theirs.argmax(1))
 
 
 @pytest.mark.parametrize(
@@ -372,10 +381,10 @@ def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how,
         expected = model(x).numpy()
     graph = read_model(model, (6,))
     assert graph.output == end and graph.metadata["assumptions"][-1] == (
-        f"the forward returns the {how} of its outputs over time: the network gives the output of every step"
-        + ("" if "mean" in how or "sum" in how else BY_MEAN)
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step" + answers(how)[0]
     )
     ours = simulate(graph, x.numpy(), kind="current").output
+    np.testing.assert_array_equal(decide(ours, graph), expected.argmax(1))
     assert np.ptp(expected) > 0.05
     np.testing.assert_allclose(ours[-1] if how == "last" else getattr(ours, how)(0), expected, rtol=1e-5, atol=1e-6)
 

@@ -10,13 +10,21 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Dense, Layer
-from spear_deploy.network.classes import OUTPUTS_PER_CLASS, average_classes, count_classes, count_per_class
+from spear_deploy.network.classes import (
+    DECISION,
+    OUTPUTS_PER_CLASS,
+    average_classes,
+    count_classes,
+    count_per_class,
+    read_decision,
+    score_classes,
+)
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 
 RNG = np.random.default_rng(0)
@@ -61,8 +69,8 @@ def test_a_teacher_with_one_output_a_class_teaches_a_network_with_several():
     split = Split(x=x, y=np.argmax(x[..., :3].sum(axis=1), axis=1), kind="spikes")
     data = Dataset(name="sums", classes=3, train=split, val=split, test=split)
     teacher = Layer(name="out", synapse=Dense(weight=np.eye(3, 4)), neuron=IF())
-    hints = average_outputs(chain([teacher], input_shape=(4,)), split)
-    assert hints.shape == average_outputs(network(), split).shape == (60, 3)
+    hints = score_outputs(chain([teacher], input_shape=(4,)), split)
+    assert hints.shape == score_outputs(network(), split).shape == (60, 3)
     start = network()
     learnt = fit(start, data, Recipe(epochs=40, learning_rate=0.05), hints=hints)
     assert evaluate(learnt.graph, split).accuracy > evaluate(start, split).accuracy + 0.2
@@ -79,3 +87,64 @@ def test_files_keep_the_number_and_a_certificate_says_it(tmp_path, name):
         facts = sd.export(network(), path, to="nir")
         assert [line for line in facts["assumptions"] if "each class has 2 outputs, class 0 the outputs 0 to 1" in line]
     assert count_per_class(sd.load(path)) == 2
+
+
+def deciding(how, per_class=2):
+    graph = network(per_class=per_class)
+    return replace(graph, metadata={**graph.metadata, DECISION: how})
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 3])
+@pytest.mark.parametrize("kind", [np.float32, np.int32, bool])
+def test_the_maximum_of_a_step_or_the_last_one_decides_where_the_metadata_say_so(kind, per_class):
+    values = (SPIKES if kind is bool else RNG.normal(0, 99, SPIKES.shape)).astype(kind)
+    by_class = values.reshape(7, 20, 6 // per_class, per_class).astype(float).sum(axis=3)
+    np.testing.assert_array_equal(decide(values, deciding("maximum", per_class)), by_class.max(axis=0).argmax(axis=1))
+    np.testing.assert_array_equal(decide(values, deciding("last", per_class)), by_class[-1].argmax(axis=1))
+    answers = [decide(values, deciding(how, per_class)) for how in ("mean", "maximum", "last")]
+    assert all((a != b).any() for a, b in [(answers[0], answers[1]), (answers[1], answers[2]), (answers[0], answers[2])])
+
+
+@pytest.mark.parametrize("stated", ["median", 3, None, ["maximum"], "mean"])
+def test_a_decision_that_there_is_not_is_the_mean(stated):
+    assert read_decision(deciding(stated)) == "mean"
+    np.testing.assert_array_equal(decide(SPIKES, deciding(stated)), decide(SPIKES, network()))
+
+
+@pytest.mark.parametrize("how", ["mean", "maximum", "last"])
+def test_torch_and_numpy_score_classes_alike(how):
+    torch = pytest.importorskip("torch")
+    values = RNG.normal(0, 1, SPIKES.shape).astype(np.float32)
+    theirs = score_classes(torch.tensor(values, requires_grad=True), deciding(how))
+    np.testing.assert_allclose(theirs.detach().numpy(), score_classes(values, deciding(how)), rtol=1e-6, atol=1e-7)
+    theirs.sum().backward()
+
+
+@pytest.mark.parametrize("how", ["maximum", "last"])
+def test_a_network_learns_by_its_own_decision_and_accuracy_counts_by_it(how):
+    x = np.zeros((60, 5, 4), np.uint8)
+    y = np.arange(60) % 3
+    x[np.arange(60), -1, y] = 1  # the last step tells the class, the steps before tell another one
+    x[np.arange(60), 0, (y + 1) % 3] = x[np.arange(60), 1, (y + 1) % 3] = how == "last"
+    split = Split(x=x, y=y, kind="spikes")
+    layer = Layer(name="out", synapse=Dense(weight=np.random.default_rng(1).uniform(0.4, 0.6, (3, 4))))
+    start = replace(chain([layer], input_shape=(4,), dt_s=1e-3), metadata={DECISION: how})
+    hints = score_outputs(start, split)
+    np.testing.assert_allclose(
+        hints, simulate(start, np.moveaxis(x, 0, 1)).output[-1 if how == "last" else slice(None)].reshape(-1, 60, 3).max(0)
+    )
+    learnt = fit(
+        start, Dataset(name="ends", classes=3, train=split, val=split, test=split), Recipe(epochs=30, learning_rate=0.05)
+    )
+    assert evaluate(learnt.graph, split).accuracy == learnt.last.accuracy == 1.0
+    if how == "last":
+        assert evaluate(replace(learnt.graph, metadata={}), split).accuracy < 0.5
+
+
+@pytest.mark.parametrize(("how", "words"), [("maximum", "of any one step"), ("last", "of the last step")])
+def test_files_keep_the_decision_and_a_certificate_says_it(tmp_path, how, words):
+    write_snn(deciding(how, 1), tmp_path / "net.snn")
+    assert read_decision(sd.load(tmp_path / "net.snn")) == how
+    facts = sd.export(deciding(how, 1), tmp_path / "net.nir", to="nir")
+    assert f"the class with the largest value {words} is the answer" in facts["assumptions"]
+    assert read_decision(sd.load(tmp_path / "net.nir")) == how

@@ -32,7 +32,7 @@ from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.simulator.synops import count_synops, synops_per_spike
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from tests.adaptation.random_networks import SAMPLES, STEPS, random_map_network
 
@@ -230,7 +230,7 @@ def sums():
 
 def test_the_readout_on_the_host_learns_with_the_chips_layers():
     data, start = sums(), move_to_host(network(neuron=LIF(tau_s=0.002)))
-    hints = average_outputs(start, data.train)
+    hints = score_outputs(start, data.train)
     assert hints.shape == (90, 3)
     result = fit(start, data, Recipe(epochs=25, learning_rate=0.08))
     assert result.graph.output == "hidden" and set(result.graph.metadata) == {HOST_READOUT}

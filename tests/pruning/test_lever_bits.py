@@ -30,7 +30,7 @@ from spear_deploy.pruning.search.lever_plan import LeverPlan, LeverSpace, list_l
 from spear_deploy.pruning.search.recipe_builder import RecipeBuilder
 from spear_deploy.pruning.search.search import make_evaluator
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from tests.benchmarks.fit import perceptron
 from tests.pruning.test_layer_bits import learn_toy_task
 
@@ -166,7 +166,7 @@ def test_more_bits_than_one_channel_can_have_fall_back_to_the_recipe(wide):
     settings = replace(SETTINGS, memory=narrowest(wide, 4))
     evaluator = make_evaluator(graph, data, settings, build_chip_costs(graph, LOIHI))
     limits = settings.budgets.resolve(evaluator.dense_use())
-    builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, data.train))
+    builder = RecipeBuilder(evaluator, settings, limits, score_outputs(graph, data.train))
     bits = choose_plan_bits(builder, check_inputs(graph, LOIHI, data).integer_form)
     assert bits is not None and max(bits.options["fc3"]) == 8
     assert bits.keep_reachable(dict.fromkeys(bits.recipe, 8)) == bits.recipe == bits.keep_reachable(bits.recipe)

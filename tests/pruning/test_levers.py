@@ -55,7 +55,7 @@ from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, Recipe, schedule_removals
 from tests.pipeline.test_deploy import network
 from tests.pipeline.test_deploy import task as deploy_task
@@ -144,7 +144,7 @@ def test_zeros_are_held_through_learning_only_where_that_is_chosen(task):
 
 def test_hints_of_another_shape_are_refused(task):
     graph, data = task
-    hints = average_outputs(graph, data.train)
+    hints = score_outputs(graph, data.train)
     with pytest.raises(DataError, match=r"hints: of shape \(119, 2\), expected \(120, 2\)"):
         fit(graph, data, quick(1), hints=hints[1:])
     assert fit(graph, data, replace(quick(3), steps=11), hints=hints).batches == 11
@@ -281,7 +281,7 @@ def test_weights_take_what_no_price_can_lower_of_the_input(task):
     dense = evaluator.dense.synops
     by_input = dense.per_layer[graph.edges_from("input")[0].target]
     builder = RecipeBuilder(
-        evaluator, PruneSettings(synops="20%"), {"synops": 0.2 * dense.total}, average_outputs(graph, data.train)
+        evaluator, PruneSettings(synops="20%"), {"synops": 0.2 * dense.total}, score_outputs(graph, data.train)
     )
     for count in (1, 4, 16):
         by_source = {"input": count * by_input, "neurons": dense.total - by_input}
@@ -349,7 +349,7 @@ def test_later_rounds_learn_on_with_the_zeros_held(task):
     assert max(last, key=lambda row: row["certainty"])["widths"] == list(result.score.widths)
     settings = PruneSettings(synops="30%", method="recipe", search=details)
     evaluator = recipes.make_evaluator(graph, data, settings)
-    work = recipes._Recipes(recipes.RecipeBuilder(evaluator, settings, dict(result.limits), average_outputs(graph, data.train)))
+    work = recipes._Recipes(recipes.RecipeBuilder(evaluator, settings, dict(result.limits), score_outputs(graph, data.train)))
     weights_alone = recipes.Shares(0.0)
     first, second = work.learn(weights_alone, 1), work.learn(weights_alone, 2)
     assert (first.batches, second.batches) == (20, 26)

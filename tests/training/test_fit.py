@@ -312,7 +312,7 @@ def test_distance_to_a_teacher_is_the_softened_divergence():
 def test_hints_are_the_mean_outputs_of_the_teacher():
     network, data = toy_network(), toy_data()
     output = simulate(network, np.moveaxis(data.train.x, 0, 1)).output
-    np.testing.assert_allclose(losses.average_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(losses.score_outputs(network, data.train), output.mean(axis=0), rtol=1e-5)
 
 
 def test_with_random_labels_a_network_agrees_with_its_teacher():
@@ -321,7 +321,7 @@ def test_with_random_labels_a_network_agrees_with_its_teacher():
     teacher = train(toy_network(), data, recipe=quick(8))
     noise = np.random.default_rng(0).integers(0, 2, len(data.train))
     random = replace(data, train=Split(x=data.train.x, y=noise))
-    taught = fit(toy_network(1), random, quick(8), hints=losses.average_outputs(teacher, random.train)).graph
+    taught = fit(toy_network(1), random, quick(8), hints=losses.score_outputs(teacher, random.train)).graph
     alone = fit(toy_network(1), random, quick(8)).graph
     known = evaluate(teacher, data.test).labels
     agreement = [float(np.mean(evaluate(graph, data.test).labels == known)) for graph in (taught, alone)]

@@ -22,8 +22,8 @@ PRINT_HINTS = """
 import hashlib
 import spear_deploy as sd
 from spear_deploy.data import load_data
-from spear_deploy.training.losses import average_outputs
-print(hashlib.sha256(average_outputs(sd.load("digits"), load_data("digits").train).tobytes()).hexdigest())
+from spear_deploy.training.losses import score_outputs
+print(hashlib.sha256(score_outputs(sd.load("digits"), load_data("digits").train).tobytes()).hexdigest())
 """
 
 

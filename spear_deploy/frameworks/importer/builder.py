@@ -12,6 +12,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_out_axis
 from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
 from spear_deploy.network import LI, LIF, Array, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
+from spear_deploy.network.classes import Decision
 from spear_deploy.network.graph import INPUT, Edge
 from spear_deploy.util.number_format import format_shape
 
@@ -46,6 +47,7 @@ class GraphBuilder:
         missed: the source of weights that take another number of values than it gives, and that number.
         reads_sizes: whether a forward reads a size of its input.
         fixed: layers whose weights the model fixes.
+        decision: what decides of the outputs of all steps.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -66,6 +68,7 @@ class GraphBuilder:
     missed: tuple[str, int] | None = None
     reads_sizes: bool = False
     fixed: list[str] = field(default_factory=list)
+    decision: Decision = "mean"
 
     def add_fixed(self, path: str, source: Signal, weight: Array) -> Signal:
         """Add a layer of dense weights that the model fixes."""

@@ -40,6 +40,7 @@ from spear_deploy.frameworks.importer.symbols import (
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.traced_model import LOOPS
 from spear_deploy.network import AvgPool, SumPool
+from spear_deploy.network.classes import Decision
 
 MAX_AXES = 3
 """Channels and up to two axes of positions, over which a pool acts."""
@@ -121,6 +122,14 @@ def decode(how: str) -> Callable[..., Symbol]:
         raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {DECODE}")
 
     return function
+
+
+def read_decision(decoded: Decoded) -> Decision | None:
+    """Return what decides for a class where a forward decodes its outputs, None where it is no value of theirs."""
+    if "step of" in decoded.how:
+        return None
+    taken = decoded.how.rpartition(" of the ")[2]
+    return "maximum" if taken == "maximum" else "last" if taken == "last" else "mean"
 
 
 def _add_groups(call: FunctionCall, how: str, value: Grouped, axis: Any) -> Signal:

@@ -23,6 +23,7 @@ from spear_deploy.frameworks.importer.traced_model import LOOPS
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import LateDifferenceError
 from spear_deploy.network import Shape
+from spear_deploy.network.classes import DECISION
 from spear_deploy.network.delayed_reset import delay_resets
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
@@ -113,6 +114,7 @@ def _build(
             "source": framework.name,
             **({"assumptions": notes} if (notes := builder.list_notes()) else {}),
             **({FIXED_WEIGHTS: builder.fixed} if builder.fixed else {}),
+            **({DECISION: builder.decision} if builder.decision != "mean" else {}),
             **({"forward_input_shape": list(input_shape)} if builder.input_view else {}),
         },
     )

@@ -14,6 +14,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
+from spear_deploy.frameworks.importer.decoding import read_decision
 from spear_deploy.frameworks.importer.forward_code import takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
@@ -49,7 +50,7 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
-from spear_deploy.network.classes import COUNTED_BY_MEAN
+from spear_deploy.network.classes import COUNTED_BY_MEAN, DECISION_WORDS
 from spear_deploy.util.number_format import format_shape
 
 
@@ -260,8 +261,12 @@ class TraceInterpreter:
         if not isinstance(output, Decoded):
             return output
         note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
-        if not any(word in output.how for word in ("mean", "sum")):
+        decision = read_decision(output)
+        if decision is None:
             note += f", and {COUNTED_BY_MEAN}, which may choose another class"
+        elif decision != "mean":
+            note += f", and the class with the largest {DECISION_WORDS[decision]} is its answer"
+            self.context.builder.decision = decision
         if note not in self.context.builder.notes:
             self.context.builder.notes.append(note)
         return output.outputs

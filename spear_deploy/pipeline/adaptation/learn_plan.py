@@ -39,7 +39,7 @@ class _Teacher:
 
     Attributes:
         accuracy: of the trained network on validation.
-        hints: its mean outputs on the training split.
+        hints: its scores by class on the training split.
         few: the values of a weight, where the chip has few.
     """
 

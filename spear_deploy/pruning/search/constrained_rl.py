@@ -53,7 +53,7 @@ from spear_deploy.pruning.short_learning import OVERSHOOT, PEAK, ROUNDED_PEAK
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm
 from spear_deploy.pruning.tune.thin_weights import LayerWeightRemoval, fill_zero_weights, list_densities
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.extras import require_packages
@@ -149,7 +149,7 @@ def _prepare_episodes(
     """
     evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
     limits = settings.budgets.resolve(evaluator.dense_use())
-    builder = RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train))
+    builder = RecipeBuilder(evaluator, settings, limits, score_outputs(graph, dataset.trained.train))
     monitor = BudgetMonitor(graph, dataset, settings.budgets, (), chip)
     bits = choose_plan_bits(builder, form)
     work = _Episodes(builder, _choose_space(builder, chip, bits), monitor, progress, bits)

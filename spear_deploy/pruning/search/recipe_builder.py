@@ -64,7 +64,7 @@ class RecipeBuilder:
         evaluator: of the network before pruning.
         settings: of pruning.
         limits: by resource, in its unit.
-        hints: mean outputs of the network before pruning on the training split.
+        hints: scores by class of the network before pruning on the training split.
     """
 
     evaluator: Evaluator

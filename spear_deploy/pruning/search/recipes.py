@@ -30,7 +30,7 @@ from spear_deploy.pruning.search.settings import RECIPE
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.pruning.tune.thin_weights import fill_zero_weights
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.progress import Progress
@@ -122,7 +122,7 @@ def search_recipes(
     with limit_threads(graph, learns=True):
         evaluator = make_evaluator(graph, dataset, settings, chip, checkpoint)
         limits = settings.budgets.resolve(evaluator.dense_use())
-        work = _Recipes(RecipeBuilder(evaluator, settings, limits, average_outputs(graph, dataset.trained.train)))
+        work = _Recipes(RecipeBuilder(evaluator, settings, limits, score_outputs(graph, dataset.trained.train)))
         first = _choose_first(work.builder, chip)
         work.builder.check_reachable([shares.channels for shares in first])
         clock.stop("estimate")

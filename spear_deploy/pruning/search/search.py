@@ -57,7 +57,7 @@ class SearchResult:
         stages: the network after each lever; empty where channels alone were removed.
         unthinned: the network with its removed weights at their last values; None where channels alone were removed.
         removal: of weights, that fine-tuning begins with; None where none is left to do.
-        hints: mean outputs of the network before pruning on the training split, where the search needed them.
+        hints: scores by class of the network before pruning on the training split, where the search needed them.
         layer_bits: the choice of bits by layer, where the search made one; `graph` states them.
         interrupted: whether the search was stopped early.
     """

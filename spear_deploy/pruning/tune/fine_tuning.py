@@ -27,7 +27,7 @@ from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weig
 from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
-from spear_deploy.training.losses import average_outputs
+from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe, schedule_removals
 from spear_deploy.util.progress import Progress
 
@@ -69,7 +69,7 @@ class FineTuning:
         unthinned: the same network with its removed weights at their last values, where weights were removed: then weights are
             removed and come back in place of channels.
         removal: of weights, during the first learning.
-        hints: mean outputs of the network before pruning on the training split, see `training.fit`; computed unless given.
+        hints: scores by class of the network before pruning on the training split, see `training.fit`; computed unless given.
         rate_scale: factor of all learning rates.
         seed: of the order of samples.
         device: of torch.
@@ -112,7 +112,7 @@ class FineTuning:
         forms = [form for form in monitor.deployed if isinstance(form, IntegerForm)]
         # floats add up a step, the chip's neurons meet their threshold spike by spike: only the integers are learnt and count
         self.rounding = forms[0].rounding if forms and INPUT_TWICE in graph.metadata else None
-        self.hints = average_outputs(self.dense, self.dataset.trained.train) if hints is None else hints
+        self.hints = score_outputs(self.dense, self.dataset.trained.train) if hints is None else hints
         self.history: list[dict[str, Any]] = []
         self.batches = self.batches_of_removal = 0
         self.notes: list[str] = []
