@@ -16,6 +16,7 @@ latency_ms = 5.0                # per inference
 source = "snntorch"
 dt_s = 1e-4
 reset = "subtract"
+decision = "maximum"             # over the steps
 input_shape = [1, 28, 28]
 
 [data]                          # how data are read
@@ -58,9 +59,11 @@ TOP = {
 NETWORK = {
     "source": "a text",
     "dt_s": "a number above 0",
-    "reset": "'value' or 'subtract'",
+    "reset": "'value', 'subtract' or 'none'",
+    "decision": "'mean', 'maximum' or 'last'",
     "input_shape": "a list of whole numbers of at least 1",
 }
+WORDS = {"reset": ("value", "subtract", "none"), "decision": ("mean", "maximum", "last")}
 DATA = {
     "steps": "a whole number of at least 1, or for prune and deploy 'auto' or a range such as '3..8'",
     "encoding": "'direct', 'rate', 'bernoulli' or 'latency'",
@@ -187,7 +190,7 @@ def _is_option(key: str, value: Any) -> bool:
         return _is_steps(value)
     if key == "dt_s":
         return type(value) in (int, float) and 0 < value <= sys.float_info.max
-    return isinstance(value, str) and (key != "reset" or value in ("value", "subtract", "none"))
+    return isinstance(value, str) and (key not in WORDS or value in WORDS[key])
 
 
 def _is_steps(value: Any) -> bool:

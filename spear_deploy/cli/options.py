@@ -217,6 +217,12 @@ network_options = join_options(
     click.option(
         "--source", metavar="FRAMEWORK", help="Framework that wrote a NIR file, e.g. snntorch; its time step and reset are taken."
     ),
+    click.option(
+        "--decision",
+        type=click.Choice(["mean", "maximum", "last"]),
+        help="What decides for a class: the mean of its output over the steps, its maximum, or its last value.  [default: that of "
+        "the model, else mean]",
+    ),
 )
 
 

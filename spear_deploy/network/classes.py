@@ -10,10 +10,12 @@ are the outputs c · n to c · n + n − 1. Or the host integrates the outputs, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from spear_deploy.errors import DataError
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, read_host_readout
 from spear_deploy.network.neurons import CubaLI
@@ -46,6 +48,18 @@ def read_decision(graph: SNNGraph) -> Decision:
     """Return what decides of the outputs of all steps: the mean unless the metadata name another one."""
     stated = graph.metadata.get(DECISION)
     return stated if isinstance(stated, str) and stated in get_args(Decision) else "mean"  # type: ignore[return-value]
+
+
+def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
+    """Return a network with what decides of the outputs of all steps in its metadata.
+
+    Raises:
+        DataError: there is no such decision.
+    """
+    if decision not in get_args(Decision):
+        raise DataError(f"decision: {decision!r} given, expected one of {', '.join(get_args(Decision))}")
+    others = {key: value for key, value in graph.metadata.items() if key != DECISION}
+    return replace(graph, metadata=others if decision == "mean" else {**others, DECISION: decision})
 
 
 def count_classes(graph: SNNGraph) -> int:

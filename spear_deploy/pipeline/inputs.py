@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
+from spear_deploy.network.classes import state_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
@@ -31,7 +32,7 @@ Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
 Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
 Settings = TypeVar("Settings")
 
-NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source")
+NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source", "decision")
 """Options of `load`, which every verb that takes a network hands on."""
 DATA_OPTIONS = ("steps", "encoding")
 """Options of `data.load_data`, which every verb that takes data hands on."""
@@ -44,6 +45,7 @@ def load(
     dt_s: float | None = None,
     reset: str | None = None,
     source: str | None = None,
+    decision: str | None = None,
     like: str | os.PathLike[str] | None = None,
 ) -> SNNGraph:
     """Load a network; `metadata["assumptions"]` lists assumptions that the file left open.
@@ -55,15 +57,30 @@ def load(
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset), "subtract" or "none".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
+        decision: what decides for a class: the "mean" of its output over the steps, its "maximum", or that of the "last" step;
+            what the model's forward does, or the file states, unless given, else the mean.
 
     Returns:
         The network; `print` lists its layers with their shapes.
 
     Raises:
         FileError: a file is missing, damaged or of another kind.
-        DataError: an object of no known kind, or an option of something that states its own.
+        DataError: an object of no known kind, an option of something that states its own, or a decision that there is not.
         UnsupportedError: a model that neither states its input shape nor determines it.
     """
+    graph = _read(net, input_shape, dt_s, reset, source, like)
+    return graph if decision is None else state_decision(graph, decision)
+
+
+def _read(
+    net: Net,
+    input_shape: Shape | None,
+    dt_s: float | None,
+    reset: str | None,
+    source: str | None,
+    like: str | os.PathLike[str] | None,
+) -> SNNGraph:
+    """Read a network with the options of `load`."""
     if isinstance(net, SNNGraph):
         _refuse_options("a loaded network", input_shape=input_shape, dt_s=dt_s, reset=reset, source=source)
         return net
@@ -121,7 +138,9 @@ def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: A
         return load(net, **{**options, "input_shape": shape})
     _refuse_options("a model", net, reset=options.get("reset"), source=options.get("source"))
     models = import_models(net)
-    return models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
+    graph: SNNGraph = models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
+    decision = options.get("decision")
+    return graph if decision is None else state_decision(graph, decision)
 
 
 def import_models(name: str) -> ModuleType:
@@ -176,12 +195,12 @@ def _list_options(net: Net) -> tuple[str, ...]:
     from spear_deploy.pipeline.shipped import NAMES
 
     if isinstance(net, str) and net in NAMES:
-        return ()
+        return ("decision",)
     if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
-        return interchange.reader_options(net)
+        return (*interchange.reader_options(net), "decision")
     if type(net).__name__ == "NIRGraph":
-        return ("dt_s", "reset", "source")
-    return () if isinstance(net, SNNGraph) else ("input_shape", "dt_s")
+        return ("dt_s", "reset", "source", "decision")
+    return ("decision",) if isinstance(net, SNNGraph) else ("input_shape", "dt_s", "decision")
 
 
 def _refuse_options(kind: str, name: str = "net", **options: Any) -> None:

@@ -44,7 +44,7 @@ def run_json(*command, code=0):
 @pytest.mark.parametrize("verb", NETWORK_VERBS)
 def test_every_verb_takes_the_same_options(verb):
     options = {option for parameter in main.commands[verb].params for option in parameter.opts}
-    assert {"--source", "--dt-s", "--reset", "--input-shape"} <= options
+    assert {"--source", "--dt-s", "--reset", "--input-shape", "--decision"} <= options
     assert ({"--steps", "--encoding"} <= options) == (verb in DATA_VERBS)
 
 
@@ -95,6 +95,16 @@ def test_the_project_file_sets_how_networks_and_data_are_read(folder):
     assert value["network_digest"] == hash_network(load("net.nir", source="norse", dt_s=2e-3, reset="subtract"))
 
 
+def test_the_decision_over_the_steps_is_an_option_of_every_network(folder):
+    stated, plain = load("net.nir", source="norse", decision="maximum"), load("net.nir", source="norse")
+    options = ("--source", "norse", "--decision", "maximum")
+    assert run_json("check", "net.nir", "--chip", "generic45nm", *options)[0]["network_digest"] == hash_network(stated)
+    assert hash_network(stated) != hash_network(plain)
+    (folder / "spear.toml").write_text('[network]\ndecision = "last"\n')
+    value, err = run_json("check", "digits", "--chip", "loihi2")
+    assert value["network_digest"] == hash_network(load("digits", decision="last")) and "spear.toml sets decision last" in err
+
+
 def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
     (folder / "spear.toml").write_text('[network]\nsource = "norse"\n')
     value, _ = run_json("check", "digits", "--chip", "loihi2")
@@ -109,7 +119,8 @@ def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
     [
         ("[network]\nsorce = 1\n", r"unknown key 'network.sorce'; .*; did you mean 'source'\?"),
         ("[network]\ndt_s = 0\n", "key 'network.dt_s': 0 given, expected a number above 0"),
-        ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value' or 'subtract'"),
+        ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value', 'subtract' or 'none'"),
+        ("[network]\ndecision = 'median'\n", "key 'network.decision': 'median' given, expected 'mean', 'maximum' or 'last'"),
         ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
         ("[data]\nsteps = true\n", "key 'data.steps': true given, expected a whole number of at least 1"),
     ],

@@ -148,3 +148,12 @@ def test_files_keep_the_decision_and_a_certificate_says_it(tmp_path, how, words)
     facts = sd.export(deciding(how, 1), tmp_path / "net.nir", to="nir")
     assert f"the class with the largest value {words} is the answer" in facts["assumptions"]
     assert read_decision(sd.load(tmp_path / "net.nir")) == how
+
+
+def test_a_decision_is_stated_for_any_network_and_another_word_is_refused(tmp_path):
+    write_snn(deciding("last", 1), tmp_path / "net.snn")
+    assert read_decision(sd.load(tmp_path / "net.snn", decision="maximum")) == "maximum"
+    assert DECISION not in sd.load(tmp_path / "net.snn", decision="mean").metadata
+    assert read_decision(sd.load(network(), decision="last")) == "last"
+    with pytest.raises(DataError, match=r"decision: 'median' given, expected one of mean, maximum, last"):
+        sd.load(network(), decision="median")
