@@ -220,8 +220,8 @@ network_options = join_options(
     click.option(
         "--decision",
         type=click.Choice(["mean", "maximum", "last"]),
-        help="What decides for a class: the mean of its output over the steps, its maximum, or its last value.  [default: that of "
-        "the model, else mean]",
+        help="What decides for a class: the mean of its output over the steps, its maximum, or its last value.  "
+        "[default: that of the model, else mean]",
     ),
 )
 
