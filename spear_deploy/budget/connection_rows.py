@@ -16,7 +16,7 @@ import numpy as np
 from spear_deploy.budget.axon_room import count_values, counts_axons
 from spear_deploy.budget.core_rows import CHIP, THING, BudgetRow, check_limit, classify_use
 from spear_deploy.budget.geometry import find_unchecked_geometry
-from spear_deploy.budget.unsupported import Unsupported, list_extra_delays
+from spear_deploy.budget.unsupported import Unsupported, find_feedback, list_extra_delays
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import (
     FLOAT_NEURONS,
@@ -33,6 +33,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population, add_counts, count_synapses_out_of
 from spear_deploy.placement.weight_bits import bias_bits, max_distinct_weights
+from spear_deploy.util.number_format import join_names
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
@@ -186,6 +187,10 @@ def check_layer_kinds(
         yield from _check_neuron(layer, profile, missing)
         if layer.synapse is not None or missing.get("layer_kind"):
             yield _check_kind(layer, profile, missing.get("layer_kind", []))
+        is_open = profile.connectivity.recurrent.value is None and not missing.get("recurrent")
+        if is_open and (sources := find_feedback(graph, layer)):
+            what = f"feedback from {join_names([repr(name) for name in sources])}"
+            yield _count_missing("recurrent", layer.name, (), known=False, what=what)
         for resource in ("recurrent", "hidden_layer", "time_constant", "neuron_constants", "weight_sign", "integers"):
             if missing.get(resource):
                 yield _count_missing(resource, layer.name, missing[resource], known=True)

@@ -166,7 +166,7 @@ def check_cores(placement: Placement, profile: HardwareProfile) -> Iterator[Budg
             limit=case.cores,
             unit="core",
             status=classify_use(case.needed, case.cores, capacity=False),
-            detail=f"only {case.cores} of the chip's cores can hold any of them",
+            detail=f"only {case.cores} of the chip's cores can hold any of them" if case.cores else "no core has the role for it",
         )
 
 

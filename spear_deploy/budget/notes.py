@@ -10,7 +10,7 @@ from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import LI, LIF, CubaLI, is_bounded
+from spear_deploy.network import CONVS, LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
@@ -23,17 +23,34 @@ from spear_deploy.util.number_format import join_names, plural, unit_noun
 
 
 def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
-    """Yield notes on pools that no core does, bits of weights by layer, and neurons that the chip approximates.
+    """Yield notes on sizes without a limit, pools that no core does, bits by layer, and neurons that the chip approximates.
 
     Args:
         graph: the network.
         profile: the chip.
     """
+    yield from _note_open_sizes(graph, profile)
     yield from note_pools(graph, profile)
     yield from _note_layer_bits(graph, profile)
     yield from _note_missing_currents(graph, profile)
     yield from _note_mapper(graph, profile)
     yield from _note_bounds(graph, profile)
+
+
+def _note_open_sizes(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
+    """Yield the sizes of a convolution that a profile leaves open: where it states no limit, any is allowed."""
+    sizes = profile.layers
+    convs = [synapse for layer in graph.layers if isinstance(synapse := layer.synapse, CONVS)]
+    convs = [conv for conv in convs if sizes.kinds.value is None or type(conv).__name__ in sizes.kinds.value]
+    if not convs:
+        return
+    keys = ["channels_max", "input_map_max", "output_map_max"]
+    if sizes.conv_stride_sizes.value is None and any(max(conv.stride) > 1 for conv in convs):
+        keys.insert(0, "conv_stride_max")
+    if sizes.conv_kernel_sizes.value is None:
+        keys.insert(0, "conv_kernel_max")
+    if left_out := [f"layers.{key}" for key in keys if getattr(sizes, key).value is None]:
+        yield f"sizes: {profile.name} states no {join_names(left_out)}, so any size is allowed there"
 
 
 def _note_layer_bits(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
@@ -78,7 +95,7 @@ def note_open_rows(rows: Sequence[BudgetRow], profile: HardwareProfile) -> Itera
     if not unchecked or any(row.status == "over" for row in rows):
         return
     names = list(dict.fromkeys(row.resource for row in unchecked))
-    unpublished = [name for name in names if name == "reset" and profile.neuron.resets.value is None]
+    unpublished = [n for n in names if n == "recurrent" or (n == "reset" and profile.neuron.resets.value is None)]
     unpublished += [row.resource for row in unchecked if row.limit is None and row.resource not in unpublished]
     unpublished = list(dict.fromkeys(unpublished))
     rest = [name for name in names if name not in unpublished]

@@ -363,16 +363,18 @@ def _check_values(graph: SNNGraph, layer: Layer) -> Iterator[Unsupported]:
             yield Unsupported(layer=layer.name, what=what, reason=reason, remedy=remedy)
 
 
+def find_feedback(graph: SNNGraph, layer: Layer) -> list[str]:
+    """Return the sources of spikes that return to a layer which they have passed."""
+    return [e.source for e in graph.edges_into(layer.name) if e.delay and graph.leads_to(layer.name, e.source)]
+
+
 def _check_recurrence(graph: SNNGraph, layer: Layer, profile: HardwareProfile) -> Iterator[Unsupported]:
     if profile.connectivity.recurrent.value is not False:
         return
-    for edge in graph.edges_into(layer.name):
-        if edge.delay and graph.leads_to(layer.name, edge.source):
-            reason = f"spikes on {profile.name} do not return to a layer they have passed"
-            remedy = "unroll the loop or train without it"
-            yield Unsupported(
-                layer=layer.name, what=f"feedback from '{edge.source}'", reason=reason, remedy=remedy, resource="recurrent"
-            )
+    for source in find_feedback(graph, layer):
+        reason = f"spikes on {profile.name} do not return to a layer they have passed"
+        remedy = "unroll the loop or train without it"
+        yield Unsupported(layer=layer.name, what=f"feedback from '{source}'", reason=reason, remedy=remedy, resource="recurrent")
 
 
 def _has_loop(graph: SNNGraph, start: str, name: str, passed: tuple[str, ...]) -> bool:

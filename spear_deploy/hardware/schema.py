@@ -120,7 +120,9 @@ class Timing(Block):
     step_s: Number = Number.key("s", "time of a step, where it is fixed or known")
     speedup: Number = Number.key("factor", "how much faster than the network's own time the chip runs")
     clock_hz: Number = Number.key("Hz", "clock of the cores")
-    events_per_core_and_step: Limit = Limit.key("event", "synaptic events that a core can take in a step (`fixed_tick`)")
+    events_per_core_and_step: Limit = Limit.key(
+        "event", "synaptic events that a core can take in a step (`fixed_tick`); left out: no limit"
+    )
     synop_ns: Number = Number.key("ns", "a synaptic operation on a core")
     neuron_active_ns: Number = Number.key("ns", "a neuron's update")
     neuron_inactive_ns: Number = Number.key("ns", "an update of a neuron at which nothing arrives")
@@ -177,8 +179,10 @@ class Chip(Block):
     usable_cores: Limit = Limit.key("core", "of them, those a network may take: the limit of the verdict", needed=True)
     boards: dict[str, Limit] = Field(default_factory=dict, description="by board, how many chips it carries (unit: chip)")
     memory_words: Limit = Limit.key("word", "synapse memory that the cores of a chip share (`synapse_memory.scope: chip`)")
-    multi_pass: Flag = Flag.key("flag", "whether a network that needs more cores than there are runs in several passes")
-    dense_layers: Limit = Limit.key("layer", "dense layers, where only some cores hold one")
+    multi_pass: Flag = Flag.key(
+        "flag", "whether a network that needs more cores than there are runs in several passes; left out: it does not"
+    )
+    dense_layers: Limit = Limit.key("layer", "dense layers, where only some cores hold one; left out: no limit")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Chip:
@@ -222,7 +226,7 @@ class CoreGroup(CoreLimits):
     count: Limit = Limit.key("core", "cores of the group on a chip; all groups together make the chip", needed=True)
     role: Name = Name.key(
         "role",
-        "`readout`: for the network's last layer; `hidden`: for the others; `any`",
+        "`readout`: for the network's last layer; `hidden`: for the others; `any`: for all, so where it is left out",
         words=("any", "hidden", "readout"),
     )
 
@@ -231,7 +235,9 @@ class SynapseMemory(Block):
     """How synapses are stored: a named format and its parameters; null where the format is not public."""
 
     format: Name = Name.key("format", "how synapses are stored", words=tuple(MEMORY_FORMATS), needed=True)
-    scope: Name = Name.key("scope", "whether a core has its memory or the chip has one for all", words=("core", "chip"))
+    scope: Name = Name.key(
+        "scope", "whether a `core` has its memory (so where it is left out) or the `chip` has one for all", words=("core", "chip")
+    )
     word_bits: Limit = Limit.key("bit", "width of a memory word; of a cell of a crossbar")
     header_bits: Integer = Integer.key("bit", "what a list (or a block of it) holds besides synapses")
     index_bits: Integer = Integer.key("bit", "target's index of a synapse (`list_words`)")
@@ -282,11 +288,15 @@ class Connectivity(Block):
     input_reaches: Limit = Limit.key("neuron", "neurons that the network's input can reach")
     output_reads: Limit = Limit.key("neuron", "neurons that the output layer can read")
     recurrent: Flag = Flag.key("flag", "whether a spike may return to a layer that it has passed")
-    recurrent_readout: Flag = Flag.key("flag", "whether spikes of the output layer may go to neurons, its own or others")
+    recurrent_readout: Flag = Flag.key(
+        "flag", "whether spikes of the output layer may go to neurons, its own or others; left out: they may"
+    )
     mapped_hidden_layers: Limit = Limit.key(
         "layer", "hidden layers below which the maker's mapper stops, although the chip may hold the network"
     )
-    input_to_readout: Flag = Flag.key("flag", "whether the network's input may feed the output layer without a hidden one")
+    input_to_readout: Flag = Flag.key(
+        "flag", "whether the network's input may feed the output layer without a hidden one; left out: it may"
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Connectivity:
@@ -308,7 +318,7 @@ class Packing(Block):
         needed=True,
     )
     tile_axes: Names = Names.key("axis", "axes along which `divide` cuts a map", words=("x", "y"))
-    share_cores: Flag = Flag.key("flag", "whether slices of several layers may lie on one core")
+    share_cores: Flag = Flag.key("flag", "whether slices of several layers may lie on one core; left out: they may not")
 
 
 class Weights(Block):
@@ -318,7 +328,9 @@ class Weights(Block):
     default_bits: Integer = Integer.key("bit", "width assumed for a network that is not quantised", needed=True)
     bits_by_layer: Flag = Flag.key("flag", "whether layers may have weights of different widths")
     sign: Name = Name.key(
-        "rule", "what has a sign of its own: each `synapse`, or all synapses of a source", words=("synapse", "presynaptic")
+        "rule",
+        "what has a sign of its own: each `synapse` (so where it is left out), or all synapses of a source (`presynaptic`)",
+        words=("synapse", "presynaptic"),
     )
     delay_max_steps: LimitOrZero = LimitOrZero.key("step", "longest delay of a synapse beyond the chip's own step")
     delay_free_steps: LimitOrZero = LimitOrZero.key("step", "longest delay that costs no neurons")
@@ -360,10 +372,10 @@ class NeuronFormat(Block):
     state_bits: Integer = Integer.key("bit", "width of u and v")
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
     synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has")
-    tau_above_steps: Number = Number.key("step", "what a time constant must be longer than")
+    tau_above_steps: Number = Number.key("step", "what a time constant must be longer than; left out: nothing")
     tau_powers_of_two: Flag = Flag.key("flag", "whether a time constant is a power of two of steps, a shift of the state")
-    tau_max_steps: Limit = Limit.key("step", "longest time constant")
-    tau_spiking_min_steps: Number = Number.key("step", "shortest time constant of a neuron that spikes")
+    tau_max_steps: Limit = Limit.key("step", "longest time constant; left out: no limit")
+    tau_spiking_min_steps: Number = Number.key("step", "shortest time constant of a neuron that spikes; left out: no limit")
     bias: Flag = Flag.key("flag", "whether a neuron can add a constant to v in each step; left out: it can")
     stops_at_reset: Flag = Flag.key("flag", "whether v never lies below what a spike resets it to")
     current_of_none: Integer = Integer.key(
@@ -375,7 +387,7 @@ class NeuronFormat(Block):
 
 
 class LayerKinds(Block):
-    """Which connections the chip's tools can map, and in which sizes; a set of sizes that is left out restricts nothing."""
+    """Which connections the chip's tools can map, and in which sizes; a size that is left out restricts nothing."""
 
     kinds: Names = Names.key("kind", "connections that the tools map", words=KINDS, needed=True)
     conv_kernel_max: Limit = Limit.key("position", "largest kernel")

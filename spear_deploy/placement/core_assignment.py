@@ -67,11 +67,8 @@ class CoreSupply:
     share: bool
 
     def allows(self, item: Slice, group: int) -> bool:
-        """Return whether a group's role takes an item: the last layer goes to readout cores where there are any."""
-        roles = [block.role.value for block in self.profile.core_groups]
-        if item.readout and "readout" in roles:
-            return roles[group] == "readout"
-        return roles[group] != "readout"
+        """Return whether a group's role takes an item: `readout` the last layer, `hidden` the others, any other role both."""
+        return self.profile.core_groups[group].role.value != ("hidden" if item.readout else "readout")
 
     def fits(self, item: Slice, group: int) -> bool:
         """Return whether an empty core of a group takes an item."""
@@ -145,18 +142,24 @@ def competing_for_cores(
 ) -> tuple[list[int], int]:
     """Return the items that compete with an unplaced one, and how many cores there are for them all.
 
-    From the unplaced item to the cores that could hold it, to the items there, and so on: these items together have only
-    those cores (Hall's condition fails).
+    From the unplaced item to the cores that could hold it, to the items there and those that wait for them, and so on: these
+    items together have only those cores (Hall's condition fails).
     """
     places = supply.list_places()
     occupant = {(a.chip, a.slot): i for i, a in enumerate(assignments) if a.slot is not None}
-    competitors, cores, queue = {item}, set(), [item]
+    waiting = unplaced_items(assignments, supply.profile)
+    competitors, cores, groups, queue = {item}, set[tuple[int, int]](), set[int](), [item]
     while queue:
         current = items[queue.pop()]
         for place in places:
             core = (place.chip, place.slot)
             if core in cores or not supply.fits(current, place.group):
                 continue
+            if place.group not in groups:
+                groups.add(place.group)
+                rivals = [i for i in waiting if i not in competitors and supply.fits(items[i], place.group)]
+                competitors.update(rivals)
+                queue += rivals
             cores.add(core)
             other = occupant.get(core)
             if other is not None and other not in competitors:

@@ -194,7 +194,7 @@ def _place_populations(
             1 if share else 0 :
         ]:  # the first is that of the layers, in which cores are shared already
             other = _place_slices(split, replace(supply, share=True), order)
-            best = min(best, other, key=lambda p: (len(p.unplaced), p.cores_in_all, -_count_local_neurons(split, p)))
+            best = min(best, other, key=lambda p: (_count_waiting(p), p.cores_in_all, -_count_local_neurons(split, p)))
     return best
 
 
@@ -252,8 +252,8 @@ def lower_bound(populations: Sequence[Population], weight_bits: Mapping[str, int
     core for each, or one of each role where they share them.
     """
     if profile.packing.rule.value == "whole":
-        has_readout_cores = any(group.role.value == "readout" for group in profile.core_groups)
-        roles = {has_readout_cores and population.output for population in populations}
+        has_roles = {group.role.value for group in profile.core_groups} == {"hidden", "readout"}
+        roles = {has_roles and population.output for population in populations}
         return len(roles if profile.packing.share_cores.value else populations)
     cores = _list_cores(profile, weight_bits)
     max_neurons, max_words = max(core.neurons for core in cores), max(core.memory for core in cores)
@@ -362,12 +362,17 @@ def _find_unplaced(items: Sequence[Slice], assignments: Sequence[CoreAssignment]
         if any(i in members for members in sets):
             continue
         members, cores = competing_for_cores(items, assignments, supply, i)
-        if cores:
+        if cores or not any(supply.allows(items[i], group) for group in range(len(supply.cores))):
             sets[tuple(members)] = cores
     return [
         Unplaced(layers=tuple(dict.fromkeys(items[i].layer for i in members)), needed=len(members), cores=cores)
         for members, cores in sets.items()
     ]
+
+
+def _count_waiting(placement: Placement) -> int:
+    """Count the slices that no core is left for."""
+    return sum(case.needed - case.cores for case in placement.unplaced)
 
 
 def _count_local_neurons(split: SplitNetwork, placement: Placement) -> int:

@@ -193,6 +193,41 @@ def test_a_layer_that_is_listed_first_is_not_fed_back() -> None:
     ]  # fmt: skip
 
 
+def test_feedback_is_open_on_a_chip_that_does_not_state_whether_spikes_may_return() -> None:
+    edges = [Edge(source="input", target="fc"), Edge(source="fc", target="fc", delay=2), Edge(source="fc", target="out")]
+    layers = [Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF())]
+    layers += [Layer(name="out", synapse=Dense(weight=np.eye(2)), neuron=IF())]
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(2,), output="out")
+    report = check(net, small_chip(connectivity__recurrent=None))
+    (row,) = (row for row in report.rows if row.status == "unchecked")
+    assert (row.resource, row.where, row.used, row.detail) == ("recurrent", "fc", None, "feedback from 'fc'")
+    assert report.verdict == "unchecked" and any("; not published: recurrent" in note for note in report.notes)
+    chain_of_both = replace(net, edges=[edge for edge in edges if not edge.delay])
+    assert check(chain_of_both, small_chip(connectivity__recurrent=None)).verdict == "fits"
+    refused = check(replace(net, output="fc", layers=layers[:1], edges=edges[:2]),
+                    small_chip(connectivity__recurrent=None, connectivity__recurrent_readout=False))  # fmt: skip
+    assert [(row.status, row.used) for row in refused.rows if row.resource == "recurrent"] == [("over", 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "open_sizes"),
+    [
+        ({}, None),
+        ({"layers__input_map_max": None}, "layers.input_map_max"),
+        ({"layers__conv_kernel_max": None, "layers__conv_stride_max": None, "layers__channels_max": None},
+         "layers.conv_kernel_max, layers.conv_stride_max and layers.channels_max"),
+        ({"layers__conv_kernel_max": None, "layers__conv_kernel_sizes": [3, 5]}, None),
+        ({"layers__conv_stride_max": None, "layers__conv_stride_sizes": [1, 2]}, None),
+    ],
+)  # fmt: skip
+def test_sizes_of_convolutions_without_a_limit_are_named(changes: dict[str, object], open_sizes: str | None) -> None:
+    net = chain([Layer(name="c", synapse=conv(RNG, 4, 1, stride=(2, 2)), neuron=IF())], input_shape=(1, 8, 8))
+    (note,) = [note for note in check(net, small_chip(**changes)).notes if note.startswith("sizes: ")] or [None]
+    assert note == (open_sizes and f"sizes: loihi2 states no {open_sizes}, so any size is allowed there")
+    dense = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF())], input_shape=(2,))
+    assert not any(note.startswith("sizes: ") for note in check(dense, small_chip(**changes)).notes)
+
+
 def test_a_loop_over_two_layers_needs_two_steps() -> None:
     def net(delay: int) -> SNNGraph:
         return SNNGraph(

@@ -14,7 +14,7 @@ from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_needs import AxonSet, Core
-from spear_deploy.placement.place import place
+from spear_deploy.placement.place import lower_bound, place
 from tests.support.chips import conv, dense_net, small_chip
 
 SPECK = load_profile("speck2f")
@@ -198,6 +198,59 @@ def test_passes_hold_layers_in_order() -> None:
     too_big = check(dense_net(3, 20, 60), chip)
     assert too_big.verdict == "does_not_fit" and too_big.cores_used == 6
     assert check(dense_net(3, 20), chip).passes == 1 and check(dense_net(3, 20), load_profile("loihi1")).passes is None
+
+
+def role_net() -> SNNGraph:
+    layers = [Layer(name=f"c{n}", synapse=Conv2d(weight=np.ones((2, 2, 1, 1))), neuron=IF()) for n in range(3)]
+    return chain(layers, input_shape=(2, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("roles", "groups"),
+    [
+        ({"wide_maps": "hidden"}, ["wide_maps", "wide_maps", "balanced"]),
+        ({"wide_maps": "readout"}, ["balanced", "balanced", "wide_maps"]),
+        ({"wide_maps": "readout", "balanced": "hidden", "small": "any"}, ["balanced", "balanced", "wide_maps"]),
+        ({"wide_maps": "hidden", "balanced": "any", "many_weights": "readout"}, ["wide_maps", "wide_maps", "balanced"]),
+    ],
+)
+def test_a_core_takes_the_layers_of_its_role(roles: dict[str, str], groups: list[str]) -> None:
+    """`readout` takes the last layer, `hidden` the others, `any` both, whatever roles other cores have."""
+    chip = small_chip("speck2f", **{f"core_groups__{name}__role": role for name, role in roles.items()})
+    placement = place(role_net(), chip)
+    assert [chip.core_groups[part.group].name for part in placement.slices] == groups and placement.unplaced == ()
+
+
+@pytest.mark.parametrize(("role", "layers"), [("hidden", ("c2",)), ("readout", ("c0", "c1"))])
+@pytest.mark.parametrize("share", [False, True])
+def test_layers_that_no_core_has_the_role_for_do_not_fit(role: str, layers: tuple[str, ...], share: bool) -> None:
+    names = [group.name for group in SPECK.core_groups]
+    chip = small_chip("speck2f", packing__share_cores=share, **{f"core_groups__{name}__role": role for name in names})
+    report = check(role_net(), chip)
+    rows = [row for row in report.over if row.resource == "cores"]
+    assert [(row.layers, row.used, row.limit, row.detail) for row in rows] == [
+        ((layer,), 1, 0, "no core has the role for it") for layer in layers
+    ]
+    assert report.verdict == "does_not_fit"
+
+
+def test_slices_that_compete_for_the_same_cores_are_one_row() -> None:
+    """64 neurons on cores of 4 and 8: 3 of 4 take 12, 2 of 8 take 16; the layer is cut into 8s, for which 2 cores are left."""
+    chip = small_chip(
+        "speck2f", packing__rule="equal", core__neurons=4, core_groups__balanced__neurons=8,
+        **{f"core_groups__{name}__neurons": 4 for name in ("wide_maps", "many_weights", "small")},
+    )  # fmt: skip
+    (row,) = [row for row in check(dense_net(2, 64), chip).over if row.resource == "cores" and row.where == "fc1"]
+    assert (row.used, row.limit, row.detail) == (8, 2, "only 2 of the chip's cores can hold any of them")
+
+
+@pytest.mark.parametrize(("role", "bound"), [("hidden", 2), ("any", 1), (None, 1)])
+def test_a_chip_that_cuts_no_layer_needs_two_cores_where_roles_part_them(role: str | None, bound: int) -> None:
+    chip = small_chip("xylo_audio2", core_groups__hidden__role=role)
+    neuron = CubaLIF(tau_mem_s=0.01, tau_syn_s=0.01)
+    layers = [Layer(name=name, synapse=Dense(weight=np.ones((3, 3))), neuron=neuron) for name in ("a", "b")]
+    placement = place(chain(layers, input_shape=(3,)), chip)
+    assert lower_bound(placement.populations, {"a": 8, "b": 8}, chip) == bound <= placement.cores_used
 
 
 def test_a_memory_of_the_chip_ends_a_chip_before_its_cores_do() -> None:
