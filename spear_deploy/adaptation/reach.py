@@ -7,7 +7,7 @@ A network that exceeds a limit by more than `FAR` times is not brought below it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,7 +136,7 @@ def exceeds_fixed(report: BudgetReport) -> bool:
     return any(row.resource in FIXED for row in report.over)
 
 
-def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tuple[HardwareProfile, int]]) -> list[Ranked]:
+def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Sequence[tuple[HardwareProfile, int]]) -> list[Ranked]:
     """Return a ranking in which each chip that does not fit says what an adaptation would replace.
 
     Among these, chips that would fit then come first, then those that would lack nothing.
@@ -146,12 +146,11 @@ def add_reach(ranking: Sequence[Ranked], graph: SNNGraph, targets: Iterable[tupl
         graph: the network.
         targets: the profiles of the ranking, and how many chips of each.
     """
-    chips = {profile.name: (profile, count) for profile, count in targets}
     placed: list[tuple[int, Ranked]] = []
     for entry in ranking:
         reach = None
         if entry.verdict == "does_not_fit":
-            profile, count = chips[entry.profile]
+            profile, count = targets[entry.target]
             reach = find_reach(graph, profile, chips=count, report=entry.report)
         if reach is None:
             place = 0 if entry.verdict != "does_not_fit" else 3

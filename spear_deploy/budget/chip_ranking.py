@@ -36,6 +36,9 @@ class Ranked:
     """A chip with the report of a network on it.
 
     Attributes:
+        profile: name of its profile, which several files may have.
+        target: its number among the chips that were to be ranked, from 0.
+        chip: as the caller named it: a profile, a file, or a board.
         share: used part of the scarcest resource, or None where no limit is published.
         scarcest: name and place of that resource.
         missing: obstacles, or what is not published, in words; the largest excess first.
@@ -52,6 +55,8 @@ class Ranked:
     missing: tuple[str, ...]
     report: BudgetReport
     energy_rank: int | None = None
+    target: int = 0
+    chip: str = ""
     reach: str = ""
     adaptation: Mapping[str, Any] | None = None
 
@@ -68,6 +73,7 @@ class Ranked:
         """Return it as plain data, without the rows of `check`."""
         report = self.report
         return {
+            "chip": self.chip or self.profile,
             "profile": self.profile,
             "title": self.title,
             "verdict": report.verdict,
@@ -115,7 +121,7 @@ def rank(
     names = [f"check {profile.name}" for profile, _ in targets]
     checked: list[Ranked] = map_jobs(_check_one, targets, shared=(graph, activity), names=names, workers=workers)
     ranks = rank_by_overlap([entry.report.energy.interval for entry in checked])
-    ranked = [replace(entry, energy_rank=rank) for entry, rank in zip(checked, ranks, strict=True)]
+    ranked = [replace(entry, target=n, energy_rank=ranks[n]) for n, entry in enumerate(checked)]
 
     def key(entry: Ranked) -> tuple[int, float, int, float, str]:
         share = float("inf") if entry.share is None else entry.share

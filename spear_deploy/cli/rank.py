@@ -22,7 +22,7 @@ from spear_deploy.cli.output import DOES_NOT_FIT, console, emit, suggest
     multiple=True,
     metavar="NAME|FILE",
     shell_complete=completion.complete_chips,
-    help="Only this chip; may be repeated.  [default: all profiles]",
+    help="Only this chip; may be repeated; 'all' stands for all profiles that are included.  [default: all]",
 )
 @activity
 @click.option(
@@ -55,19 +55,8 @@ def rank(
     emit(describe_ranking(ranking), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_rank(c, ranking))
     best = next((ranked for ranked in ranking if ranked.report.cores_limit is not None), None)
     if best is not None:
-        words = api.repeat_chip(_name_chip(best, chips), overrides=overrides)
+        words = api.repeat_chip(best.chip, overrides=overrides)
         command = f"spear-deploy check {repeat_net(net)} --chip {words}{repeat_options('activity')}"
         suggest(command, "each limit, and what to change", as_json=as_json)
     if all(ranked.verdict == "does_not_fit" for ranked in ranking):
         raise SystemExit(DOES_NOT_FIT)
-
-
-def _name_chip(best: Any, chips: tuple[str, ...]) -> str:
-    """Return a chip of the ranking as the command line names it: a profile, its file, or a board."""
-    from spear_deploy.pipeline import api
-
-    for chip in chips:
-        profile, count = api.resolve_chip(chip)
-        if (profile.name, count) == (best.profile, best.report.placement.chips):
-            return chip
-    return str(best.profile)

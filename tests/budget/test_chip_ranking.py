@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import spear_deploy
 from spear_deploy.budget.check import check
 from spear_deploy.budget.chip_ranking import Ranked, rank
 from spear_deploy.cli import main
@@ -42,6 +45,35 @@ def test_every_profile_gets_the_verdict_of_its_own_check() -> None:
         report = check(net, load_profile(ranked.profile), activity=0.1)
         assert (ranked.verdict, ranked.report.cores_used) == (report.verdict, report.cores_used)
         assert bool(ranked.missing) == (report.verdict != "fits")
+
+
+def test_files_with_one_name_are_ranked_each_with_its_own_numbers(tmp_path) -> None:
+    """A copy of a profile keeps its name: what it reaches, the row and the next command are of the file."""
+    text = (Path(spear_deploy.__file__).parents[1] / "hardware_profiles" / "truenorth.yaml").read_text()
+    small, net = tmp_path / "truenorth.yaml", tmp_path / "net.snn"
+    small.write_text(text.replace("value: 4096, unit: core", "value: 1, unit: core"))
+    write_snn(dense_net(40, 60, 600), net)
+    ranking = api.rank(net, [small, "truenorth", load_profile("odin")])
+    alone = {entry.chip: entry for chip in (small, "truenorth") for entry in api.rank(net, [chip])}
+    assert {entry.chip for entry in ranking} == {str(small), "truenorth", "odin"}
+    for entry in ranking:
+        assert entry.profile == entry.report.profile
+        if entry.chip in alone:
+            assert (entry.reach, entry.report) == (alone[entry.chip].reach, alone[entry.chip].report)
+    assert alone[str(small)].report.cores_limit == 1 and alone["truenorth"].report.cores_limit == 4096
+    run = CliRunner().invoke(main, ["rank", str(net), "--chip", str(small), "--chip", "truenorth"], env={"COLUMNS": "300"})
+    assert re.search(rf"^{re.escape(str(small))} .*│ *\d+ of 1 ", run.stdout, re.M), run.output
+    assert re.search(r"^truenorth .*│ *\d+ of 4,096 ", run.stdout, re.M) and "--chip truenorth" in run.stderr
+
+
+def test_all_stands_for_the_profiles_that_are_included() -> None:
+    net = lif_net(40, 60, 10)
+    own = small_chip("loihi2", chip__usable_cores=7)
+    ranking = api.rank(net, ["all", own, "loihi2:kapoho_point"])
+    names = sorted([*list_profiles(), "loihi2", "loihi2:kapoho_point"])
+    assert sorted(entry.chip for entry in ranking) == names
+    assert sorted(entry.report.cores_limit for entry in ranking if entry.profile == "loihi2") == [7, 120, 960]
+    assert [entry.chip for entry in api.rank(net, "all")] == [entry.chip for entry in api.rank(net)]
 
 
 def test_the_order_is_verdict_then_reach_then_obstacles_then_share() -> None:

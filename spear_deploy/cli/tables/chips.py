@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,11 @@ def show_check(console: Console, report: BudgetReport) -> None:
 
 def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
     """Print the chips, the best first, each with what is missing and what would mend it, or else its scarcest resource."""
-    rows = []
+    rows, ranking = [], list(ranking)
+    names = Counter(ranked.profile for ranked in ranking)
     for ranked in ranking:
         report = ranked.report
+        name = ranked.profile if names[ranked.profile] == 1 else escape(ranked.chip)
         verdict = f"[{VERDICT_STYLE[report.verdict]}]{report.verdict.replace('_', ' ')}[/]"
         shown = 1 if ranked.reach else 2
         more = f"; {len(ranked.missing) - shown} more" if len(ranked.missing) > shown else ""
@@ -44,7 +47,7 @@ def show_rank(console: Console, ranking: Iterable[Ranked]) -> None:
         bounds = report.energy.interval
         energy = UNKNOWN if bounds is None else f"{bounds.write('J')}\n{bounds.evidence}"
         remark = escape(add_kinds(remark, report.labels))
-        rows.append((ranked.profile, verdict, of_limit(report.cores_used, report.cores_limit), energy, remark))
+        rows.append((name, verdict, of_limit(report.cores_used, report.cores_limit), energy, remark))
     columns = ("chip", "verdict", "cores", "energy/\ninference", "missing → remedy, or scarcest")
     if any(row[3] != UNKNOWN for row in rows):
         table = make_table("", columns, rows, numbers=(3,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from spear_deploy.errors import DataError
@@ -186,7 +186,7 @@ def rank(
 
     Args:
         net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
-        chips: one or several profiles, by name, file, or chip:board; all that come with the toolkit unless given.
+        chips: one or several profiles, by name, file, or chip:board; "all", the default, are those that come with the toolkit.
         activity: as in `check`.
         overrides: facts to replace in every profile, by dotted key.
         sort: "fit", or "energy"; chips whose intervals of energy overlap are tied.
@@ -194,7 +194,7 @@ def rank(
         options: of `load`.
 
     Returns:
-        For each chip its name `profile`, `verdict`, the `report` of `check`, and what is `missing`, in words.
+        For each `chip` (as named in `chips`) its `verdict`, the `report` of `check`, and what is `missing`, in words.
 
     Raises:
         TypeError: there is no such option.
@@ -208,9 +208,14 @@ def rank(
     graph = fold_chained_weights(load(net, **options))
     if isinstance(chips, (str, os.PathLike, HardwareProfile)):  # one: a text and a profile are iterable, too
         chips = [chips]
-    targets = [resolve_chip(chip, overrides) for chip in (list_profiles() if chips is None else chips)]
+    named = [n for chip in (["all"] if chips is None else chips) for n in (list_profiles() if chip == "all" else [chip])]
+    targets = [resolve_chip(chip, overrides) for chip in named]
     ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
-    return add_reach(ranking, graph, targets)
+    names = [
+        profile.name if isinstance(chip, HardwareProfile) else os.fspath(chip)
+        for chip, (profile, _) in zip(named, targets, strict=True)
+    ]
+    return add_reach([replace(entry, chip=names[entry.target]) for entry in ranking], graph, targets)
 
 
 def _read_activity(activity: SpikeCounts | float | str | os.PathLike[str] | None, graph: SNNGraph) -> SpikeCounts | float | None:
