@@ -30,6 +30,7 @@ encoding = "rate"
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -234,8 +235,9 @@ def _activity(source: Path, value: Any) -> float | str | None:
 
 
 def _resolve(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
-    """Return the path of a file that is named relative to the budget file; other names stay."""
-    return str(source.parent / name) if name.endswith(suffixes) else name
+    """Return the path of a file that is named relative to the budget file, with its variant or board; other names stay."""
+    file = re.split(r"(?<=\.yaml|.\.yml)[@:]", name)[0]
+    return str(source.parent / name) if file.endswith(suffixes) else name
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,6 +47,10 @@ def test_every_key_is_read(tmp_path) -> None:
 def test_files_are_named_relative_to_the_budget_file(tmp_path) -> None:
     budget = read_budget(write(tmp_path, 'chip = "own.yaml"\nactivity = "in.npz"\n'))
     assert (budget.chip, budget.activity) == (str(tmp_path / "own.yaml"), str(tmp_path / "in.npz"))
+    for end in ("own.yaml:duo", "own.yml@wide", "own.yaml@wide:duo", "a.yaml.yaml"):
+        assert read_budget(write(tmp_path, f'chip = "chips/{end}"\n')).chip == str(tmp_path / "chips" / end)
+    for name in ("loihi2:kapoho_point", "loihi2@2023"):
+        assert read_budget(write(tmp_path, f'chip = "{name}"\n')).chip == name
 
 
 @pytest.mark.parametrize(
