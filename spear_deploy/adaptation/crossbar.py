@@ -26,7 +26,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data.input_sums import INPUT_FRAME, INPUT_SUMS, INPUT_TWICE
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, IF, WEIGHTED, Array, Dense, Layer, Shape
-from spear_deploy.network.classes import DECISION, OUTPUTS_PER_CLASS, count_classes
+from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, state_decision
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.network.host_readout import HOST_READOUT, has_host_readout, read_host_readout, state_readout
 from spear_deploy.placement.populations import find_populations
@@ -148,8 +148,9 @@ def make_hidden_layer(graph: SNNGraph, *, hidden: int, window: Shape, levels: in
         return Layer(name=name, synapse=Dense(weight=stored.astype(np.float32)), neuron=neuron)
 
     host = read_host_readout(graph)
-    dropped = ["kept_channels", OUTPUTS_PER_CLASS, HOST_READOUT, *([DECISION] if host is None else [])]  # then spikes are counted
-    metadata = {key: value for key, value in graph.metadata.items() if key not in dropped}
+    dropped = ("kept_channels", OUTPUTS_PER_CLASS, HOST_READOUT)
+    kept = graph if host is not None else state_decision(graph, "mean")  # spikes are counted
+    metadata = {key: value for key, value in kept.metadata.items() if key not in dropped}
     metadata |= {INPUT_TWICE: list(shape), **({INPUT_SUMS: list(window)} if window else {})}
     layers = [make_layer("hidden", pairs)]
     if host is not None:

@@ -50,8 +50,17 @@ def read_decision(graph: SNNGraph) -> Decision:
     return stated if isinstance(stated, str) and stated in get_args(Decision) else "mean"  # type: ignore[return-value]
 
 
+def word_answer(decision: Decision) -> str:
+    """Return how a class is chosen, in words.
+
+    >>> word_answer("last")
+    'the class with the largest value of the last step is its answer'
+    """
+    return f"the class with the largest {DECISION_WORDS[decision]} is its answer"
+
+
 def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
-    """Return a network with what decides of the outputs of all steps in its metadata.
+    """Return a network with what decides of the outputs of all steps in its metadata, and no note on another decision.
 
     Raises:
         DataError: there is no such decision.
@@ -59,6 +68,9 @@ def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
     if decision not in get_args(Decision):
         raise DataError(f"decision: {decision!r} given, expected one of {', '.join(get_args(Decision))}")
     others = {key: value for key, value in graph.metadata.items() if key != DECISION}
+    for other in DECISION_WORDS:
+        if other != decision and "assumptions" in others:
+            others["assumptions"] = [str(note).removesuffix(f", and {word_answer(other)}") for note in others["assumptions"]]
     return replace(graph, metadata=others if decision == "mean" else {**others, DECISION: decision})
 
 
@@ -79,7 +91,7 @@ def describe_classes(graph: SNNGraph) -> list[str]:
     if n > 1:
         outputs = f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}"
         return [f"{outputs}: the class whose outputs add up to {most} is the answer"]
-    return [] if decision == "mean" else [f"the class with the largest {DECISION_WORDS[decision]} is the answer"]
+    return [] if decision == "mean" else [word_answer(decision).replace("its answer", "the answer")]
 
 
 def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:

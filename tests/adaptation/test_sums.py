@@ -15,7 +15,7 @@ from spear_deploy.errors import ChipError
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Flatten, Layer
-from spear_deploy.network.classes import DECISION, average_classes, count_classes, count_per_class, read_decision
+from spear_deploy.network.classes import DECISION, average_classes, count_classes, count_per_class, read_decision, word_answer
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api
@@ -216,9 +216,11 @@ def test_other_sums_and_too_many_voters_for_a_chip_are_no_votes():
     ("chip", "decision"), [("loihi2", "maximum"), ("speck2f", "mean"), ("truenorth", "mean"), ("odin", "mean")]
 )
 def test_the_decision_stays_with_a_readout_and_spikes_in_its_place_are_counted(chip, decision):
-    graph = replace(ends_in_sum(LI(tau_s=0.01)), metadata={DECISION: "maximum"})
+    notes = ["a note", f"the forward returns the maximum of its outputs over time, and {word_answer('maximum')}"]
+    graph = replace(ends_in_sum(LI(tau_s=0.01)), metadata={DECISION: "maximum", "assumptions": notes})
     plan = make_plans(graph, load_profile(chip))[0]
     assert plan.graph[plan.graph.output].spikes == (decision == "mean") and read_decision(plan.graph) == decision
+    assert plan.graph.metadata["assumptions"] == ([notes[0], notes[1].split(",")[0]] if decision == "mean" else notes)
 
 
 def test_votes_without_their_layer_decide_by_the_same_maximum():

@@ -389,6 +389,68 @@ def test_what_a_forward_makes_of_all_steps_is_what_the_network_gives(model, how,
     np.testing.assert_allclose(ours[-1] if how == "last" else getattr(ours, how)(0), expected, rtol=1e-5, atol=1e-6)
 
 
+class Buffer(Loop):
+    """The same, which writes the output of step t to [t] of a tensor."""
+
+    def __init__(self, end, *, write=lambda out, t, y: out.__setitem__(t, y), make=lambda t, b: torch.zeros(t, b, 5)):
+        super().__init__(lambda self, out, x: end(out))
+        self.write, self.make = write, make
+
+    def forward(self, x):
+        state, out = None, self.make(x.shape[0], x.shape[1])
+        for t in range(x.shape[0]):
+            spikes, state = self.lif(self.fc(x[t]), state)
+            self.write(out, t, spikes)
+        return self.end(self, out, x)
+
+
+BATCH_FIRST = {"write": lambda out, t, y: out.__setitem__((slice(None), t), y), "make": lambda t, b: torch.zeros(b, t, 5)}
+
+
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        (Buffer(lambda out: torch.max(out, 0)[0]), "maximum"), (Buffer(lambda out: out.amax(dim=0)), "maximum"),
+        (Buffer(lambda out: out.max(0).values, make=lambda t, b: torch.empty(t, b, 5)), "maximum"),
+        (Buffer(lambda out: out[-1]), "last"), (Buffer(lambda out: torch.mean(out, 0)), "mean"),
+        (Buffer(lambda out: out.sum(0), write=lambda out, t, y: out.__setitem__(t, out[t] + y)), "sum"),
+        (Buffer(lambda out: out.transpose(0, 1).mean(1)), "mean"), (Buffer(lambda out: out[:, -1], **BATCH_FIRST), "last"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_a_loop_writes_its_outputs_to_is_decoded_as_their_stack(model, how):
+    """As in Norse's own example of MNIST, whose forward takes the maximum of the voltages that it wrote."""
+    torch.manual_seed(0)
+    x = torch.rand(11, 2, 6) * 20 - 4
+    with torch.no_grad():
+        for part in model.parameters():
+            part.uniform_(-0.6, 1)
+        expected = model.eval()(x).numpy()
+    graph = read_model(model, (6,))
+    assert graph.metadata["assumptions"] == [
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step" + answers(how)[0]
+    ]
+    assert graph.metadata.get("decision") == answers(how)[1]
+    ours = simulate(graph, x.numpy(), kind="current").output
+    assert ours.sum() > 10
+    how = {"maximum": "max"}.get(how, how)
+    np.testing.assert_allclose(ours[-1] if how == "last" else getattr(ours, how)(0), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Buffer(lambda out: out, write=lambda out, t, y: out.__setitem__(slice(t, t + 1), y)),
+         r"^the model writes to \[slice\(0, 1, None\)\] of a tensor; write the output of step t to \[t\]"),
+        (Buffer(lambda out: out, write=lambda out, t, y: out.__setitem__(t - 1, y)), r"^the model writes to \[-1\] of a tensor"),
+        (Buffer(lambda out: out.amax(0), write=lambda out, t, y: out.__setitem__(t + 1, y)),
+         r"^the model writes the outputs \[1, 2, 3, 4\] of a tensor, expected one for each step"),
+    ],
+)  # fmt: skip
+def test_other_writes_to_a_tensor_are_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
+
+
 def test_two_totals_of_a_loop_are_those_of_its_last_layer():
     class Totals(Loop):
         def forward(self, x):

@@ -253,6 +253,23 @@ def test_potentials_of_neurons_that_reset_are_read_as_their_spikes():
     assert "module 'last': the forward returns its potential" in " ".join(graph.metadata["assumptions"])
 
 
+@pytest.mark.parametrize(("decode", "how"), [(lambda mem: mem[-1], "last"), (lambda mem: mem.max(0)[0], "maximum")])
+def test_spikes_in_place_of_a_decoded_potential_are_counted(decode, how):
+    """A spike in the last step, or in any one, is no potential: nearly all classes would be alike."""
+
+    class Decoded(Regression):
+        def forward(self, x):
+            return decode(super().forward(x))
+
+    graph = read_model(Decoded(snn.Leaky(beta=0.8, threshold=0.2)), (6,))
+    assert "decision" not in graph.metadata and graph.metadata["assumptions"][0] == (
+        f"the forward returns the {how} of its outputs over time: the network gives the output of every step, and its class is "
+        "the one that spikes most over all of them, since spikes stand for its potential"
+    )
+    kept = read_model(Decoded(snn.Leaky(beta=0.8, reset_mechanism="none")), (6,))
+    assert kept.metadata["decision"] == how
+
+
 def test_without_a_late_reset_the_note_says_where_spikes_differ():
     graph = read_model(nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True, reset_delay=False)), (6,))
     assert graph["1"].neuron.reset_delay == 0

@@ -18,6 +18,8 @@ from spear_deploy.network.classes import (
     count_per_class,
     read_decision,
     score_classes,
+    state_decision,
+    word_answer,
 )
 from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
@@ -157,3 +159,11 @@ def test_a_decision_is_stated_for_any_network_and_another_word_is_refused(tmp_pa
     assert read_decision(sd.load(network(), decision="last")) == "last"
     with pytest.raises(DataError, match=r"decision: 'median' given, expected one of mean, maximum, last"):
         sd.load(network(), decision="median")
+
+
+def test_another_decision_takes_the_note_on_the_one_before_away():
+    note = "the forward returns the maximum of its outputs over time"
+    graph = deciding("maximum", 1)
+    graph = replace(graph, metadata={**graph.metadata, "assumptions": [f"{note}, and {word_answer('maximum')}", "a note"]})
+    assert state_decision(graph, "mean").metadata == {OUTPUTS_PER_CLASS: 1, "assumptions": [note, "a note"]}
+    assert state_decision(graph, "maximum").metadata == graph.metadata

@@ -48,6 +48,7 @@ class GraphBuilder:
         reads_sizes: whether a forward reads a size of its input.
         fixed: layers whose weights the model fixes.
         decision: what decides of the outputs of all steps.
+        sends_potential_as_spikes: whether the forward returns a potential for which the spikes of its neurons stand.
     """
 
     layers: list[Layer] = field(default_factory=list)
@@ -69,6 +70,7 @@ class GraphBuilder:
     reads_sizes: bool = False
     fixed: list[str] = field(default_factory=list)
     decision: Decision = "mean"
+    sends_potential_as_spikes: bool = False
 
     def add_fixed(self, path: str, source: Signal, weight: Array) -> Signal:
         """Add a layer of dense weights that the model fixes."""
@@ -155,6 +157,7 @@ class GraphBuilder:
             self.layers[index] = replace(layer, neuron=integrator)
             note = "never resets, and its potential is the output: it is a leaky integrator"
         else:
+            self.sends_potential_as_spikes = True
             note = "the forward returns its potential, which a chip does not send: its spikes are the output of the network"
         self.note_module(self.origins[name], note)
         return self.outputs[name]

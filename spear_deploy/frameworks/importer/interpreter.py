@@ -29,7 +29,6 @@ from spear_deploy.frameworks.importer.symbols import (
     Signal,
     State,
     StepInputs,
-    StepOutputs,
     Still,
     Symbol,
     TensorValue,
@@ -50,7 +49,7 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
-from spear_deploy.network.classes import COUNTED_BY_MEAN, DECISION_WORDS
+from spear_deploy.network.classes import COUNTED_BY_MEAN, word_answer
 from spear_deploy.util.number_format import format_shape
 
 
@@ -101,7 +100,6 @@ class TraceInterpreter:
         self._constant: set[fx.Node] = set()
         self._last: set[fx.Node] = set()
         self._steps: dict[fx.Node, int] = {}
-        self._outputs: dict[str, StepOutputs] = {}
         self._output: Symbol = None
 
     def run(self, graph: fx.Graph, x: Signal) -> None:
@@ -133,8 +131,6 @@ class TraceInterpreter:
             return self._read_tensor(node, owner)
         if node.target is run_stepwise:
             return self._run_stepwise(args[0], args[1])
-        if node.target == "__setitem__" and isinstance(args[0], StepOutputs):
-            return self._collect_output(node, args, owner)
         return call_function(self.context, node.target, owner, args, kwargs)
 
     def _repeat(self, node: fx.Node, value: Symbol) -> Symbol:
@@ -154,7 +150,7 @@ class TraceInterpreter:
         )
 
     def _read_tensor(self, node: fx.Node, owner: str) -> Symbol:
-        """Return the symbol of a tensor in the forward: zeros to start from, or the buffer for the outputs of a loop."""
+        """Return the symbol of a tensor in the forward, such as zeros to start from."""
         name = str(node.target)
         tensor: Any = self.traced
         for part in name.split("."):
@@ -163,8 +159,6 @@ class TraceInterpreter:
         if is_zero and self.traced.framework.keeps_state and self._is_state(node):
             return State()
         if name.startswith("_tensor_constant") and is_zero:
-            if self.form in LOOPS and any(user.target == "__setitem__" or user.op == "output" for user in node.users):
-                return self._outputs.setdefault(name, StepOutputs())
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:
                 return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
@@ -178,22 +172,6 @@ class TraceInterpreter:
     def _is_state(self, node: fx.Node) -> bool:
         """Return whether a tensor only goes into modules with a state, as a state to start from."""
         return all(self.traced.is_stepped(user) and node not in user.args[:1] for user in node.users)
-
-    def _collect_output(self, node: fx.Node, args: tuple[Symbol, ...], owner: str) -> Symbol:
-        """Note a write into the outputs of a loop: at index t, in step t."""
-        _, index, output = args
-        step, *rest = index if isinstance(index, tuple) else (index,)
-        if isinstance(output, Concat):
-            output = self.unrolled.make_once((owner, "join", output), lambda key: join(self.context, key[2], owner))
-        if not isinstance(step, int) or any(part not in (..., slice(None)) for part in rest) or not isinstance(output, Signal):
-            raise UnsupportedError(
-                f"{name_module(owner)} writes {describe(output)} to [{index}]; write the output of step t to [t]"
-            )
-        assert isinstance(node.args[0], fx.Node)
-        name = str(node.args[0].target)
-        entry = (step, shifted_by(output, step - self.unrolled.step))
-        self._outputs[name] = StepOutputs((*self._outputs[name].written, entry))
-        return None
 
     def _read_output(self, result: Any) -> Symbol:
         """Return what the forward emits in a step, after a check that all steps emit the same."""
@@ -212,22 +190,21 @@ class TraceInterpreter:
 
     def _read_loop_output(self, result: Any) -> Symbol:
         """Return what a loop over time emits in every step."""
-        outputs = self._resolve(result)
-        outputs = outputs.outputs if isinstance(outputs, BatchFirst) else outputs
-        outputs = self._strip_decoding(outputs)
-        if isinstance(result, fx.Node) and result.op == "get_attr":
-            written = self._outputs.get(str(result.target), StepOutputs()).written
-            ordered = sorted(written, key=lambda entry: entry[0])
-            outputs = tuple(shifted_by(output, self.traced.steps - 1 - t) for t, output in ordered)
+        returned = self._resolve(result)
+        returned = returned.outputs if isinstance(returned, BatchFirst) else returned
+        outputs = returned.outputs if isinstance(returned, Decoded) else returned
         steps = self.traced.steps
         if isinstance(outputs, (Signal, Concat, State, OutputAndState)):
-            return self._read_last_output(outputs, is_noted=isinstance(self._resolve(result), Decoded))
+            last = self._read_last_output(outputs)
+            self._strip_decoding(returned if isinstance(returned, Decoded) else Decoded(last, "last"))
+            return last
         if not (isinstance(outputs, tuple) and len(outputs) == steps):
             raise UnsupportedError(
                 f"{name_module(self.path)}: its forward returns {describe(outputs)}, expected the outputs of all steps, such as "
                 "torch.stack(outputs); decode after the network"
             )
         outputs = self._read_potentials(outputs)
+        self._strip_decoding(returned)
         last = outputs[-1]
         for t, output in enumerate(outputs):
             if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, steps - 1 - t):
@@ -237,12 +214,12 @@ class TraceInterpreter:
                 )
         return last
 
-    def _read_last_output(self, output: Symbol, *, is_noted: bool) -> Symbol:
+    def _read_last_output(self, output: Symbol) -> Symbol:
         """Return what the forward emits in the last step alone, of which the network gives every step."""
         output = output.output if isinstance(output, OutputAndState) else output
         if isinstance(output, State) and len(output.layers) == 1 and not output.age:
             output = self.context.builder.read_potential(*output.layers)
-        return output if is_noted else self._strip_decoding(Decoded(output, "last"))
+        return output
 
     def _read_potentials(self, outputs: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
         """Return the outputs of all steps; where they are potentials of one layer, in the order of the steps, its outputs."""
@@ -257,15 +234,20 @@ class TraceInterpreter:
         return tuple(shifted_by(last, len(steps) - 1 - t) for t in range(len(steps)))
 
     def _strip_decoding(self, output: Symbol) -> Symbol:
-        """Return what the forward averages or sums over time at its end."""
+        """Return what the forward averages or sums over time at its end, with a note on what decides for a class.
+
+        Spikes in place of a potential have no largest value of a step: they are counted.
+        """
         if not isinstance(output, Decoded):
             return output
         note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
         decision = read_decision(output)
         if decision is None:
             note += f", and {COUNTED_BY_MEAN}, which may choose another class"
+        elif decision != "mean" and self.context.builder.sends_potential_as_spikes:
+            note += ", and its class is the one that spikes most over all of them, since spikes stand for its potential"
         elif decision != "mean":
-            note += f", and the class with the largest {DECISION_WORDS[decision]} is its answer"
+            note += f", and {word_answer(decision)}"
             self.context.builder.decision = decision
         if note not in self.context.builder.notes:
             self.context.builder.notes.append(note)

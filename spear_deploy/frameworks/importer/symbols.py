@@ -190,13 +190,6 @@ class StepInputs:
 
 
 @dataclass(frozen=True)
-class StepOutputs:
-    """A tensor into which a forward writes its output step by step: (index, signal) of each write."""
-
-    written: tuple[tuple[int, Signal], ...] = ()
-
-
-@dataclass(frozen=True)
 class BatchFirst:
     """The outputs of all steps, stacked behind the batch."""
 
@@ -248,7 +241,6 @@ def describe(symbol: Symbol) -> str:
         (SymbolShape, "a shape"),
         (AxisSize, "the size of an axis" if getattr(symbol, "power", 1) == 1 else "a number computed from the size of an axis"),
         (StepInputs, "the input of all steps"),
-        (StepOutputs, "the outputs of all steps"),
         (Decoded, f"the {symbol.how} of all steps" if isinstance(symbol, Decoded) else ""),
         (TimeLast, "the outputs of all steps, time last"),
         (BatchFirst, "the outputs of all steps, batch first"),

@@ -183,7 +183,7 @@ def _trace(
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
     needed = [argument.name for argument in list_arguments(model) if argument.default is argument.empty]
     try:
-        with framework.tracing():
+        with framework.tracing(), tracer.buffers:
             graph = tracer.trace(traced)
         traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
         traced.repeats_input = tracer.repeats_input

@@ -220,7 +220,7 @@ def assign_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, int]:
         step = early[node]
         users = [late[user] for user in node.users]
         names = {user.op if user.op == "output" else getattr(user.target, "__name__", str(user.target)) for user in node.users}
-        is_output = bool(names & {"output", "stack", "__setitem__"})  # a stack or a buffer takes the outputs of all steps
+        is_output = bool(names & {"output", "stack"})  # a stack takes the outputs of all steps
         # the output of neurons and the input belong to the step that they are made in, and what gets an axis of time there
         is_fixed = node.op == "placeholder" or node.target in PLACED or traced.is_stepped(node)
         if node.op == "output":

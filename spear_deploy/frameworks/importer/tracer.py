@@ -21,6 +21,7 @@ from spear_deploy.frameworks.importer.einops_pattern import (
 )
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS
 from spear_deploy.frameworks.importer.repetition import Repetition, find_repetition
+from spear_deploy.frameworks.importer.step_buffers import StepBuffers
 from spear_deploy.frameworks.importer.step_layout import (
     RESHAPES,
     Layout,
@@ -71,6 +72,7 @@ class Tracer(fx.Tracer):
         self.taken: set[int] = set()
         self.takes_columns = False
         self.steps = LOOP_STEPS
+        self.buffers = StepBuffers()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input or of all steps has its shape."""
@@ -210,9 +212,20 @@ class Tracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """Return the symbol of a call; a function of einops is the tensor methods that it stands for."""
         if kind == "call_function" and target in self.einops_functions:
-            owner = self.owners[-1] if self.owners else ""
-            return call_einops(target.__name__, args, kwargs, name_module(owner.removeprefix("model").strip(".")))
+            return call_einops(target.__name__, args, kwargs, name_module(self._owner()))
+        if target == "__setitem__" and kind == "call_method" and isinstance(args[0], torch.Tensor):
+            if isinstance(args[2], fx.Proxy):
+                self.buffers.write(args[0], args[1], args[2], self._owner())
+                return args[2]
         return super().create_proxy(kind, target, args, kwargs, *more, **options)
+
+    def create_arg(self, a: Any) -> Any:
+        """Return the argument of a node; a tensor that outputs of steps were written to is their stack."""
+        return super().create_arg(self.buffers.find(a))
+
+    def _owner(self) -> str:
+        """Return the path of the module whose forward runs."""
+        return self.owners[-1].removeprefix("model").strip(".") if self.owners else ""
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         """Write the owner into the node's metadata."""
