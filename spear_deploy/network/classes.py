@@ -122,7 +122,8 @@ def score_classes(outputs: Any, graph: SNNGraph) -> Any:
 
     Behind a readout on the host they are its values. Where outputs stand for a class together, a step counts their mean.
 
-    >>> from spear_deploy.network import Dense, Layer, chain
+    >>> from spear_deploy.network import Dense, Layer
+    >>> from spear_deploy.network.graph import chain
     >>> graph = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)))], input_shape=(2,), dt_s=1e-3)
     >>> outputs = np.array([[[0.0, 0.5]], [[0.75, 0.5]]])
     >>> score_classes(outputs, graph).tolist()
