@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from spear_deploy.errors import ProfileError, did_you_mean
 from spear_deploy.hardware.catalog import list_profiles, read_profile_text, summarize_profiles
 from spear_deploy.hardware.fields import UNPUBLISHED, Fact
-from spear_deploy.hardware.schema import PRICES, HardwareProfile
+from spear_deploy.hardware.schema import PRICES, PRICES_OF_WAYS, HardwareProfile
 from spear_deploy.hardware.yaml_file import parse_profile, parse_value, validate_profile
 from spear_deploy.util.digests import hash_value
 from spear_deploy.util.files import read_text
@@ -142,9 +142,18 @@ def list_facts(profile: HardwareProfile) -> list[ProfileRow]:
 
 
 def _null_replaced_prices(energy: dict[str, Any], overridden: Sequence[str]) -> None:
-    """Null the all-in figure where the user gave a term of it, or the terms where the user gave an all-in figure."""
-    terms, all_in = set(PRICES) & set(overridden), "all_in_pj_per_synop" in overridden
-    for name in PRICES if all_in and not terms else ("all_in_pj_per_synop",) if terms and not all_in else ():
+    """Null the all-in figure where the user gave a term of it, or the terms where the user gave an all-in figure.
+
+    So with prices of a spike by its way where the user gave one of packets, and the other way round.
+    """
+    replaced: list[str] = []
+    for whole, parts in (("all_in_pj_per_synop", PRICES), ("packet_pj", PRICES_OF_WAYS)):
+        terms = set(parts) & set(overridden)
+        if whole in overridden:
+            replaced += parts if not terms else ()
+        elif terms:
+            replaced.append(whole)
+    for name in replaced:
         if energy[name]["value"] is not None:
             energy[name].update(value=None, source=f"set aside for what is {USER_SOURCE}", evidence=UNPUBLISHED)
 

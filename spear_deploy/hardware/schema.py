@@ -56,6 +56,10 @@ class BoardRun(Block):
         return self
 
 
+PRICES_OF_WAYS = ("spike_local_pj", "hop_ew_pj", "hop_ns_pj")
+"""Keys of the prices of a spike by its way; a price of packets holds them all."""
+
+
 class EnergyTerms(Block):
     """What one event costs. All prices of a profile come from one set and one operating point, which their sources quote."""
 
@@ -66,7 +70,7 @@ class EnergyTerms(Block):
     spike_local_pj: Number = Number.key("pJ", "a spike sent to a core of the same tile")
     hop_ew_pj: Number = Number.key("pJ", "a tile further east or west")
     hop_ns_pj: Number = Number.key("pJ", "a tile further north or south")
-    packet_pj: Number = Number.key("pJ", "a spike's packet, wherever it goes, where hops are not priced one by one")
+    packet_pj: Number = Number.key("pJ", "a spike's packet, wherever it goes, in place of prices within a tile and of hops")
     static_w_per_chip: Number = Number.key("W", "power of a chip that does nothing")
     static_w_range: Range = Range.key("W", "the same, where it depends on what is counted as the chip")
     active_w_per_core: Number = Number.key("W", "power of a core in use, on top of the chip's")
@@ -81,6 +85,10 @@ class EnergyTerms(Block):
 
     @model_validator(mode="after")
     def _check_no_double_count(self) -> EnergyTerms:
+        by_way = [name for name in PRICES_OF_WAYS if getattr(self, name).value is not None]
+        if self.packet_pj.value is not None and by_way:
+            more = f"stands beside energy.{by_way[0]}, but prices a spike wherever it goes; make one of them null"
+            raise Contradiction("packet_pj", more)
         if self.all_in_pj_per_synop.value is None:
             return self
         for name in type(self).model_fields:

@@ -95,7 +95,10 @@ def counts() -> SpikeCounts:
 def test_a_packet_that_goes_anywhere_needs_no_hops() -> None:
     chip = small_chip("loihi1", energy__spike_local_pj=None, energy__packet_pj=1000, core__neurons=1, topology__mesh_rows=None)
     energy, _ = estimate(dense_net(3, 4, 2), chip, counts())
-    assert "hop" in energy.missing and energy.dynamic.high == pytest.approx(sum(term.joules for term in energy.terms))
+    assert [term.name for term in energy.terms] == ["synapse", "neuron update", "spike"] and energy.missing == ("static",)
+    assert energy.dynamic.high == pytest.approx(sum(term.joules for term in energy.terms))
+    energy, _ = estimate(dense_net(3, 4, 2), small_chip("loihi1", energy__packet_pj=1000, timing__step_s=1e-3), counts())
+    assert energy.missing == () and energy.total == pytest.approx(sum(term.joules for term in energy.terms))
 
 
 def test_a_packet_replaces_no_other_price() -> None:

@@ -220,6 +220,10 @@ WRONG = {
         {"layers__conv_kernel_max": _leaf(5, "position"), "layers__conv_kernel_sizes": _leaf([1, 7], "position")},
         r"key 'layers.conv_kernel_max': 5 given, but conv_kernel_sizes goes to 7; correct one of them",
     ),
+    "a packet beside its ways": (
+        {"energy": {"packet_pj": _leaf(9, "pJ"), "hop_ns_pj": _leaf(3, "pJ")}},
+        r"key 'energy.packet_pj': stands beside energy.hop_ns_pj, but prices a spike wherever it goes; make one of them null",
+    ),
     "step of a chip without": (
         {"timing": {"mode": _leaf("async", "mode"), "step_s": _leaf(0.001, "s")}},
         r"key 'timing.step_s': has a value, but timing.mode 'async' has no steps; correct one of them",
@@ -366,6 +370,18 @@ def test_overrides_take_what_a_file_takes() -> None:
     assert after.timing.cycles is not None and after.timing.cycles.margin.value == 2
     changed = {row.key for row in list_facts(after) if row.source == "supplied by the user"}
     assert len(changed) == 8 and len(list_facts(after)) == len(list_facts(xylo))
+
+
+def test_a_price_of_packets_of_the_user_replaces_those_of_ways_and_the_other_way_round() -> None:
+    packets = override_facts(load_profile("loihi1"), {"energy.packet_pj": 9}).energy
+    assert (packets.packet_pj.value, packets.spike_local_pj.value, packets.hop_ew_pj.value, packets.hop_ns_pj.value) == (
+        9, None, None, None,
+    )  # fmt: skip
+    assert packets.synop_pj.value == 23.6 and packets.hop_ew_pj.source == "set aside for what is supplied by the user"
+    ways = override_facts(load_profile("spinnaker1"), {"energy.spike_local_pj": 2}).energy
+    assert (ways.spike_local_pj.value, ways.packet_pj.value) == (2, None)
+    with pytest.raises(ProfileError, match=r"key 'energy.packet_pj': stands beside energy.spike_local_pj"):
+        override_facts(load_profile("loihi1"), {"energy.packet_pj": 9, "energy.hop_ew_pj": 3})
 
 
 def test_a_price_of_the_user_replaces_an_all_in_figure_and_the_other_way_round() -> None:
