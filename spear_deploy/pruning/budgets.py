@@ -130,7 +130,7 @@ class Budgets:
             if before is None:
                 raise BudgetError(
                     f"{resource_name(name)} budget: what the network takes is not known for this chip; leave this budget out, or "
-                    "state the missing numbers of the profile"
+                    "state the numbers of the profile that `check` with `--activity` names as missing"
                 )
             if amount.relative and not before > 0:
                 raise BudgetError(

@@ -69,7 +69,8 @@ def test_part_of_a_core_is_refused(text, whole):
 
 def test_a_budget_on_an_unknown_energy_is_refused():
     with pytest.raises(
-        BudgetError, match="energy budget: what the network takes is not known for this chip; leave this budget out"
+        BudgetError,
+        match="energy budget: what the network takes is not known for this chip; leave this budget out, or state the numbers of ",
     ):
         Budgets(energy_j=Amount(value=1.0)).resolve({"synops": 5.0, "energy_j": None})
 
