@@ -25,8 +25,8 @@ from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.import_model import trace_layers
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
-from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Shape, SparseMatrix, SumPool, write_out
-from spear_deploy.network.graph import SNNGraph, find_heirs, merge_parts
+from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Scale, Shape, SparseMatrix, SumPool, write_out
+from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
 
 TOLERANCE = 1e-6
 """Relative difference of a parameter that went through a formula and float32."""
@@ -59,6 +59,7 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     )
     heirs = find_heirs(graph)
     original = merge_parts(graph)
+    pruned = _part_factors(pruned, original)
     _check_layers(original, pruned)
     made = copy_model(model)
     kept = {layer.name: _find_kept(pruned, layer.name, original) for layer in pruned.layers}
@@ -105,6 +106,37 @@ def _check_layers(original: SNNGraph, pruned: SNNGraph) -> None:
         raise UnsupportedError(
             f"edge '{edge.source}' -> '{edge.target}' is in one of network and model alone; give the network pruned from it"
         )
+
+
+def _part_factors(pruned: SNNGraph, original: SNNGraph) -> SNNGraph:
+    """Return a network in which a factor of the forward, `10 * conv(x)`, is a layer again.
+
+    Learning with the rounding of a chip multiplies it into the weights in front of it.
+    """
+    names = {layer.name for layer in pruned.layers}
+    for behind in original.layers:
+        edges, scale = original.edges_into(behind.name), behind.synapse
+        if not isinstance(scale, Scale) or scale.weight.size != 1 or not scale.weight.all() or scale.bias is not None:
+            continue
+        if len(edges) != 1 or edges[0].source in names or edges[0].source == INPUT or behind.name not in names:
+            continue
+        first, joined, fed = original[edges[0].source], pruned[behind.name], pruned.edges_into(behind.name)
+        if len(fed) != 1 or len(original.edges_from(first.name)) != 1 or any((behind.norm, joined.norm, first.neuron)):
+            continue
+        if not isinstance(joined.synapse, (Dense, *CONVS)) or type(joined.synapse) is not type(first.synapse):
+            continue
+        layers = (_divide(joined, scale.weight.astype(np.float64).item(), first.name), replace(joined, synapse=scale, norm=None))
+        edges = (*(edge for edge in pruned.edges if edge != fed[0]), replace(fed[0], target=first.name), edges[0])
+        pruned = replace(pruned, layers=(*(layer for layer in pruned.layers if layer.name != behind.name), *layers), edges=edges)
+    return pruned
+
+
+def _divide(layer: Layer, factor: float, name: str) -> Layer:
+    """Return the weights of a layer without a factor, as a layer of their own."""
+    synapse: Any = layer.synapse
+    bias = None if synapse.bias is None else (synapse.bias / factor).astype(np.float32)
+    weight = (write_out(synapse.weight).astype(np.float64) / factor).astype(np.float32)
+    return Layer(name=name, synapse=replace(synapse, weight=weight, bias=bias))
 
 
 def _find_kept(pruned: SNNGraph, name: str, original: SNNGraph) -> Sequence[int] | None:

@@ -18,6 +18,7 @@ from spear_deploy.frameworks.models import read_model, run_model  # noqa: E402
 from spear_deploy.network import LIF, Dense, Scale  # noqa: E402
 from spear_deploy.pruning.plan import PruningPlan, prune  # noqa: E402
 from spear_deploy.quantize import fold_batchnorm, quantize  # noqa: E402
+from spear_deploy.quantize.fuse_weights import fuse_weights  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.homecoming import prune_at_random  # noqa: E402
 
@@ -279,3 +280,37 @@ def test_another_threshold_of_a_max_pool_is_the_same_pool():
     assert isinstance(sd.weights_into(model, lower), nn.Module)
     with pytest.raises(UnsupportedError, match="layer '3': v_threshold of the network has no place in the model"):
         sd.weights_into(model, changed(graph, "3", neuron=replace(graph["3"].neuron, v_threshold=np.asarray(1.5))))
+
+
+class Multiplies(nn.Module):
+    """As `ConvNet` of Norse, which multiplies what a convolution gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.lif1, self.conv2, self.lif2 = nn.Conv2d(1, 4, 3), box(), nn.Conv2d(4, 3, 3), box()
+        self.fc, self.lif3 = nn.Linear(12, 4), box()
+
+    def forward(self, x):
+        s1 = s2 = s3 = None
+        out = []
+        for step in x:
+            z, s1 = self.lif1(self.conv1(step), s1)
+            z, s2 = self.lif2(10 * self.conv2(z), s2)
+            z, s3 = self.lif3(self.fc(z.flatten(1)), s3)
+            out.append(z)
+        return torch.stack(out)
+
+
+def test_a_factor_that_learning_with_rounding_multiplied_into_weights_is_a_factor_again():
+    model = lively(Multiplies())
+    graph = read_model(model, (1, 6, 6))
+    assert [layer.name for layer in graph.layers] == ["lif1", "conv2", "lif2", "lif3"]
+    pruned = fuse_weights(prune_at_random(graph, np.random.default_rng(3)))
+    assert [layer.name for layer in pruned.layers] == ["lif1", "lif2", "lif3"]
+    assert pruned["lif2"].synapse.weight.shape != graph["conv2"].synapse.weight.shape
+    home = sd.weights_into(model, pruned)
+    x = RNG.integers(0, 2, (9, 4, 1, 6, 6)).astype(np.float32)
+    ours = simulate(pruned, x).output
+    assert 0.05 < ours.mean() < 0.95
+    np.testing.assert_array_equal(run_model(home, x), ours)
+    np.testing.assert_allclose(10 * home.conv2.weight.detach().numpy(), pruned["lif2"].synapse.weight, rtol=1e-6)
