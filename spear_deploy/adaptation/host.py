@@ -3,11 +3,13 @@
 exact    LI, CubaLI, a weighted sum  → the host integrates the spikes of the layer in front, pools of these included
 
 The host computes in floating point, so that its weights may be fitted again to the spikes that the chip's integers send: by a
-softmax regression on the training split. The mean of v over the steps is linear in the spikes of each step,
+softmax regression on the training split. What decides, the mean of v over the steps or v of the last one, is linear in the spikes
+of each step,
 
-    mean of v = λ + Σ over steps g(t) · (W · spikes(t) + b),      g(t) the mean of what an input of 1 in step t adds to v
+    what decides = λ + Σ over steps g(t) · (W · spikes(t) + b),      g(t) what an input of 1 in step t adds to it
 
-so that a sample is one row of features, the spikes weighed by g.
+so that a sample is one row of features, the spikes weighed by g. The maximum over the steps is the largest of such values, one
+for each step, so that a sample is as many rows.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data import Split
 from spear_deploy.network import Array, Layer
+from spear_deploy.network.classes import Decision, read_decision
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
@@ -26,6 +29,8 @@ from spear_deploy.training.evaluation import BATCH
 
 DECAYS = (1e-2, 1e-3, 1e-4)
 """Weights of the squared change of the readout in the regression, of which validation chooses one."""
+MAX_FEATURES = 1 << 26
+"""Features of all samples, where a sample has a row for each step; then the regression has the first samples alone."""
 ITERATIONS = 100
 """Steps of the regression at most."""
 
@@ -62,14 +67,16 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
     host = read_host_readout(graph)
     assert host is not None, "there is a readout to fit"
     weight, bias = (np.array(value, np.float64) for value in merge_weights(host))
-    kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1])
-    columns, which = np.unique(kernels, axis=1, return_inverse=True)
+    kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1], read_decision(graph))
+    columns, which = np.unique(kernels, axis=2, return_inverse=True)
+    if len(kernels) > 1:
+        split = split.head(max(1, MAX_FEATURES // (len(kernels) * columns.shape[2] * weight.shape[1])))
     features = _weigh_spikes(sent, split, columns)
     start = _compute_logits(features, which, kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
     # the size of logits says how sure the readout is, not which class: the regression starts where it is neither sure nor blind
     scale = 2.0 / max(float(start.std()), 1e-9)
     labels = torch.from_numpy(np.array(split.y, np.int64))
-    unit = torch.from_numpy(np.maximum(features.std(axis=0).max(axis=0), 1e-6))
+    unit = torch.from_numpy(np.maximum(features.std(axis=(0, 1)).max(axis=0), 1e-6))
     fitted = []
     for decay in DECAYS:
         change = torch.zeros(weight.shape, dtype=torch.float64, requires_grad=True)
@@ -90,40 +97,50 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
     return fitted
 
 
-def measure_kernels(layer: Layer, host: SNNGraph, steps: int) -> tuple[Array, Array]:
-    """Return g(t), (T, classes), and λ, (classes,): what an input of 1 in step t, and none at all, make of the mean of v.
+def measure_kernels(layer: Layer, host: SNNGraph, steps: int, decision: Decision = "mean") -> tuple[Array, Array]:
+    """Return g(t), (rows, T, classes), and λ, (rows, classes): what an input of 1 in step t, and none, make of what decides.
 
     Args:
         layer: the readout, whose neuron is linear; without one the output is what drives it.
         host: its network.
         steps: T.
+        decision: of the steps: the mean and the last have one row, the maximum one for each step.
     """
     shape = host.shape_of(host.output)
+    response, level = np.zeros((steps, *shape)), np.zeros((steps, *shape))
     if layer.neuron is None:
-        return np.full((steps, *shape), 1 / steps), np.zeros(shape)
-    alone = chain([Layer(name=layer.name, neuron=layer.neuron)], input_shape=shape, dt_s=host.dt_s)
-    x = np.zeros((steps, 2, *shape))
-    x[0, 0] = 1.0
-    values = simulate(alone, x, kind="current", dtype=np.float64).output
-    response = np.cumsum(values[:, 0] - values[:, 1], axis=0)
-    return response[::-1] / steps, values[:, 1].mean(axis=0)
+        response[0] = 1.0
+    else:
+        alone = chain([Layer(name=layer.name, neuron=layer.neuron)], input_shape=shape, dt_s=host.dt_s)
+        x = np.zeros((steps, 2, *shape))
+        x[0, 0] = 1.0
+        values = simulate(alone, x, kind="current", dtype=np.float64).output
+        response, level = values[:, 0] - values[:, 1], values[:, 1]
+    if decision == "mean":
+        return np.cumsum(response, axis=0)[None, ::-1] / steps, level.mean(axis=0)[None]
+    if decision == "last":
+        return response[None, ::-1], level[-1:]
+    rows = np.zeros((steps, steps, *shape))
+    for step in range(steps):
+        rows[step, : step + 1] = response[step::-1]
+    return rows, level
 
 
 def _weigh_spikes(sent: SNNGraph, split: Split, columns: Array) -> Array:
-    """Return the spikes of each sample weighed by each kernel, (N, kernels, outputs) float64."""
+    """Return the spikes of each sample weighed by each kernel, (rows, N, kernels, outputs) float64."""
     parts = []
     for x, _ in split.batches(BATCH):
         output = simulate(sent, x, kind=split.kind).output
         spikes = output.reshape(*output.shape[:2], -1).astype(np.float64)
-        parts.append(np.einsum("tbo,tk->bko", spikes, columns))
-    return np.concatenate(parts)
+        parts.append(np.einsum("tbo,rtk->rbko", spikes, columns, optimize=True))
+    return np.concatenate(parts, axis=1)
 
 
 def _compute_logits(features: Array, which: Array, kernels: Array, level: Array, weight: Any, bias: Any) -> Any:
-    """Return the mean of v over the steps, (N, classes), of torch."""
+    """Return what decides, (N, classes), of torch: the largest of all rows."""
     import torch
 
-    total = torch.from_numpy(kernels.sum(axis=0))
-    columns = [torch.from_numpy(features[:, k]) @ weight[np.flatnonzero(which == k)].T for k in range(features.shape[1])]
-    order = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in range(features.shape[1])]))
-    return torch.cat(columns, dim=1)[:, order] + total * bias + torch.from_numpy(level)
+    total = torch.from_numpy(kernels.sum(axis=1))[:, None]
+    columns = [torch.from_numpy(features[:, :, k]) @ weight[np.flatnonzero(which == k)].T for k in range(features.shape[2])]
+    order = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in range(features.shape[2])]))
+    return (torch.cat(columns, dim=2)[:, :, order] + total * bias + torch.from_numpy(level)[:, None]).amax(0)

@@ -15,6 +15,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.data import Split
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, Dense, Layer
+from spear_deploy.network.classes import score_classes, state_decision
 from spear_deploy.network.graph import chain
 from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
@@ -95,25 +96,29 @@ def test_a_hidden_layer_that_the_host_reads_has_all_neurons_and_rows():
     [LEAKY, CubaLI(tau_mem_s=0.004, tau_syn_s=0.002), LI(tau_s=0.001 * np.array([2.0, 3.0, 2.0, 5.0]), r=2.0), None],
     ids=["LI", "CubaLI", "each its own", "sum"],
 )
-def test_the_mean_of_the_readout_is_linear_in_the_weighed_spikes(neuron):
+@pytest.mark.parametrize("decision", ["mean", "last", "maximum"])
+def test_what_decides_of_the_readout_is_linear_in_the_weighed_spikes(neuron, decision):
     import torch
 
-    moved = move_to_host(network(neuron))
+    moved = state_decision(move_to_host(network(neuron)), decision)
     split = Split(x=RNG.integers(0, 2, (20, 7, 1, 4, 4)).astype(np.uint8), y=np.zeros(20, np.int64), kind="spikes")
     host = read_host_readout(moved)
     weight, bias = (np.array(value) for value in merge_weights(host))
-    kernels, level = measure_kernels(host.layers[-1], host, 7)
-    columns, which = np.unique(kernels, axis=1, return_inverse=True)
-    assert columns.shape[1] == (3 if neuron is not None and np.size(getattr(neuron, "tau_s", 0)) > 1 else 1)
+    kernels, level = measure_kernels(host.layers[-1], host, 7, decision)
+    assert len(kernels) == (7 if decision == "maximum" else 1)
+    columns, which = np.unique(kernels, axis=2, return_inverse=True)
+    assert columns.shape[2] == (3 if neuron is not None and np.size(getattr(neuron, "tau_s", 0)) > 1 else 1)
     features = _weigh_spikes(moved, split, columns)
     logits = _compute_logits(features, which.ravel(), kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
-    expected = read_on_host(moved, simulate(moved, np.moveaxis(split.x, 0, 1)).output).mean(axis=0)
-    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+    values = read_on_host(moved, simulate(moved, np.moveaxis(split.x, 0, 1)).output)
+    np.testing.assert_allclose(logits.numpy(), score_classes(values, moved), atol=1e-5)
 
 
+@pytest.mark.parametrize("decision", ["mean", "last", "maximum"])
 @pytest.mark.parametrize("neuron", [LEAKY, None], ids=["LI", "sum"])
-def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron):
-    moved = move_to_host(network(neuron))
+def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron, decision):
+    """Fitted to the mean, the weighted sum of the last step would tell 88 % apart."""
+    moved = state_decision(move_to_host(network(neuron)), decision)
     x = RNG.integers(0, 2, (200, 7, 1, 4, 4)).astype(np.uint8)
     labels = evaluate(moved, Split(x=x, y=np.zeros(200, np.int64), kind="spikes")).labels
     split = Split(x=x, y=labels, kind="spikes")
