@@ -21,6 +21,12 @@ from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
 from spear_deploy.util.number_format import join_names, plural, unit_noun
 
+STATE_BITS = {
+    "catalyst": 16, "loihi": 24, "odin": 8, "reckon": 16, "speck": 16, "spinnaker": 32, "spinnaker2": 32, "truenorth": 20,
+    "xylo": 16,
+}  # fmt: skip
+"""Bits of u and v of the chips whose integers a family has."""
+
 
 def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     """Yield notes on sizes without a limit, pools that no core does, bits by layer, and neurons that the chip approximates.
@@ -35,6 +41,7 @@ def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     yield from _note_missing_currents(graph, profile)
     yield from _note_mapper(graph, profile)
     yield from _note_bounds(graph, profile)
+    yield from _note_state_bits(profile)
 
 
 def _note_open_sizes(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
@@ -138,6 +145,17 @@ def _note_bounds(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
         yield (
             f"lower bound: {join_names(names)} {'keeps' if len(names) == 1 else 'keep'} v at or above v_min, the integers for "
             f"{profile.name} do not; `simulate NET --chip {profile.name} --explain --data DATA` measures what that changes"
+        )
+
+
+def _note_state_bits(profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note where states of the chip are not as wide as those of its family's integers."""
+    held, bits = STATE_BITS.get(profile.meta.family), profile.neuron.state_bits.value
+    if held is not None and bits is not None and bits != held:
+        less = "a state beyond that overflows on the chip, not in the integers"
+        yield (
+            f"state: integers of the family '{profile.meta.family}' hold {held} bits of u and v, {profile.name} has {bits}; "
+            f"{less if bits < held else 'the integers overflow before the chip does'}"
         )
 
 

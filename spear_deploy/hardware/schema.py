@@ -177,7 +177,9 @@ class Meta(Block):
     )
     domain: Literal["digital", "analog", "software"] = Field(default="digital", description="what computes")
     operating_point: str = Field(default="", description="voltage, clock and steps at which the numbers hold")
-    aliases: tuple[str, ...] = Field(default=(), description="further names that `--chip` takes: chips with the same limits")
+    aliases: tuple[str, ...] = Field(
+        default=(), description="further names that `--chip` takes, of an included profile: chips with the same limits"
+    )
 
 
 class Chip(Block):
@@ -377,9 +379,11 @@ class NeuronFormat(Block):
         "value", "distinct thresholds, and distinct time constants, of the neurons of a core; left out, any number"
     )
     refractory_max_steps: LimitOrZero = LimitOrZero.key("step", "longest rest after a spike")
-    state_bits: Integer = Integer.key("bit", "width of u and v")
+    state_bits: Integer = Integer.key(
+        "bit", "width of u and v; integers have that of their family, and `check` names a difference"
+    )
     bias_bits: Limit = Limit.key("bit", "width of a bias before its exponent, sign included (`LoihiLIF`)")
-    synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has")
+    synaptic_states: Integer = Integer.key("state", "synaptic currents that a neuron has; no check reads it, `models` decides")
     tau_above_steps: Number = Number.key("step", "what a time constant must be longer than; left out: nothing")
     tau_powers_of_two: Flag = Flag.key("flag", "whether a time constant is a power of two of steps, a shift of the state")
     tau_max_steps: Limit = Limit.key("step", "longest time constant; left out: no limit")

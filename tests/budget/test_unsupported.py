@@ -10,12 +10,12 @@ import pytest
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.unsupported import Unsupported, find_unsupported
-from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
+from spear_deploy.hardware.profile import HardwareProfile, list_profiles, load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, BatchNorm, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Flatten, LoihiLIF, SumPool
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.pipeline.api import quantize_for_chip
 from spear_deploy.placement.populations import find_populations
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import FORMATS, quantize
 from spear_deploy.simulator import simulate
 from tests.support.chips import conv, small_chip
 
@@ -226,6 +226,23 @@ def test_sizes_of_convolutions_without_a_limit_are_named(changes: dict[str, obje
     assert note == (open_sizes and f"sizes: loihi2 states no {open_sizes}, so any size is allowed there")
     dense = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF())], input_shape=(2,))
     assert not any(note.startswith("sizes: ") for note in check(dense, small_chip(**changes)).notes)
+
+
+@pytest.mark.parametrize("name", list_profiles())
+def test_a_state_of_another_width_than_the_integers_is_named(name: str) -> None:
+    """The included chips have the width of their family; one of a user may differ, and the simulator does not see it."""
+    net = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF())], input_shape=(2,))
+    profile = load_profile(name)
+    assert not any(note.startswith("state: ") for note in check(net, profile).notes)
+    for bits, what in ((4, "a state beyond that overflows on the chip, not in the integers"),
+                       (40, "the integers overflow before the chip does")):  # fmt: skip
+        notes = check(net, override_facts(profile, {"neuron.state_bits": bits})).notes
+        found = [note for note in notes if note.startswith("state: ")]
+        held = profile.neuron.state_bits.value
+        is_known = held is not None and profile.meta.family in FORMATS
+        assert found == is_known * [
+            f"state: integers of the family '{profile.meta.family}' hold {held} bits of u and v, {name} has {bits}; {what}"
+        ]
 
 
 def test_a_loop_over_two_layers_needs_two_steps() -> None:
