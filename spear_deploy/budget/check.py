@@ -18,7 +18,7 @@ from spear_deploy.budget.axon_cuts import count_axons
 from spear_deploy.budget.axon_room import counts_axons, find_crowded
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_layer_kinds
+from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_bias, check_layer_kinds
 from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
@@ -99,7 +99,7 @@ def check(
     costs = _estimate_costs(on_chip, counts)
     measured = _measure_rows(on_chip, costs, limits)
     on_chip, integer = _ask_integers(on_chip, measured, "spikes" if counts is None else counts.input_kind)
-    rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured)])
+    rows = _sort_rows(graph, [*measured, *_list_kinds(on_chip, measured), *_check_biases(on_chip, integer)])
     if integer is not None and _is_left_to_integers(integer, profile, rows):
         decided = check(integer, profile, chips=chips, limits=UserLimits(cores=limits.cores), remedies=remedies)
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
@@ -297,6 +297,13 @@ def _list_kinds(on_chip: _OnChip, measured: Sequence[BudgetRow]) -> Iterator[Bud
     is_settled = bool(on_chip.unsupported or placement.counted) or any(row.status == "over" for row in measured)
     crowded = {} if is_settled else find_crowded(graph, placement, profile)
     return check_layer_kinds(graph, profile, placement, on_chip.bits, on_chip.unsupported, crowded)
+
+
+def _check_biases(on_chip: _OnChip, integer: SNNGraph | None) -> Iterator[BudgetRow]:
+    """Yield the rows of biases that are too wide when a network is rounded, or whose limit is not published."""
+    if integer is not None and not on_chip.graph.is_integer:
+        rows = [row for layer in integer.layers for row in check_bias(layer, on_chip.profile, OF_INTEGERS)]
+        yield from (row for row in rows if row.status != "ok")
 
 
 def _sort_rows(graph: SNNGraph, rows: Iterable[BudgetRow]) -> tuple[BudgetRow, ...]:

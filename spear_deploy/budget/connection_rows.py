@@ -37,6 +37,8 @@ from spear_deploy.util.number_format import join_names
 
 PALETTE = "weight_palette"
 """Resource of how many distinct weights a neuron has, which integers alone have."""
+BIAS = "bias_bits"
+"""Resource of the widths of biases, which integers alone have."""
 DELAY = "delay"
 """Resource of the delays into a layer; those that differ between synapses of a source take axons, which integers decide."""
 
@@ -278,11 +280,17 @@ def _check_neuron(layer: Layer, profile: HardwareProfile, missing: Mapping[str, 
         yield BudgetRow(
             resource="refractory", where=layer.name, used=rest, limit=limit, unit="step", status=status, remedy=remedy
         )
-    bits = profile.neuron.bias_bits
+    yield from check_bias(layer, profile)
+
+
+def check_bias(layer: Layer, profile: HardwareProfile, detail: str = "") -> Iterator[BudgetRow]:
+    """Yield the row of the biases of integer neurons; `detail` says of what they are, where the network has others."""
+    neuron, bits = layer.neuron, profile.neuron.bias_bits
     if isinstance(neuron, LoihiLIF) and neuron.bias.any() and bits.value != "unlimited":
         used = bias_bits(neuron.bias)
-        remedy = f"round the bias to {bits.max_value} bits" if bits.max_value is not None and used > bits.max_value else ""
-        yield from check_limit("bias_bits", layer.name, used, bits, capacity=False, remedy=remedy)
+        act = "train with smaller biases, or none" if detail else f"round the bias to {bits.max_value} bits"
+        remedy = act if bits.max_value is not None and used > bits.max_value else ""
+        yield from check_limit(BIAS, layer.name, used, bits, capacity=False, remedy=remedy, detail=detail)
 
 
 def _check_distinct(layer: Layer, profile: HardwareProfile) -> Iterator[BudgetRow]:

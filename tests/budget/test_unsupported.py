@@ -245,6 +245,29 @@ def test_a_state_of_another_width_than_the_integers_is_named(name: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("bits", [None, 4, 8, 9, 13])
+def test_biases_that_rounding_makes_too_wide_do_not_fit_before_it_either(bits: int | None) -> None:
+    """The integers of a network decide over both: a float network fits as its integers do."""
+    rng = np.random.default_rng(1)
+    layers = [
+        Layer(name="a", synapse=Dense(weight=rng.normal(size=(5, 4)), bias=rng.normal(size=5)), neuron=IF()),
+        Layer(name="b", synapse=Dense(weight=rng.normal(size=(3, 5))), neuron=IF()),
+    ]
+    net, profile = chain(layers, input_shape=(4,)), small_chip(neuron__bias_bits=bits)
+    integer = quantize_for_chip(net, small_chip())
+    before, after = check(net, profile), check(integer, profile)
+    width = next(row.used for row in check(integer, small_chip()).rows if row.resource == "bias_bits")
+    assert width == 9
+    shown = [[(row.where, row.used, row.limit, row.status) for row in report.rows if row.status != "ok"]
+             for report in (before, after)]  # fmt: skip
+    verdict, status = ("unchecked", "unchecked") if bits is None else ("fits", "") if bits > 8 else ("does_not_fit", "over")
+    assert shown[0] == shown[1] == ([("a", 9, bits, status)] if status else [])
+    assert before.verdict == after.verdict == verdict
+    (found,) = [row for row in before.rows if row.resource == "bias_bits"] or [None]
+    remedy = "train with smaller biases, or none" if status == "over" else ""
+    assert found is None or (found.remedy, found.detail) == (remedy, "of its integers, rounded without data")
+
+
 def test_a_loop_over_two_layers_needs_two_steps() -> None:
     def net(delay: int) -> SNNGraph:
         return SNNGraph(
