@@ -15,6 +15,7 @@ from spear_deploy.adaptation.frames import find_frames
 from spear_deploy.adaptation.inputs import find_inputs
 from spear_deploy.adaptation.kernels import find_kernels
 from spear_deploy.adaptation.maps import find_maps
+from spear_deploy.adaptation.mixed_means import find_mixed_means
 from spear_deploy.adaptation.neurons import find_floors, find_models, find_resets, find_several_spikes, find_time_constants
 from spear_deploy.adaptation.padding import find_paddings
 from spear_deploy.adaptation.pools import find_pools
@@ -30,7 +31,7 @@ Rule = Callable[[SNNGraph, HardwareProfile], Iterator[Replacement]]
 RULES: tuple[Rule, ...] = (
     find_hidden_layer, find_inputs, find_pools, find_paddings, find_kernels, find_maps, find_delays, find_frames, find_sums,
     find_models, find_resets, find_several_spikes, find_floors, find_time_constants, find_shared_constants, find_biases,
-    find_skips, find_signs,
+    find_mixed_means, find_skips, find_signs,
 )  # fmt: skip
 """In the order in which they apply: the input, connections, neurons, skips; signs last, since all before may change weights."""
 
