@@ -200,6 +200,9 @@ class Chip(Block):
         if cores is not None and usable is not None and usable > cores:
             more = f"{self.usable_cores.value} given, more than the {self.cores.value} cores there are; swap or correct them"
             raise Contradiction("usable_cores", more)
+        if cores is not None and self.usable_cores.value == UNLIMITED:
+            more = f"'{UNLIMITED}' given, but there are {cores} cores; write how many of them a network may take"
+            raise Contradiction("usable_cores", more)
         if self.multi_pass.value and usable is None:
             raise Contradiction("multi_pass", "true given, but usable_cores is no number; say how many cores a pass has")
         for board, fact in self.boards.items():
@@ -351,6 +354,8 @@ class Weights(Block):
     def _check_consistency(self) -> Weights:
         if not self.bits.value:
             raise Contradiction("bits", "is empty; list the widths that a weight may have")
+        if min(self.bits.value) < 1:
+            raise Contradiction("bits", f"{list(self.bits.value)} given, a weight has at least 1 bit; correct it")
         if self.default_bits.value not in self.bits.value:
             widths = list(self.bits.value)
             missing = f"{self.default_bits.value} given, which is not among weights.bits {widths}; name one of them"

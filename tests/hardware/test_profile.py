@@ -220,6 +220,14 @@ WRONG = {
         {"layers__conv_kernel_max": _leaf(5, "position"), "layers__conv_kernel_sizes": _leaf([1, 7], "position")},
         r"key 'layers.conv_kernel_max': 5 given, but conv_kernel_sizes goes to 7; correct one of them",
     ),
+    "usable without limit of few": (
+        {"chip__usable_cores": _leaf("unlimited", "core")},
+        r"key 'chip.usable_cores': 'unlimited' given, but there are 8 cores; write how many of them a network may take",
+    ),
+    "weights without bits": (
+        {"weights__bits": _leaf([0, 8], "bit")},
+        r"key 'weights.bits': \[0, 8\] given, a weight has at least 1 bit; correct it",
+    ),
     "a packet beside its ways": (
         {"energy": {"packet_pj": _leaf(9, "pJ"), "hop_ns_pj": _leaf(3, "pJ")}},
         r"key 'energy.packet_pj': stands beside energy.hop_ns_pj, but prices a spike wherever it goes; make one of them null",
