@@ -203,7 +203,9 @@ def test_without_data_what_is_missing_is_what_has_no_exact_replacement(tmp_path)
         "from",
     ]
     assert "pool2" in {row["layer"] for row in facts["replaced"]}
-    assert facts["notes"] == [
+    assert facts["notes"][0] == "input reaches of input: 1,024 of 128" and "exceeded" in facts["headline"]
+    assert facts["notes"][3] == "4 limits more exceeded; `check` on the adapted network names all"
+    assert facts["notes"][4:] == [
         "layer 'pool2': with a mean of currents, in a kernel of 4 x 4 of 'conv2' in place of AvgPool of 2 x 2, the network would "
         "need less of the chip; give data to learn from",
     ]
@@ -215,7 +217,8 @@ def test_without_data_a_pool_that_is_replaced_exactly_is_not_missing(tmp_path):
     replaced = {row["layer"]: row["kind"] for row in facts["replaced"]}
     assert replaced["pool1"] == replaced["pool2"] == "exact"
     assert facts["missing"] == [] and facts["verdict"] == "does_not_fit"
-    assert [note.partition(", the network")[0] for note in facts["notes"]] == [
+    assert [note.partition(":")[0] for note in facts["notes"][:3]] == ["cores of chip", "fan in of conv2", "fan in of readout"]
+    assert [note.partition(", the network")[0] for note in facts["notes"][3:]] == [
         f"layer 'pool{n}': with a mean of currents, in a kernel of 4 x 4 of 'conv{n}' in place of AvgPool of 2 x 2"
         for n in (1, 2)
     ]

@@ -12,6 +12,7 @@ from spear_deploy.adaptation.few_values import find_few_values
 from spear_deploy.adaptation.learn import find_loss
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
+from spear_deploy.budget.report_tables import write_resource
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_inputs, sum_split
 from spear_deploy.errors import QuantizationError, UnsupportedError
@@ -27,10 +28,13 @@ from spear_deploy.quantize import FORMATS
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.util.number_format import amount, plural, with_prefix
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
 RESULTS = (ADAPTED, INTEGERS, FACTS, PAGE, READOUT_FILE)
 """Files that `adapt` writes."""
+MAX_EXCEEDED = 3
+"""Limits that are named where a network exceeds them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
     """Write an adapted network and, if it `quantises`, its integers and host's readout, and return all results as plain data."""
     write_snn(adapted.graph, folder / ADAPTED)
     measured = _measure(adapted, task, folder, quantises=quantises)
-    report, profile, files, notes = measured.report, task.profile, measured.files, [*adapted.notes, *measured.notes]
+    report, profile, files = measured.report, task.profile, measured.files
+    notes = [*_list_exceeded(report), *adapted.notes, *measured.notes]
     if task.dataset is not None and task.settings.readout == CHIP and measured.lost > find_loss(find_few_values(profile)):
         notes += advise_host(task.network)
     host: dict[str, Any] = {}
@@ -98,6 +103,23 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
         "notes": notes,
         "files": {**files, "facts": FACTS},
     }
+
+
+def _list_exceeded(report: BudgetReport) -> list[str]:
+    """Return a sentence for each of the limits that are exceeded most, with the first remedy."""
+
+    def write(value: float | None, unit: str) -> str:
+        return with_prefix(value, unit) if value is not None and unit in ("s", "J") else amount(value)
+
+    rows = sorted(report.over, key=lambda row: -(row.share or 0))
+    sentences = [
+        f"{write_resource(row)} of {row.place}: {write(row.used, row.unit)} of {write(row.limit, row.unit)}"
+        + (f" ({row.detail})" if row.detail else "")
+        + (f"; {row.remedy.split('; ')[0]}" if row.remedy else "")
+        for row in rows[:MAX_EXCEEDED]
+    ]
+    more = f"{plural(len(rows) - MAX_EXCEEDED, 'limit')} more exceeded; `check` on the adapted network names all"
+    return sentences + [more] * (len(rows) > MAX_EXCEEDED)
 
 
 def _measure(adapted: Adapted, task: AdaptTask, folder: Path, *, quantises: bool) -> _Measured:
