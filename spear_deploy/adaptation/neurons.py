@@ -27,6 +27,8 @@ from spear_deploy.network.neurons import SAME_TAU, TIME_CONSTANT_WORDS, lasts_on
 
 MAX_TAU_STEPS = 2**12
 """Longest time constant where the profile names none: decays have 12 bits on most chips that publish them."""
+UNLIMITED = 1e9
+"""Steps from which a time constant is that of a decay of 1, as importers write it."""
 MODELS: tuple[type, ...] = (IF, LIF, CubaLIF, LI, CubaLI)
 INSTEAD: dict[type, tuple[type, ...]] = {
     IF: (LIF, CubaLIF),
@@ -321,9 +323,13 @@ def _write_change(old: Array, new: Array, dt_s: float) -> tuple[str, str]:
 
 
 def _write_steps(tau_s: Array, dt_s: float, digits: int) -> str:
-    """Return time constants in steps: the smallest and the largest, once where both read the same."""
+    """Return time constants in steps: the smallest and the largest, once where both read the same.
+
+    >>> _write_steps(np.array([0.004, 1e9]), 0.001, 4)  # a decay that rounds to 1
+    '4 to unlimited steps'
+    """
     steps = np.asarray(tau_s) / dt_s
-    ends = dict.fromkeys(f"{end:.{digits}g}" for end in (steps.min(), steps.max()))
+    ends = dict.fromkeys("unlimited" if end >= UNLIMITED else f"{end:.{digits}g}" for end in (steps.min(), steps.max()))
     return f"{' to '.join(ends)} {'step' if list(ends) == ['1'] else 'steps'}"
 
 
