@@ -329,7 +329,11 @@ def _write_steps(tau_s: Array, dt_s: float, digits: int) -> str:
     '4 to unlimited steps'
     """
     steps = np.asarray(tau_s) / dt_s
-    ends = dict.fromkeys("unlimited" if end >= UNLIMITED else f"{end:.{digits}g}" for end in (steps.min(), steps.max()))
+
+    def write(end: float) -> str:
+        return "unlimited" if end >= UNLIMITED else f"{end:,.0f}" if end >= 10**digits else f"{end:.{digits}g}"
+
+    ends = dict.fromkeys((write(steps.min()), write(steps.max())))
     return f"{' to '.join(ends)} {'step' if list(ends) == ['1'] else 'steps'}"
 
 

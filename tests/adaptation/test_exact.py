@@ -264,4 +264,4 @@ def test_time_constants_of_a_file_are_those_of_the_chip():
     assert rewrites(2) == [] and rewrites(8) == []
     assert rewrites(3) == [("membrane time constant of 3 steps", "4 steps")]
     assert rewrites(2.0001) == [("membrane time constant of 2.0001 steps", "2 steps")]
-    assert rewrites(np.array([3, 1.1e12])) == [("membrane time constant of 3 to unlimited steps", "4 to unlimited steps")]
+    assert rewrites(np.array([3, 1.1e12])) == [("membrane time constant of 3 to unlimited steps", "4 to 32,768 steps")]
