@@ -129,6 +129,7 @@ def check_inputs(
     overrides: Mapping[str, Any] | None = None,
     steps: int | str | None = None,
     encoding: str | None = None,
+    progress: Progress | None = None,
 ) -> CheckedInputs:
     """Load network, chip and data, and check that they go together.
 
@@ -138,18 +139,22 @@ def check_inputs(
         seed: of the splits.
         overrides: facts of the profile to replace, by dotted key.
         steps, encoding: of data without a time axis (`load_data`); of a range of steps the most.
+        progress: called before data are loaded, and before the chip is asked for its integers.
 
     Raises:
         SpearError: the first thing that does not fit.
     """
+    progress = progress or (lambda facts: None)
     require_packages(*PRUNING, user="pruning")
     (profile, chips), network = api.resolve_chip(chip, overrides), load_for(net, data)
     if find_chip_format(network):
         raise UnsupportedError(
             "a quantised network can be neither searched nor fine-tuned; give the floating-point network it was made of"
         )
+    progress({"stage": "load data", "done": 0, "of": 0})
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, count_classes(network))
+    progress({"stage": "check the network against the chip", "done": 0, "of": 0})
     require_runnable(network, profile, chips, dataset)
     coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset, source=data, coding=coding)

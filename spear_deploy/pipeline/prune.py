@@ -91,7 +91,7 @@ def prune(
     is_range = check_steps(settings.levers, coding.get("steps"))
     with own_folder(out) as folder:
         settings = replace(settings, workers=give_logs(settings.workers, folder))
-        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
+        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, progress=progress, **coding)
         steps = parse_steps(coding["steps"]) if is_range else None
         facts = _prune_into(folder, inputs, settings, steps, progress)
         write_json(folder / FACTS, {"front": [facts], **describe_run(command)})
@@ -105,6 +105,8 @@ def _prune_into(
     wanted = _name_limits(settings) or f"what fits {inputs.profile.name}"
     costs = build_chip_costs(inputs.network, inputs.profile, inputs.chips)
     settings = require_fit(settings, inputs, costs)
+    if progress is not None:
+        progress({"stage": "evaluate", "done": 0, "of": 0})
     dense = evaluate(inputs.network, inputs.dataset.test)
     inputs, choice = choose_input_steps(inputs, steps, settings, checkpoint=folder / STEPS_CHECKPOINT, progress=progress)
     pruned = prune_to_budget(
@@ -156,7 +158,7 @@ def prune_front(
         )
     with own_folder(out) as folder:
         settings = replace(settings, workers=give_logs(settings.workers, folder))
-        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, **coding)
+        inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, progress=progress, **coding)
         rows = _prune_front_into(folder, inputs, synops, settings, progress)
         write_json(folder / FRONT, {"front": rows, **describe_run(command)})
         files = {"front": FRONT, "report": write_report(folder).name}

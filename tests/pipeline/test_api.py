@@ -258,3 +258,14 @@ def test_explain_takes_data_with_labels():
     assert api.explain(graph, "loihi2", data).samples == len(data.test)
     with pytest.raises(UnsupportedError, match="the network is quantised already"):
         api.explain(quantize(graph), "loihi2", data)
+
+
+def test_prune_reports_what_it_does_before_the_search(tmp_path):
+    pytest.importorskip("torch")
+    from tests.support.deployments import dense, task
+
+    calls = []
+    prune(dense(), "loihi2", task(), out=tmp_path, synops="70%", method="uniform", epochs=1, progress=calls.append)
+    stages = list(dict.fromkeys(facts["stage"] for facts in calls))
+    assert stages[:3] == ["load data", "check the network against the chip", "evaluate"]
+    assert "fine-tune" in stages
