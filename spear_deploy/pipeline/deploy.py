@@ -110,7 +110,7 @@ def run_stages(
             net = adapt_for_deployment(cache, net, chip, data, settings)
             inputs = check_inputs(
                 net, chip, data, seed=settings.seed, overrides=settings.overrides,
-                steps=settings.steps, encoding=settings.encoding,
+                steps=settings.steps, encoding=settings.encoding, progress=cache.progress,
             )  # fmt: skip
             check_proofs(inputs.network, inputs.profile, cache.progress)
             wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)

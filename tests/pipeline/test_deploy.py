@@ -67,7 +67,8 @@ def test_deploy_states_what_it_measured():
     assert facts["lava"]["samples"] == 4 and facts["lava"]["spike_mismatches"] == facts["lava"]["value_mismatches"] == 0
     assert facts["norse"]["spike_mismatches"] == 0
     assert list(facts["seconds"]) == STAGES
-    assert [s["stage"] for s in stages if not s.get("of") and "note" not in s] == [*STAGES, "report"]
+    checks = ["load data", "check the network against the chip"]
+    assert [s["stage"] for s in stages if not s.get("of") and "note" not in s] == [*checks, *STAGES, "report"]
     for name in facts["files"].values():
         assert (folder / name).stat().st_size > 0, name
     named = {folder / name for name in facts["files"].values()} | {folder / STAGES_FILE}
