@@ -4,7 +4,7 @@
     mac             multiplications of an analogue first layer · energy of one
     neuron update   neurons · steps · energy of one, every neuron counted as active
     spike           messages (a spike goes once to each core that takes it) · energy within a tile, or of a packet
-    hop             tiles crossed east-west and north-south · energy of each, unless packets have a price
+    hop             tiles crossed east-west and north-south · energy of each, unless packets have a price, on one chip
     active cores    power of a core at work · cores · time of the inference, where a chip states it
     static          power of the chips used · time of the inference
 
@@ -38,6 +38,8 @@ from spear_deploy.util.number_format import join_names, plural, with_prefix
 ALL_IN = "all in"
 """Name of the only term of a chip whose price holds everything."""
 STATIC_TERMS = ("static", "active cores")
+BETWEEN_CHIPS = "packets between chips"
+"""Term that no price holds: that of a packet is for its way on one chip."""
 """Terms that are power times time."""
 
 
@@ -207,8 +209,10 @@ def _terms(
         "hop": _hop_term(profile, placement, traffic),
         "static": _power_term("static", prices.static_w_per_chip, placement.chips_used, "chip", latency),
     }
-    if prices.packet_pj.value is not None:  # goes wherever the spike goes
+    if prices.packet_pj.value is not None:  # goes wherever the spike goes on its chip
         del terms["hop"]
+        if placement.chips_used > 1:
+            terms[BETWEEN_CHIPS] = None
     if operations.macs_first_layer:
         terms["mac"] = _term("mac", operations.macs_first_layer, prices.mac_pj, "MACs of the analogue first layer")
     if prices.active_w_per_core.value is not None:
@@ -242,7 +246,7 @@ def _bound_dynamic(
 ) -> Interval | None:
     """Return the dynamic energy between its ends: of the terms if none is missing, else of effective operations if priced."""
     dynamic = {name: term for name, term in parts.items() if name not in STATIC_TERMS}
-    missing = [name for name, term in dynamic.items() if term is None]
+    missing = [name for name, term in dynamic.items() if term is None and name != BETWEEN_CHIPS]
     price = profile.energy.effective_op_pj_range
     if missing and price.value is not None and effective is not None:
         low, high = price.value

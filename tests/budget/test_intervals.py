@@ -27,8 +27,8 @@ SENT = {INPUT: np.array([1, 2, 3]), "fc1": np.array([4, 0, 1, 2]), "fc2": np.arr
 """Spikes of 3 → 4 → 2 neurons in 5 steps: 6 of the input, 7 of fc1; 6 · 4 + 7 · 2 = 38 SynOps, 30 neuron updates."""
 
 
-def estimate(graph: SNNGraph, chip: HardwareProfile, counts: SpikeCounts):
-    return estimate_energy(graph, chip, place(graph, chip), counts, count_synops(graph, counts))
+def estimate(graph: SNNGraph, chip: HardwareProfile, counts: SpikeCounts, **options):
+    return estimate_energy(graph, chip, place(graph, chip, **options), counts, count_synops(graph, counts))
 
 
 def test_loihi_2_by_hand() -> None:
@@ -99,6 +99,10 @@ def test_a_packet_that_goes_anywhere_needs_no_hops() -> None:
     assert energy.dynamic.high == pytest.approx(sum(term.joules for term in energy.terms))
     energy, _ = estimate(dense_net(3, 4, 2), small_chip("loihi1", energy__packet_pj=1000, timing__step_s=1e-3), counts())
     assert energy.missing == () and energy.total == pytest.approx(sum(term.joules for term in energy.terms))
+    packets = {"energy__packet_pj": 1000, "energy__spike_local_pj": None, "timing__step_s": 1e-3}
+    chip = small_chip("loihi1", core__neurons=1, chip__cores=2, chip__usable_cores=2, topology__mesh_rows=None, **packets)
+    energy, _ = estimate(dense_net(3, 4, 2), chip, counts(), chips=3)
+    assert energy.missing == ("packets between chips",) and energy.total is None and energy.dynamic is not None
 
 
 def test_a_packet_replaces_no_other_price() -> None:
