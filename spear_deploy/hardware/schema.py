@@ -70,7 +70,9 @@ class EnergyTerms(Block):
     spike_local_pj: Number = Number.key("pJ", "a spike sent to a core of the same tile")
     hop_ew_pj: Number = Number.key("pJ", "a tile further east or west")
     hop_ns_pj: Number = Number.key("pJ", "a tile further north or south")
-    packet_pj: Number = Number.key("pJ", "a spike's packet, wherever it goes on its chip, in place of prices within a tile and of hops")
+    packet_pj: Number = Number.key(
+        "pJ", "a spike's packet, wherever it goes on its chip, in place of prices within a tile and of hops"
+    )
     static_w_per_chip: Number = Number.key("W", "power of a chip that does nothing")
     static_w_range: Range = Range.key("W", "the same, where it depends on what is counted as the chip")
     active_w_per_core: Number = Number.key("W", "power of a core in use, on top of the chip's")
