@@ -162,6 +162,9 @@ MEMORY_FORMATS: dict[str, tuple[str, ...]] = {
 }
 """Storage formats of synapses and the parameters that each needs; `placement.synapse_memory` has a function for each."""
 
+MAX_CELLS = 1 << 10
+"""Cells that a weight may take in a crossbar."""
+
 KINDS = ("Dense", "Conv1d", "Conv2d", "Scale", "SumPool", "AvgPool", "Flatten")
 MODELS = (
     "IF", "LIF", "CubaLIF", "LI", "CubaLI", "SigmaDelta", "LoihiLIF", "SpeckIF", "XyloLIF", "TrueNorthLIF", "SpinnakerLIF",
@@ -271,6 +274,9 @@ class SynapseMemory(Block):
                 raise Contradiction(name, f"has no value, but the format '{self.format.value}' needs it; add it")
             if value == UNLIMITED:
                 raise Contradiction(name, f"'{UNLIMITED}' given, but the format '{self.format.value}' needs a number; correct it")
+        cells = self.cells_per_weight.max_value
+        if cells is not None and cells > MAX_CELLS:
+            raise Contradiction("cells_per_weight", f"{cells} given, a weight takes at most {MAX_CELLS} cells; correct it")
         return self
 
 

@@ -36,3 +36,9 @@ def test_an_unlimited_width_is_refused_where_the_format_counts_in_it(key):
 def test_a_table_without_counts_is_refused(table):
     with pytest.raises(ProfileError, match=r"key 'timing.barrier_ns_by_tiles': \{.*\} given, expected counts of at least 1, "):
         override_facts(load_profile("loihi1"), {"timing.barrier_ns_by_tiles": table})
+
+
+def test_a_weight_of_more_cells_than_any_crossbar_gives_it_is_refused():
+    with pytest.raises(ProfileError, match=r"cells_per_weight'?: 9007199254740992 given, a weight takes at most 1024 cells"):
+        override_facts(load_profile("brainscales2"), {"synapse_memory.cells_per_weight": 2**53})
+    assert override_facts(load_profile("brainscales2"), {"synapse_memory.cells_per_weight": 1024})
