@@ -4,6 +4,7 @@ And numbers of one verb that another one has to give for the file that the first
 """
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +15,16 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")
 
+import spear_deploy as sd
+from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.cli import main
 from spear_deploy.data import from_arrays
+from spear_deploy.errors import SpearError
+from spear_deploy.hardware.catalog import list_profiles, read_profile_text
+from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF
+from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.training.fit import train
 from tests.support.deployments import arrays, network
 
@@ -175,3 +182,20 @@ def test_the_order_of_budgets_and_the_number_of_workers_change_no_row_of_a_front
         for name, budgets, more in ((0, "80%,50%", ()), (1, "50%,80%", ()), (2, "80%,50%", ("--workers", "2")))
     ]  # fmt: skip
     assert set(fronts[0]) == {"50% SynOps", "80% SynOps"} and fronts[0] == fronts[1] == fronts[2]
+
+
+@pytest.mark.parametrize("chip", list_profiles())
+def test_the_name_of_a_chip_decides_nothing(inside, tmp_path, chip):
+    own = tmp_path / "own.yaml"
+    own.write_text(re.sub(r"^name: .*$", "name: own", read_profile_text(chip), flags=re.MULTILINE))
+    graph, answers = inside[1], []
+    for profile in (load_profile(chip), load_profile(str(own))):
+        report = sd.check(graph, profile, activity=0.1)
+        facts = [report.verdict, report.rows, report.unsupported, report.notes, report.energy, report.latency]
+        steps = [(step.replacement.what, step.replacement.by) for step in make_plans(graph, profile)[0].steps]
+        try:
+            integers: object = [np.asarray(layer.synapse.weight).tolist() for layer in quantize_for_chip(graph, profile).layers]
+        except SpearError as error:
+            integers = str(error)
+        answers.append(re.sub(rf"\b({chip}|own)\b", "CHIP", str((facts, steps, integers))))
+    assert answers[0] == answers[1]
