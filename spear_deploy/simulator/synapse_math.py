@@ -256,10 +256,12 @@ def _view_tap(padded: Array, conv: Any, tap: Shape, positions: Shape) -> Array:
 
 
 def _pool(pool: Any, x: Array) -> Array:
-    dims = len(pool.kernel_size)
+    """Add up windows tap by tap, the order of torch: sums of real values are Norse's to the bit; numpy's has others."""
     windows = _windows(x, pool.kernel_size, pool.stride, pool.padding)
-    dtype = np.int64 if x.dtype.kind in "biu" else x.dtype
-    y = windows.sum(axis=tuple(range(2 + dims, 2 + 2 * dims)), dtype=dtype)
+    y: Array = np.zeros(windows.shape[: x.ndim], np.int64 if x.dtype.kind in "biu" else x.dtype)
+    for tap in np.ndindex(*pool.kernel_size):
+        at_tap: Any = (..., *tap)
+        np.add(y, windows[at_tap], out=y, dtype=y.dtype, casting="unsafe")
     if isinstance(pool, AvgPool):
         y = y / np.array(np.prod(pool.kernel_size), x.dtype)
     return y

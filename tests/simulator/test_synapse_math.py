@@ -54,6 +54,22 @@ def test_pools_of_spikes_count_them():
     assert apply_synapse(AvgPool(kernel_size=(1, 2)), x.astype(np.float32)).tolist() == [[[[1], [1]]]]
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_pools_of_real_values_add_up_in_the_order_of_torch_however_they_lie_in_memory(seed):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    kernel, stride = (tuple(int(n) for n in rng.integers(1, high, 2)) for high in (10, 5))
+    padding = tuple(min(int(n), k // 2) for n, k in zip(rng.integers(0, 3, 2), kernel, strict=True))
+    shape = tuple(max(int(n), k) for n, k in zip(rng.integers(1, 14, 2), kernel, strict=True))
+    x = rng.standard_normal((3, 4, *shape)).astype(np.float32)
+    sizes = {"kernel_size": kernel, "stride": stride, "padding": padding}
+    theirs = torch.nn.functional.avg_pool2d(torch.from_numpy(x), **sizes, divisor_override=1).numpy()
+    mean = torch.nn.functional.avg_pool2d(torch.from_numpy(x), **sizes).numpy()
+    for given in (x, np.ascontiguousarray(x.T).T, np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)):
+        np.testing.assert_array_equal(apply_synapse(SumPool(**sizes), given), theirs)
+        np.testing.assert_array_equal(apply_synapse(AvgPool(**sizes), given), mean)
+
+
 def test_scale_and_flatten_and_one_axis():
     assert apply_synapse(Scale(weight=np.array([[2.0], [3.0]]), bias=np.array([[1.0], [0.0]])), np.ones((1, 2, 2))).tolist() == [
         [[3, 3], [3, 3]]
