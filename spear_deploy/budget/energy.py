@@ -38,9 +38,9 @@ from spear_deploy.util.number_format import join_names, plural, with_prefix
 ALL_IN = "all in"
 """Name of the only term of a chip whose price holds everything."""
 STATIC_TERMS = ("static", "active cores")
+"""Terms that are power times time."""
 BETWEEN_CHIPS = "packets between chips"
 """Term that no price holds: that of a packet is for its way on one chip."""
-"""Terms that are power times time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +246,9 @@ def _bound_dynamic(
 ) -> Interval | None:
     """Return the dynamic energy between its ends: of the terms if none is missing, else of effective operations if priced."""
     dynamic = {name: term for name, term in parts.items() if name not in STATIC_TERMS}
-    missing = [name for name, term in dynamic.items() if term is None and name != BETWEEN_CHIPS]
+    missing = [name for name, term in dynamic.items() if term is None]
     price = profile.energy.effective_op_pj_range
-    if missing and price.value is not None and effective is not None:
+    if set(missing) - {BETWEEN_CHIPS} and price.value is not None and effective is not None:
         low, high = price.value
         return Interval(
             low=effective.total * low * 1e-12,
