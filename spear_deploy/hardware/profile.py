@@ -66,7 +66,10 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> HardwareProfile:
         return _load_shipped(name)
     if not name or not (name.endswith(SUFFIXES) or os.sep in name or Path(name).exists()):
         return _load_by_alias(name)
-    return parse_profile(read_text(name, "hardware profile (YAML)"), str(Path(name)))
+    profile = parse_profile(read_text(name, "hardware profile (YAML)"), str(Path(name)))
+    for variant in profile.variants:  # a fact that is wrong there is said now, not when the variant is first taken
+        _apply_variant(profile, variant)
+    return profile
 
 
 def load_target(name: str | os.PathLike[str]) -> tuple[HardwareProfile, int]:

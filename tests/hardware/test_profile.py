@@ -482,6 +482,9 @@ def test_wrong_variants_are_refused(tmp_path: Path, monkeypatch, variants: dict[
     Path("mine.yaml").write_text(yaml.safe_dump(own_chip(name="mine", variants=variants)), encoding="utf-8")
     with pytest.raises(ProfileError, match=message):
         load_profile(name)
+    if "late" in variants:  # also where the variant is not asked for
+        with pytest.raises(ProfileError, match=message):
+            load_profile("mine.yaml")
 
 
 @pytest.mark.parametrize(("chip", "value", "message"), [
