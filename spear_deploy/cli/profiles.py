@@ -55,9 +55,9 @@ def _list(as_json: bool) -> None:
 
 
 def _show(chip: str, as_json: bool) -> None:
-    from spear_deploy.hardware.profile import list_facts, load_profile
+    from spear_deploy.hardware.profile import list_facts, load_target
 
-    profile = load_profile(chip)
+    profile, _ = load_target(chip)
     leaves = list_facts(profile)
     about = {"name": profile.name, **profile.meta.model_dump(mode="json"), "numbers": [vars(leaf) for leaf in leaves]}
     emit(about, as_json=as_json, out=None, show=lambda c: console().show_profile(c, profile.meta, leaves))
@@ -77,10 +77,10 @@ def _schema(as_json: bool) -> None:
 
 
 def _write(new: str, like: str | None, as_json: bool) -> None:
-    from spear_deploy.hardware.profile import load_profile
+    from spear_deploy.hardware.profile import load_target
     from spear_deploy.hardware.template import write_template
 
-    count = write_template(new, load_profile(like) if like else None)
+    count = write_template(new, load_target(like)[0] if like else None)
     text = f"wrote {new}: {count} keys; null means not published, and checks that need it stay unchecked\n"
     emit({"file": new, "keys": count}, as_json=as_json, out=None, show=lambda c: _print_text(c, text))
 

@@ -92,6 +92,8 @@ def test_profiles_lists_and_shows(run):
     assert {"key", "value", "unit", "source", "evidence"} <= set(numbers[0])
     assert "not publi" in run("profiles", "loihi2").output
     assert "did you mean 'loihi2'?" in run("profiles", "loihi22", code=1).stderr
+    assert run("profiles", "loihi2:kapoho_point").stdout == run("profiles", "loihi2").stdout  # as `check --chip` takes it
+    assert "there is no board 'kapoho'; known are" in run("profiles", "loihi2:kapoho", code=1).stderr
 
 
 def test_check_prints_the_verdict_fits(run):
