@@ -405,7 +405,7 @@ def _check_limits(limits: UserLimits, costs: _Costs, *, is_fixed: bool) -> Itera
     energy, latency = costs.energy, costs.latency
     for resource, used, bounds, limit, unit, missing in (
         ("synops", costs.synops, None, limits.synops, "synop", ("activity",)),
-        ("energy", energy.total, energy.interval, limits.energy_j, "J", energy.missing),
+        ("energy", energy.total, energy.interval, limits.energy_j, "J", energy.unstated or energy.missing),
         ("latency", latency.seconds, latency.interval, limits.latency_s, "s", latency.missing),
     ):
         if limit is not None:

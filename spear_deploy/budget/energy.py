@@ -41,6 +41,11 @@ STATIC_TERMS = ("static", "active cores")
 """Terms that are power times time."""
 BETWEEN_CHIPS = "packets between chips"
 """Term that no price holds: that of a packet is for its way on one chip."""
+KEYS_OF_TERMS = {
+    "synapse": ("synop_pj",), "mac": ("mac_pj",), "neuron update": ("neuron_active_pj",), "spike": ("spike_local_pj",),
+    "hop": ("hop_ew_pj", "hop_ns_pj"), "static": ("static_w_per_chip",), "active cores": ("active_w_per_core",),
+}  # fmt: skip
+"""Keys of the prices that a term needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,7 @@ class Energy:
     Attributes:
         total: joules, or None while something is missing.
         missing: names of the terms without a number.
+        unstated: keys of the profile that have no value, without which the terms are missing.
         measured: published runs on boards, as text: information, not part of the sum.
         dynamic, static: intervals in joules, each None where nothing is known.
         effective_ops: SynOps, MACs and updates weighted as the chip's maker does, or None.
@@ -105,6 +111,7 @@ class Energy:
     dynamic: Interval | None = None
     static: Interval | None = None
     effective_ops: EffectiveOps | None = None
+    unstated: tuple[str, ...] = ()
 
     @property
     def partial(self) -> float:
@@ -175,6 +182,7 @@ def estimate_energy(
         dynamic=_bound_dynamic(profile, placement, counts, parts, effective),
         static=_bound_static(profile, placement, latency),
         effective_ops=effective,
+        unstated=_list_unstated(profile, missing, latency),
     )
     return energy, latency
 
@@ -218,6 +226,19 @@ def _terms(
     if prices.active_w_per_core.value is not None:
         terms["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
     return terms
+
+
+def _list_unstated(profile: HardwareProfile, missing: tuple[str, ...], latency: Latency) -> tuple[str, ...]:
+    """Return the keys that the missing terms need and a profile leaves open."""
+    names = [f"energy.{key}" for term in missing for key in KEYS_OF_TERMS.get(term, ())]
+    needs_time = not set(STATIC_TERMS).isdisjoint(missing)
+    if "hop" in missing or (needs_time and "topology" in latency.missing):
+        names += [f"topology.{key}" for key in type(profile.topology).model_fields]
+    if needs_time:
+        names += [key for key in latency.missing if key.startswith("timing.")]
+    blocks = {"energy": profile.energy, "topology": profile.topology, "timing": profile.timing}
+    places = [(name, *name.split(".")) for name in dict.fromkeys(names)]
+    return tuple(name for name, block, key in places if getattr(blocks[block], key).value is None)
 
 
 def _count_effective_ops(

@@ -9,6 +9,7 @@ from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.latency import StepLoad
 from spear_deploy.budget.pools import note_pools
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
+from spear_deploy.errors import did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, LI, LIF, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
@@ -16,8 +17,10 @@ from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.populations import Population
+from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.integer_layers import V_MIN
 from spear_deploy.quantize.palette import AXONS
+from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, describe_levels
 from spear_deploy.util.number_format import join_names, plural, unit_noun
 
@@ -29,12 +32,13 @@ STATE_BITS = {
 
 
 def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
-    """Yield notes on sizes without a limit, pools that no core does, bits by layer, and neurons that the chip approximates.
+    """Yield notes on its family, sizes without a limit, pools that no core does, bits by layer, and approximated neurons.
 
     Args:
         graph: the network.
         profile: the chip.
     """
+    yield from _note_family(profile)
     yield from _note_open_sizes(graph, profile)
     yield from note_pools(graph, profile)
     yield from _note_layer_bits(graph, profile)
@@ -42,6 +46,13 @@ def note_chip(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:
     yield from _note_mapper(graph, profile)
     yield from _note_bounds(graph, profile)
     yield from _note_state_bits(profile)
+
+
+def _note_family(profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note where a family without integers is written almost like one that has them."""
+    family, known = profile.meta.family, {*FORMATS, *ROUNDED}
+    if family not in known and (hint := did_you_mean(family, known)):
+        yield f"family: {profile.name} is of the family '{family}', for which no rounding is known{hint}"
 
 
 def _note_open_sizes(graph: SNNGraph, profile: HardwareProfile) -> Iterator[str]:

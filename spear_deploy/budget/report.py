@@ -35,7 +35,7 @@ from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.network.labels import add_kinds, name_layers
 from spear_deploy.placement.place import Placement
 from spear_deploy.util.console import PrintableConsole
-from spear_deploy.util.number_format import amount, plural, with_prefix
+from spear_deploy.util.number_format import amount, join_names, plural, with_prefix
 
 NO_NUMBER_OF_CORES = "number of cores not published"
 
@@ -329,7 +329,8 @@ def _note_lines(report: BudgetReport) -> list[Line]:
         elif report.neuron_ops is not None:
             notes.append(f"energy: {report.neuron_ops:,} neuron updates")
         if energy.missing:
-            notes.append(f"energy: no total; missing: {', '.join(energy.missing)}")
+            keys = f"; {report.profile} has no value for {join_names(energy.unstated)}" if energy.unstated else ""
+            notes.append(f"energy: no total; missing: {', '.join(energy.missing)}{keys}")
         if energy.total is None:
             parts = (("dynamic", energy.dynamic), ("static", energy.static))
             notes += [

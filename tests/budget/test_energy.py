@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spear_deploy.budget.budget_file import UserLimits
+from spear_deploy.budget.check import check
 from spear_deploy.budget.energy import estimate_energy, unknown_energy
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
@@ -16,6 +18,7 @@ from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_synops
+from spear_deploy.util.number_format import join_names
 from tests.support.chips import dense_net, matrix_onto, previous, random_net, small_chip
 
 LOIHI1, LOIHI2 = load_profile("loihi1"), load_profile("loihi2")
@@ -205,6 +208,36 @@ def test_a_chip_without_a_barrier_lacks_the_time_that_its_mode_can_have(changes:
     given = {"timing.step_s": 1e-3, "timing.speedup": 2, "timing.mode": "barrier"}[missing[0]]
     _, latency = run(net, small_chip("loihi1", **{**changes, missing[0].replace(".", "__"): given}), counts)
     assert latency.seconds is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "unstated"),
+    [
+        ({"energy__synop_pj": None, "topology__mesh_rows": None}, ("energy.synop_pj", "topology.mesh_rows")),
+        ({"energy__packet_pj": 1, "topology__mesh_rows": None}, ("topology.mesh_rows",)),
+        ({"energy__static_w_per_chip": None, "timing__mode": "fixed_tick"}, ("energy.static_w_per_chip", "timing.step_s")),
+        ({"energy__hop_ew_pj": None}, ("energy.hop_ew_pj",)),
+    ],
+)
+def test_what_is_missing_has_the_keys_to_set(changes: dict[str, Any], unstated: tuple[str, ...]) -> None:
+    """With values for these keys there is a total; the names of the terms alone did not say where to write them."""
+    net, chip = dense_net(1, 8, 2), small_chip("loihi1", **{"core__neurons": 1, "energy__spike_local_pj": None, **changes})
+    if "energy__packet_pj" not in changes:
+        chip = override_facts(chip, {"energy.spike_local_pj": 1.7})
+    counts = resolve_activity(net, 0)
+    energy, _ = run(net, chip, counts)
+    assert energy.total is None and energy.unstated == unstated
+    energy, _ = run(net, override_facts(chip, dict.fromkeys(unstated, 8)), counts)
+    assert energy.total is not None and energy.unstated == ()
+    report = check(net, chip, activity=counts)
+    assert f"; loihi1 has no value for {join_names(unstated)}" in " ".join(str(report).split())
+
+
+def test_a_limit_of_an_energy_that_is_not_known_names_the_keys() -> None:
+    net, chip = dense_net(3, 4), small_chip("loihi1", energy__synop_pj=None, energy__neuron_active_pj=None, timing__mode="async")
+    rows = check(net, chip, activity=resolve_activity(net, 0), limits=UserLimits(energy_j=1)).rows
+    (row,) = (row for row in rows if row.resource == "energy")
+    assert row.status == "unchecked" and row.remedy == "not known: energy.synop_pj, energy.neuron_active_pj, timing.speedup"
 
 
 def test_a_chip_of_one_core_needs_no_mesh_and_no_barrier() -> None:

@@ -245,6 +245,18 @@ def test_a_state_of_another_width_than_the_integers_is_named(name: str) -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("family", "meant"), [("Loihi", "loihi"), ("spinaker2", "spinnaker2"), ("mine", None), ("generic", None), ("loihi", None)]
+)
+def test_a_family_written_almost_like_one_with_integers_is_named(family: str, meant: str | None) -> None:
+    """Any name may be a family; `Loihi` was one without integers, without a word."""
+    net, chip = chain([Layer(name="fc", synapse=Dense(weight=np.eye(2)), neuron=IF())], input_shape=(2,)), small_chip()
+    chip = chip.model_copy(update={"meta": chip.meta.model_copy(update={"family": family})})
+    found = [note for note in check(net, chip).notes if note.startswith("family: ")]
+    said = f"family: loihi2 is of the family '{family}', for which no rounding is known; did you mean '{meant}'?"
+    assert found == [said] * (meant is not None)
+
+
 @pytest.mark.parametrize("bits", [None, 4, 8, 9, 13])
 def test_biases_that_rounding_makes_too_wide_do_not_fit_before_it_either(bits: int | None) -> None:
     """The integers of a network decide over both: a float network fits as its integers do."""
