@@ -164,11 +164,9 @@ def _null_replaced_prices(energy: dict[str, Any], overridden: Sequence[str]) -> 
 def _apply_variant(profile: HardwareProfile, variant: str) -> HardwareProfile:
     """Return the profile with the facts of one of its variants."""
     if variant not in profile.variants:
-        known = ", ".join(f"{profile.name}@{name}" for name in profile.variants)
-        raise ProfileError(
-            f"profile '{profile.name}': there is no variant '{variant}'; "
-            f"{f'known are {known}' if known else 'it has none'}{did_you_mean(variant, profile.variants)}"
-        )
+        known = f"known are {', '.join(profile.variants)}" if profile.variants else "it has none"
+        hint = did_you_mean(variant, profile.variants)
+        raise ProfileError(f"profile '{profile.name}': there is no variant '{variant}'; {known}{hint}")
     data, name = profile.model_dump(by_alias=True), f"{profile.name}@{variant}"
     places = {key: path for key, path, _ in _walk_facts(profile, "", ())}
     for key, fact in profile.variants[variant].items():

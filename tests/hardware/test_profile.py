@@ -470,7 +470,7 @@ def test_every_variant_loads() -> None:
 
 @pytest.mark.parametrize(("variants", "name", "message"), [
     ({}, "mine.yaml@late", r"profile 'mine': there is no variant 'late'; it has none"),
-    ({"later": {}}, "mine.yaml@late", r"there is no variant 'late'; known are mine@later; did you mean 'later'\?$"),
+    ({"later": {}}, "mine.yaml@late", r"there is no variant 'late'; known are later; did you mean 'later'\?$"),
     ({"late": {"core.neuron": {}}}, "mine.yaml@late",
      r"profile 'mine', key 'variants.late.core.neuron': unknown key; correct the file; did you mean 'core.neurons'\?$"),
     ({"late": {"core.neurons": 5}}, "mine.yaml@late", r"key 'variants.late.core.neurons': 5 given, expected a fact"),
