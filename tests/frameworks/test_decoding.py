@@ -444,11 +444,31 @@ def test_a_tensor_that_a_loop_writes_its_outputs_to_is_decoded_as_their_stack(mo
         (Buffer(lambda out: out, write=lambda out, t, y: out.__setitem__(t - 1, y)), r"^the model writes to \[-1\] of a tensor"),
         (Buffer(lambda out: out.amax(0), write=lambda out, t, y: out.__setitem__(t + 1, y)),
          r"^the model writes the outputs \[1, 2, 3, 4\] of a tensor, expected one for each step"),
+        (Buffer(lambda out: out.amax(0), make=lambda t, b: torch.zeros(t + 1, b, 5)),
+         r"^the model writes the outputs \[0, 1, 2, 3\] of a tensor, .* but it has 5; make it as long as there are steps"),
+        (Buffer(lambda out: out[-1], make=lambda t, b: torch.zeros(t + 1, b, 5)), "and no more, but it has 5"),
+        (Buffer(lambda out: (out.__setitem__(0, 0), out.amax(0))[1]),
+         r"^the model writes numbers to \[0\] of a tensor that it writes outputs to; leave that out"),
+        (Buffer(lambda out: out.amax(0), make=lambda t, b: torch.zeros(t, b, 5, dtype=torch.int64)),
+         "^the model writes its outputs to a tensor of int64; make it one of float32"),
     ],
 )  # fmt: skip
 def test_other_writes_to_a_tensor_are_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(model, (6,))
+
+
+@pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        (lambda out: out.amax(0) * -1, "multiplies the maximum of all steps by -1"),
+        (lambda out: 0 * out[-1], "multiplies the last of all steps by 0"),
+        (lambda out: out.mean(0) / -2, "divides the mean of all steps by -2"),
+    ],
+)  # fmt: skip
+def test_a_factor_with_which_another_class_is_the_answer_is_refused(end, what):
+    with pytest.raises(UnsupportedError, match=rf"{what}, expected a number above 0, which leaves the class"):
+        read_model(Buffer(end), (6,))
 
 
 def test_two_totals_of_a_loop_are_those_of_its_last_layer():

@@ -257,12 +257,22 @@ def classify(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Sy
 
 
 def scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:
-    """Return decoded outputs, of which a factor is a part: a sum over time divided by the number of steps is the mean."""
+    """Return decoded outputs, of which a factor is a part: a sum over time divided by the number of steps is the mean.
+
+    Raises:
+        UnsupportedError: a factor that is no number, or with which another class would have the largest value.
+    """
     value, factor = (a, b) if isinstance(a, Decoded) else (b, a)
     divides = "div" in call.name
     if not isinstance(factor, (int, float, AxisSize)) or (value is b and divides):
         raise UnsupportedError(
             f"{call.place} calculates with {describe(value)} and {describe(factor)}, expected a number; {DECODE}"
+        )
+    if isinstance(factor, (int, float)) and not factor > 0:
+        verb = "divides" if divides else "multiplies"
+        raise UnsupportedError(
+            f"{call.place} {verb} the {value.how} of all steps by {factor:g}, expected a number above 0, which leaves the class "
+            "with the largest value as it is; leave it out, or give the layer in front the opposite weights"
         )
     if value.how == "sum" and call.context.form == "repeat" and isinstance(value.outputs, tuple):
         steps = len(value.outputs)  # the forward fixes their number

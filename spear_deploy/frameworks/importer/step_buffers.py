@@ -40,13 +40,13 @@ class StepBuffer:
         """Return the stack of what was written, in the order of the steps.
 
         Raises:
-            UnsupportedError: steps between them have no output.
+            UnsupportedError: the tensor has other values besides, which a maximum or the last of them would take.
         """
-        steps = sorted(self.written)
-        if steps != list(range(len(steps))):
+        steps, length = sorted(self.written), self.tensor.shape[self.axis]
+        if steps != list(range(length)):
             raise UnsupportedError(
-                f"{name_module(self.path)} writes the outputs {steps} of a tensor, expected one for each step; write the output "
-                "of step t to [t]"
+                f"{name_module(self.path)} writes the outputs {steps} of a tensor, expected one for each step and no more, but "
+                f"it has {length}; make it as long as there are steps, and write the output of step t to [t]"
             )
         written: Any = [self.written[step] for step in steps]
         return torch.stack(written, self.axis)
@@ -63,8 +63,11 @@ class StepBuffers(TorchFunctionMode):
         """Note the output of a step.
 
         Raises:
-            UnsupportedError: an index that is not the one of a step.
+            UnsupportedError: an index that is not the one of a step, or a tensor that does not hold fractions.
         """
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UnsupportedError(f"{name_module(path)} writes its outputs to a tensor of {kind}; make it one of float32")
         parts = index if isinstance(index, tuple) else (index,)
         places = [n for n, part in enumerate(parts) if isinstance(part, int)]
         axis = places[0] - len(parts) if places and ... in parts[: places[0]] else places[0] if places else 0
@@ -81,9 +84,17 @@ class StepBuffers(TorchFunctionMode):
         return buffer.stack() if buffer is not None and buffer.tensor is value else value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function on the stack in place of the tensor."""
+        """Call a function on the stack in place of the tensor.
+
+        Raises:
+            UnsupportedError: it writes numbers to a tensor that has outputs.
+        """
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "__setitem__" and not isinstance(args[2], fx.Proxy) and (written := self._by_id.get(id(args[0]))) is not None:
+            raise UnsupportedError(
+                f"{name_module(written.path)} writes numbers to [{args[1]}] of a tensor that it writes outputs to; leave that out"
+            )
         if not self._by_id or name in NO_READING:
             return func(*args, **kwargs)
         if name == "__getitem__" and (buffer := self._by_id.get(id(args[0]))) is not None:
