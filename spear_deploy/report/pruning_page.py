@@ -38,15 +38,18 @@ def describe_results(folder: Path) -> dict[str, Any]:
     searches = [_read_json(folder / row["files"]["search"]) for row in rows]
     compares = len(rows) > 1 and any(search["search"] for search in searches)
     labels = rows[0].get("labels", {})
+    budgets = [
+        {**budget, "name": f"{row['wanted']}: {budget['name']}" if len(rows) > 1 else budget["name"]}
+        for row in ordered
+        for budget in list_budgets(row.get("budgets", {}))
+    ]
+    fault = _find_fault(rows, budgets)
     return {
-        "met": all(row.get("met", True) for row in rows),
+        "title": fault or f"Accuracy within {'each' if len(rows) > 1 else 'the'} budget",
+        "is_good": not fault,
         "lead": _write_lead([bool(search["search"]) for search in searches]),
         "notes": [add_kinds(note, labels) for note in _join_notes(rows)],
-        "budgets": [
-            {**budget, "name": f"{row['wanted']}: {budget['name']}" if len(rows) > 1 else budget["name"]}
-            for row in ordered
-            for budget in list_budgets(row.get("budgets", {}))
-        ],
+        "budgets": budgets,
         "charts": [_draw_networks(rows), *([_draw_plans(rows, searches)] if compares else [])],
         "rows": [_format_row(row) for row in ordered],
         "groups": [labels.get(name, name) for name in rows[0]["widths"]],
@@ -66,6 +69,17 @@ def describe_results(folder: Path) -> dict[str, Any]:
             for row, drawn in zip(rows, map(draw_search, searches), strict=True)
         ],
     }
+
+
+def _find_fault(rows: Sequence[Mapping[str, Any]], budgets: Sequence[Mapping[str, Any]]) -> str:
+    """Return what is wrong with a network, as a title, or an empty text.
+
+    The table of budgets decides, where there is one: an aim that was missed is none. The limits of the chip hold besides.
+    """
+    missed, first = [row for row in rows if not row.get("met", True)], "A" if len(rows) > 1 else "The"
+    if any(budget["tone"] != "ok" for budget in budgets) or (missed and not budgets):
+        return f"{first} budget is not met"
+    return f"{first} network does not fit {rows[0]['chip']}" if any(row["verdict"] == "does_not_fit" for row in missed) else ""
 
 
 def _write_lead(changed: Sequence[bool]) -> str:

@@ -13,6 +13,7 @@ SYNOPS = {
     "budget": 65936.97, "aim": 64810.8, "used": 64699.16, "met": True, "measured_on": "validation and training",
     "test": {"budget": 66638.38, "used": 65345.07, "met": True},
 }  # fmt: skip
+EXCEEDED = {"synops": {**SYNOPS, "test": {"budget": 66638.38, "used": 66638.4, "met": False}}}
 CORES = {"budget": 3.0, "aim": 3.0, "used": 2.0, "met": True, "measured_on": "validation"}
 
 
@@ -86,12 +87,16 @@ def test_the_test_split_decides_whether_a_budget_is_met_where_it_was_measured(ro
     ("rows", "title"),
     [
         ([make_row()], "<h1>Accuracy within the budget</h1>"),
-        ([make_row(met=False)], '<h1 class="bad">The budget is not met</h1>'),
+        ([make_row(met=False, budgets=EXCEEDED)], '<h1 class="bad">The budget is not met</h1>'),
+        ([make_row(met=False, budgets={})], '<h1 class="bad">The budget is not met</h1>'),
+        ([make_row(met=False, budgets={"synops": {**SYNOPS, "used": 65000.0}})], "<h1>Accuracy within the budget</h1>"),
+        ([make_row(met=False, verdict="does_not_fit")], '<h1 class="bad">The network does not fit loihi2</h1>'),
         ([make_row("a"), make_row("b")], "<h1>Accuracy within each budget</h1>"),
-        ([make_row("a"), make_row("b", met=False)], '<h1 class="bad">A budget is not met</h1>'),
+        ([make_row("a"), make_row("b", met=False, budgets=EXCEEDED)], '<h1 class="bad">A budget is not met</h1>'),
     ],
 )
 def test_the_title_says_whether_the_budgets_are_met(rows, title, tmp_path):
+    """As the table of budgets does, in which an aim that was missed while pruning is a remark."""
     assert title in write_folder(tmp_path, *rows)
 
 
