@@ -24,6 +24,7 @@ import numpy as np
 
 from spear_deploy.errors import Refusal, UnsupportedError
 from spear_deploy.network import POOLS, WEIGHTED, Array, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, Shape, Synapse
+from spear_deploy.network.fixed_weights import pass_on_fixed
 from spear_deploy.network.graph import INPUT, MAX_DELAY, Edge, SNNGraph, unused_name
 from spear_deploy.simulator import synapse_math
 
@@ -117,7 +118,9 @@ def _fuse_over_edge(graph: SNNGraph, edge: Edge) -> SNNGraph | None:
     layers = [
         replace(layer, synapse=synapse) if layer is second else layer for layer in graph.layers if needed or layer is not first
     ]
-    return replace(graph, layers=tuple(layers), edges=tuple(e for e in edges if needed or first.name not in (e.source, e.target)))
+    kept = tuple(e for e in edges if needed or first.name not in (e.source, e.target))
+    fused = replace(graph, layers=tuple(layers), edges=kept)
+    return pass_on_fixed(fused, {first.name: second.name}) if isinstance(second.synapse, Scale) and not needed else fused
 
 
 def _move_scale_over_pool(graph: SNNGraph, edge: Edge) -> SNNGraph | None:

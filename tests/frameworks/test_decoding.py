@@ -11,6 +11,7 @@ from torch.nn import functional  # noqa: E402
 from spear_deploy.errors import UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
+from spear_deploy.network.fixed_weights import list_fixed_layers  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from spear_deploy.simulator.run import decide  # noqa: E402
 
@@ -621,6 +622,23 @@ def test_votes_of_neighbours_on_an_axis_of_their_own_are_weights(end, reduce, fu
     ours = simulate(graph, x.numpy(), kind="current").output
     assert ours.shape == (11, 3, 3) and np.ptp(expected) > 0.05
     np.testing.assert_allclose(reduce(ours), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_votes_in_front_of_neurons_are_fixed_weights_of_these():
+    """They learnt, since the layer of both has the name of the neurons, and the network then had no way back into the model."""
+
+    class Between(VotesInLoop):
+        def forward(self, x):
+            state, last, out = None, None, []
+            for step in x:
+                spikes, state = self.lif(self.net(step), state)
+                spikes, last = self.end(self.vote(spikes), last)
+                out.append(spikes)
+            return torch.stack(out)
+
+    graph = read_model(Between(norse.LIFCell()), (6,))
+    assert list_fixed_layers(graph) == (graph.output,) and graph[graph.output].spikes
+    np.testing.assert_allclose(graph[graph.output].synapse.weight, np.kron(np.eye(3), np.full((1, 4), 0.25)))
 
 
 @pytest.mark.parametrize(

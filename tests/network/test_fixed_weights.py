@@ -1,14 +1,17 @@
 """Layers whose weights a model fixes: they do not learn, lose no weight, and what they read keeps its channels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from spear_deploy.data import load_data
-from spear_deploy.network import LIF, Dense, Flatten, Layer
+from spear_deploy.network import LIF, Dense, Flatten, Layer, Scale
 from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
-from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
-from spear_deploy.network.graph import SNNGraph, chain
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers, pass_on_fixed
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pruning.tune.thin_weights import order_weights, thin_layers
+from spear_deploy.quantize.fold import fold_batchnorm
 from spear_deploy.simulator import simulate
 
 VOTES = np.kron(np.eye(10), np.full((1, 3), 1 / 3)).astype(np.float32)
@@ -45,6 +48,27 @@ def test_fixed_weights_are_not_removed():
     assert set(order_weights(graph, counts).starts) == {"a", "b"}
     thinned = thin_layers(graph, {"b": 0.5, "vote": 0.5})
     assert thinned["vote"] == graph["vote"] and np.mean(thinned["b"].synapse.weight != 0) == 0.5
+
+
+def test_votes_with_a_factor_behind_them_stay_fixed_where_both_become_one_layer():
+    """Learning with the rounding of a chip changed them, since the layer of both was named after the factor."""
+    graph = voting()
+    scale = Layer(name="times", synapse=Scale(weight=np.full(1, 10.0)))
+    longer = replace(
+        graph, layers=(*graph.layers, scale), edges=(*graph.edges, Edge(source="vote", target="times")), output="times"
+    )
+    folded = fold_batchnorm(longer)
+    assert list_fixed_layers(longer) == ("vote",) and list_fixed_layers(folded) == ("times",)
+    np.testing.assert_allclose(folded["times"].synapse.weight, 10 * VOTES)
+
+
+def test_names_that_are_passed_on_leave_others_and_odd_metadata_alone():
+    graph = voting()
+    assert pass_on_fixed(graph, {"a": "b"}) is graph
+    for stated in (None, "vote", [3]):
+        odd = voting(**{FIXED_WEIGHTS: stated})
+        assert pass_on_fixed(odd, {"vote": "a"}) is odd
+    assert list_fixed_layers(pass_on_fixed(voting(**{FIXED_WEIGHTS: ["vote", 3]}), {"vote": "a"})) == ("a",)
 
 
 @pytest.mark.parametrize("fixed", [True, False])

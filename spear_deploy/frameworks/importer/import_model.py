@@ -25,8 +25,8 @@ from spear_deploy.frameworks.importer.unrolling import LateDifferenceError
 from spear_deploy.network import Shape
 from spear_deploy.network.classes import DECISION
 from spear_deploy.network.delayed_reset import delay_resets
-from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
-from spear_deploy.network.graph import INPUT, SNNGraph, merge_parts
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, pass_on_fixed
+from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
 
 FURTHER_STEPS = (8, 40)
 """Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
@@ -45,7 +45,8 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         UnsupportedError: a module, function or use of a state without an exact counterpart, with its place.
         GraphError: shapes that do not meet.
     """
-    return merge_parts(trace_layers(model, input_shape, framework=framework, dt_s=dt_s)[0])
+    graph = trace_layers(model, input_shape, framework=framework, dt_s=dt_s)[0]
+    return pass_on_fixed(merge_parts(graph), find_heirs(graph))
 
 
 def trace_layers(
