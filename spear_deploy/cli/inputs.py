@@ -23,7 +23,7 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
     from spear_deploy.util.times import timed_stage
 
     stage, options = "read the network", click.get_current_context().params
-    is_silent = bool(options.get("as_json")) or sys.stderr.isatty()
+    is_silent = bool(options.get("as_json")) or sys.stderr is None or sys.stderr.isatty()
     with timed_stage(stage), display(is_silent, bool(options.get("quiet")), LINE_EVERY_S) as progress:
         progress({"stage": stage})
         graph = api.load(net, like=like, **apply_defaults(source, net))

@@ -307,6 +307,19 @@ def test_a_full_or_closed_stdout_is_a_sentence(tmp_path):
     assert "Traceback" not in done.stderr and last_guard.FAULT not in done.stderr
 
 
+def test_a_closed_stderr_changes_nothing_else(tmp_path):
+    """Python has no stderr then; a command ended with code 1, without a word."""
+    write_snn(NETWORK, tmp_path / "net.snn")
+    done = [
+        subprocess.run(
+            ["sh", "-c", f'"$0" -m spear_deploy.cli check net.snn --chip loihi2 2>{target}', sys.executable],
+            stdout=subprocess.PIPE, cwd=tmp_path, check=False,
+        )
+        for target in ("&-", "/dev/null")
+    ]  # fmt: skip
+    assert done[0].returncode == done[1].returncode == 0 and done[0].stdout == done[1].stdout != b""
+
+
 SMALL_DISK = """
 mount -t tmpfs -o size=$1k none "$2" && cd "$2" || exit 99
 shift 2
