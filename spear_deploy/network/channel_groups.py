@@ -76,7 +76,8 @@ class Spaces:
         self._follow_layers()
         self._freeze(self.out[graph.output], "it is the network's output")
         for name in list_fixed_layers(graph):
-            self._freeze(self.into[name], f"layer '{name}' has fixed weights, one for each of its channels")
+            for stream in (self.into[name], self.out[name]):
+                self._freeze(stream, f"layer '{name}' has fixed weights, which go back into the model as they are")
         self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
         self._freeze(self.out[INPUT], "it is the network's input")
 

@@ -1,7 +1,7 @@
 """Layers whose weights a model fixes, such as the votes of groups of neurons.
 
-A network that was read from a model states them: `metadata["fixed_weights"]`. They do not learn, and what they read keeps its
-channels, so that the network goes back into the model.
+A network that was read from a model states them: `metadata["fixed_weights"]`. They do not learn, and what they read and
+send keeps its channels, so that the network goes back into the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers whose weights a model fixes: they do not learn, lose no weight, and what they read keeps its channels."""
+"""Layers whose weights a model fixes: they do not learn, lose no weight, and what they read and send keeps its channels."""
 
 from dataclasses import replace
 
@@ -38,8 +38,16 @@ def test_the_metadata_name_layers_of_dense_weights():
 def test_what_a_layer_of_fixed_weights_reads_keeps_its_channels():
     assert [group.name for group in list_prunable_groups(voting())] == ["a"]
     (why,) = (group.frozen for group in list_groups(voting()) if group.name == "b")
-    assert why == "layer 'vote' has fixed weights, one for each of its channels"
+    assert why == "layer 'vote' has fixed weights, which go back into the model as they are"
     assert [group.name for group in list_prunable_groups(voting(**{FIXED_WEIGHTS: []}))] == ["a", "b"]
+
+
+def test_fixed_weights_in_front_of_other_layers_keep_the_channels_that_they_send():
+    graph = voting()
+    behind = Layer(name="c", synapse=Dense(weight=np.ones((4, 10), np.float32)))
+    longer = replace(graph, layers=(*graph.layers, behind), edges=(*graph.edges, Edge(source="vote", target="c")), output="c")
+    assert [group.name for group in list_prunable_groups(longer)] == ["a"]
+    assert {group.name for group in list_groups(longer) if "fixed weights" in group.frozen} == {"b", "vote"}
 
 
 def test_fixed_weights_are_not_removed():
