@@ -124,7 +124,8 @@ def certify(
         beside = _run_folded(graph, source, x, framework, progress)
     else:
         beside = _run_beside(graph, source, format, x, kind, framework, progress)
-    assumptions = dict.fromkeys([*graph.metadata.get("assumptions", []), *beside.assumptions, *describe_classes(graph)])
+    assumptions = dict.fromkeys([*graph.metadata.get("assumptions", []), *beside.assumptions])
+    described = [text for text in describe_classes(graph) if not any(str(note).endswith(text) for note in assumptions)]
     return {
         **_describe_file(source, format),
         "reader": beside.reader,
@@ -136,7 +137,7 @@ def certify(
         **({"vendor": _run_vendor(graph, source, format, x, kind)} if format in SIMULATORS else {}),
         "not_compared": beside.missing,
         "approximations": list(approximations),
-        "assumptions": list(assumptions),
+        "assumptions": [*assumptions, *described],
         "versions": _versions(format),
     }
 

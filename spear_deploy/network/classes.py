@@ -30,8 +30,10 @@ DECISION = "decision"
 DECISION_WORDS: dict[Decision, str] = {
     "mean": "mean over the steps", "maximum": "value of any one step", "last": "value of the last step",
 }  # fmt: skip
-COUNTED_BY_MEAN = "accuracy is counted by their mean"
+COUNTED_BY_MEAN = "accuracy is counted by their mean, which may choose another class"
 """In the assumption of a network whose model decides by something that none of the decisions is."""
+COUNTED_AS_SPIKES = "its class is the one that spikes most over all of them, since spikes stand for its potential"
+"""In the assumption of a network whose model decides by the largest potential of a step."""
 
 
 def count_per_class(graph: SNNGraph) -> int:
@@ -54,9 +56,9 @@ def word_answer(decision: Decision) -> str:
     """Return how a class is chosen, in words.
 
     >>> word_answer("last")
-    'the class with the largest value of the last step is its answer'
+    'the class with the largest value of the last step is the answer'
     """
-    return f"the class with the largest {DECISION_WORDS[decision]} is its answer"
+    return f"the class with the largest {DECISION_WORDS[decision]} is the answer"
 
 
 def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
@@ -68,9 +70,11 @@ def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
     if decision not in get_args(Decision):
         raise DataError(f"decision: {decision!r} given, expected one of {', '.join(get_args(Decision))}")
     others = {key: value for key, value in graph.metadata.items() if key != DECISION}
-    for other in DECISION_WORDS:
-        if other != decision and "assumptions" in others:
-            others["assumptions"] = [str(note).removesuffix(f", and {word_answer(other)}") for note in others["assumptions"]]
+    untrue = [word_answer(other) for other in DECISION_WORDS if other != decision]
+    untrue += [] if decision == "mean" else [COUNTED_BY_MEAN, COUNTED_AS_SPIKES]
+    for text in untrue:
+        if "assumptions" in others:
+            others["assumptions"] = [str(note).removesuffix(f", and {text}") for note in others["assumptions"]]
     return replace(graph, metadata=others if decision == "mean" else {**others, DECISION: decision})
 
 
@@ -91,7 +95,7 @@ def describe_classes(graph: SNNGraph) -> list[str]:
     if n > 1:
         outputs = f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}"
         return [f"{outputs}: the class whose outputs add up to {most} is the answer"]
-    return [] if decision == "mean" else [word_answer(decision).replace("its answer", "the answer")]
+    return [] if decision == "mean" else [word_answer(decision)]
 
 
 def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:

@@ -98,8 +98,8 @@ def fit(
             on the host learns with it.
         dataset: as in `train`.
         recipe: how to learn.
-        hints: (N, classes), learnt besides the labels: for each training sample the mean outputs of a teacher, usually the
-            network before pruning. `score_outputs` computes them, once for any number of fits.
+        hints: (N, classes), learnt besides the labels: for each training sample the scores by class of a teacher, usually
+            the network before pruning. `score_outputs` computes them, once for any number of fits.
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
             and so does the result. Its neurons emit what the chip's do, several spikes in a step among them.
@@ -116,7 +116,7 @@ def fit(
     dataset.check(graph.input_shape, outputs)
     if hints is not None and hints.shape != (len(dataset.train), outputs):
         raise DataError(
-            f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the mean outputs of a teacher for each "
+            f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the scores by class of a teacher for each "
             "training sample; compute them with `score_outputs`"
         )
     if has_host_readout(graph):

@@ -21,7 +21,7 @@ while the learning rate falls."""
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to learn: AdamW, one cycle of the learning rate, cross-entropy on the mean of the output over time.
+    """How to learn: AdamW, one cycle of the learning rate, cross-entropy on the scores (`network.classes.score_classes`).
 
     Attributes:
         epochs: passes over the training split.
@@ -30,7 +30,7 @@ class Recipe:
         warm_up: share of the steps in which the learning rate rises.
         label_smoothing: share of the target spread over all classes; it keeps margins moderate, and moderate margins survive
             coarse weights better.
-        logit_scale: factor of the mean output before cross-entropy; smaller for outputs that send several spikes a step.
+        logit_scale: factor of the scores before cross-entropy; smaller for outputs that send several spikes a step.
         batch_size: samples a step.
         weight_decay: of AdamW.
         surrogate: gradient of a spike, one of Norse's.

@@ -180,7 +180,7 @@ class Ground:
         case: the case.
         data, profile: its data, and the chip.
         trained: the network as it was trained.
-        hints: mean outputs of it on the training split.
+        hints: its scores by class on the training split.
         recipe: of learning on in floating point.
     """
 

@@ -34,8 +34,8 @@ def answers(how):
     if "step of" in how:
         return ", and accuracy is counted by their mean, which may choose another class", None
     if "max" in how and "sum" not in how:
-        return ", and the class with the largest value of any one step is its answer", "maximum"
-    return (", and the class with the largest value of the last step is its answer", "last") if how == "last" else ("", None)
+        return ", and the class with the largest value of any one step is the answer", "maximum"
+    return (", and the class with the largest value of the last step is the answer", "last") if how == "last" else ("", None)
 
 
 def repeated(x):

@@ -11,6 +11,8 @@ from spear_deploy.errors import DataError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.classes import (
+    COUNTED_AS_SPIKES,
+    COUNTED_BY_MEAN,
     DECISION,
     OUTPUTS_PER_CLASS,
     average_classes,
@@ -152,6 +154,15 @@ def test_files_keep_the_decision_and_a_certificate_says_it(tmp_path, how, words)
     assert read_decision(sd.load(tmp_path / "net.nir")) == how
 
 
+@pytest.mark.parametrize("form", ["nir", "onnx"])
+def test_a_certificate_says_the_decision_once_where_the_note_of_the_model_does(form, tmp_path):
+    pytest.importorskip("onnx") if form == "onnx" else None
+    graph = deciding("last", 1)
+    note = f"the forward returns the last of its outputs over time, and {word_answer('last')}"
+    facts = sd.export(replace(graph, metadata={**graph.metadata, "assumptions": [note]}), tmp_path / f"net.{form}", to=form)
+    assert [text for text in facts["assumptions"] if word_answer("last") in text] == [note]
+
+
 def test_a_decision_is_stated_for_any_network_and_another_word_is_refused(tmp_path):
     write_snn(deciding("last", 1), tmp_path / "net.snn")
     assert read_decision(sd.load(tmp_path / "net.snn", decision="maximum")) == "maximum"
@@ -167,3 +178,10 @@ def test_another_decision_takes_the_note_on_the_one_before_away():
     graph = replace(graph, metadata={**graph.metadata, "assumptions": [f"{note}, and {word_answer('maximum')}", "a note"]})
     assert state_decision(graph, "mean").metadata == {OUTPUTS_PER_CLASS: 1, "assumptions": [note, "a note"]}
     assert state_decision(graph, "maximum").metadata == graph.metadata
+
+
+@pytest.mark.parametrize("counted", [COUNTED_BY_MEAN, COUNTED_AS_SPIKES])
+def test_a_stated_decision_takes_the_note_on_counting_by_the_mean_away(counted):
+    graph = replace(network(), metadata={"assumptions": [f"the forward returns the maximum, and {counted}"]})
+    assert state_decision(graph, "maximum").metadata["assumptions"] == ["the forward returns the maximum"]
+    assert state_decision(graph, "mean").metadata == graph.metadata

@@ -49,7 +49,7 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
-from spear_deploy.network.classes import COUNTED_BY_MEAN, word_answer
+from spear_deploy.network.classes import COUNTED_AS_SPIKES, COUNTED_BY_MEAN, word_answer
 from spear_deploy.util.number_format import format_shape
 
 
@@ -243,9 +243,9 @@ class TraceInterpreter:
         note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
         decision = read_decision(output)
         if decision is None:
-            note += f", and {COUNTED_BY_MEAN}, which may choose another class"
+            note += f", and {COUNTED_BY_MEAN}"
         elif decision != "mean" and self.context.builder.sends_potential_as_spikes:
-            note += ", and its class is the one that spikes most over all of them, since spikes stand for its potential"
+            note += f", and {COUNTED_AS_SPIKES}"
         elif decision != "mean":
             note += f", and {word_answer(decision)}"
             self.context.builder.decision = decision
