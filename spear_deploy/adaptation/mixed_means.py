@@ -17,6 +17,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
+from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_batchnorm, mean_factor
 from spear_deploy.util.number_format import plural
@@ -89,8 +90,8 @@ class _Copies:
 
 
 def _part_weights(graph: SNNGraph, *, name: str) -> SNNGraph:
-    """Return the network in which a layer of weights is one for each factor of what it reads."""
-    graph = _fold(graph)
+    """Return the network in which a layer of weights is one for each factor of what it reads, of the bits that it states."""
+    graph, bits = _fold(graph), read_layer_bits(graph)
     layer, copies, synapse = graph[name], _Copies(graph), graph[name].synapse
     parts = []
     for n, factor in enumerate(_list_factors(graph, name)):
@@ -102,7 +103,11 @@ def _part_weights(graph: SNNGraph, *, name: str) -> SNNGraph:
     rest = tuple(edge for edge in graph.edges if edge.target != name and not (layer.neuron is None and edge.source == name))
     kept = [replace(layer, synapse=None)] if layer.neuron is not None else []
     layers = (*(each for each in graph.layers if each.name != name), *kept, *copies.layers)
-    return _drop_unread(layers, (*rest, *copies.edges, *ends), graph)
+    parted = _drop_unread(layers, (*rest, *copies.edges, *ends), graph)
+    if name not in bits:
+        return parted
+    others = {other: of for other, of in read_layer_bits(parted).items() if isinstance(parted[other].synapse, WEIGHTED)}
+    return state_layer_bits(parted, others | dict.fromkeys(parts, bits[name]))
 
 
 def _drop_unread(layers: tuple[Layer, ...], edges: tuple[Edge, ...], graph: SNNGraph) -> SNNGraph:

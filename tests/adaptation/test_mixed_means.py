@@ -11,6 +11,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, Dense, Layer, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_norm
@@ -98,6 +99,17 @@ def test_a_plan_makes_integers_of_what_had_none():
     x = np.random.default_rng(1).integers(0, 2, (12, 20, 1, 8, 8))
     ours, theirs = simulate(plan.graph, x).output, simulate(integers, x).output.astype(float)
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_layers_of_weights_have_the_bits_that_the_one_before_states(seed):
+    """They had those of the chip: the integers took more memory than the network states."""
+    graph = state_layer_bits(blocks(seed), {"w": 4, "a": 6})
+    (offer,) = find_mixed_means(graph, LOIHI)
+    parted = offer.rewrite(graph)
+    assert read_layer_bits(parted) == {"a": 6, "w.part": 4, "w.part_2": 4}
+    largest = {layer.name: np.abs(layer.synapse.weight).max() for layer in quantize(parted).layers if layer.name.startswith("w.")}
+    assert set(largest) == {"w.part", "w.part_2"} and max(largest.values()) <= 7 * 32  # 4 bits with sign, the low ones zero
 
 
 def test_means_of_one_size_and_chips_without_integers_need_no_other_weights():
