@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.budget.chip_ranking import rank
-from spear_deploy.budget.energy import Energy, estimate_energy
+from spear_deploy.budget.energy import BETWEEN_CHIPS, STATIC_TERMS, Energy, estimate_energy
 from spear_deploy.budget.intervals import Interval, describe_energy, describe_time, rank_by_overlap
 from spear_deploy.errors import DataError
 from spear_deploy.hardware.profile import HardwareProfile, list_profiles, load_profile
@@ -104,6 +104,17 @@ def test_a_packet_that_goes_anywhere_needs_no_hops() -> None:
     energy, _ = estimate(dense_net(3, 4, 2), chip, counts(), chips=3)
     assert energy.missing == ("packets between chips",) and energy.total is None
     assert energy.dynamic.low > 0 and energy.dynamic.high is None  # a budget is not kept by a part
+
+
+def test_prices_of_events_stay_where_packets_between_chips_have_none() -> None:
+    """Loihi 2 has a price of effective operations, for which events without a price make room; here all on a chip have one."""
+    prices = {"synop_pj": 8, "neuron_active_pj": 80, "neuron_inactive_pj": 50, "packet_pj": 1000}
+    cores = {"core__neurons": 1, "chip__cores": 2, "chip__usable_cores": 2, "topology__mesh_rows": None}
+    chip = small_chip("loihi2", timing__step_s=1e-3, **cores, **{f"energy__{key}": price for key, price in prices.items()})
+    energy, _ = estimate(dense_net(3, 4, 2), chip, counts(), chips=3)
+    known = sum(term.joules for term in energy.terms if term.name not in STATIC_TERMS)
+    assert energy.missing == (BETWEEN_CHIPS,)
+    assert energy.dynamic.low == pytest.approx(known - 30 * (80 - 50) * 1e-12) and energy.dynamic.high is None
 
 
 def test_a_packet_replaces_no_other_price() -> None:
