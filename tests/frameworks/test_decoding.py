@@ -460,6 +460,25 @@ def test_other_writes_to_a_tensor_are_refused(model, message):
 
 
 @pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (torch.zeros_like, "^the model makes zeros like the input of all steps, expected the output of a module; append the"),
+        (lambda x: torch.zeros_like(x[:, :, :5]), r"takes \[:, :, :5\] of the input of all steps; take channels of x\[t\] in"),
+    ],
+)
+def test_zeros_of_the_shape_of_all_inputs_are_refused(make, message):
+    """They ended in an exception of Python."""
+
+    class Like(Buffer):
+        def forward(self, x):
+            self.make = lambda t, b: make(x)
+            return super().forward(x)
+
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Like(lambda out: out.amax(0)), (6,))
+
+
+@pytest.mark.parametrize(
     ("end", "what"),
     [
         (lambda out: out.amax(0) * -1, "multiplies the maximum of all steps by -1"),

@@ -56,17 +56,22 @@ def get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
         return symbol.sizes[index]
     if isinstance(symbol, Signal) and (picked := _pick_channels(symbol, index, call.axes_before)) is not None:
         return picked
+    raise UnsupportedError(f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; {_say_expected(symbol, index)}")
+
+
+def _say_expected(symbol: Symbol, index: Any) -> str:
+    """Return what to take in place of what an index takes."""
     is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
     slices = [part for part in (index if isinstance(index, tuple) else ()) if isinstance(part, slice)]
     if any(part.step not in (None, 1) for part in slices):
-        expected = "take channels that lie side by side"
-    elif is_input and any(part != slice(None) for part in slices):
-        expected = f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
-    elif is_input and isinstance(index, tuple) and isinstance(index[-1], int):
-        expected = "let time be its first axis, x[t], or its second, x[:, t]"
-    else:
-        expected = "return all steps, channels and positions"
-    raise UnsupportedError(f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; {expected}")
+        return "take channels that lie side by side"
+    if is_input and any(part != slice(None) for part in slices):
+        if isinstance(symbol, StepInputs):
+            return "take channels of x[t] in the loop"
+        return f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
+    if is_input and isinstance(index, tuple) and isinstance(index[-1], int):
+        return "let time be its first axis, x[t], or its second, x[:, t]"
+    return "return all steps, channels and positions"
 
 
 def _pick_channels(signal: Signal, index: Any, axes_before: int) -> Channels | None:

@@ -105,7 +105,16 @@ def concatenate(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, a
 
 
 def zeros_like(call: FunctionCall, value: Signal, *args: Symbol, **kwargs: Symbol) -> Signal:
-    """Return zeros of the shape of a signal."""
+    """Return zeros of the shape of a signal.
+
+    Raises:
+        UnsupportedError: a value of which a network has no counterpart in a step, such as the input of all steps.
+    """
+    if not hasattr(value, "shape"):
+        raise UnsupportedError(
+            f"{call.place} makes zeros like {describe(value)}, expected the output of a module; append the outputs of all steps "
+            "to a list, and stack it"
+        )
     return call.context.builder.make_zeros(value.shape)
 
 
