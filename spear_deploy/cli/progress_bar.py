@@ -103,6 +103,8 @@ class Display(AbstractContextManager["Display"]):
                     return
                 with self.lock:
                     self._show()
+                    if self.bars is not None and self.ended.is_set():  # the block ended meanwhile, and had no bar to stop
+                        self.bars.stop()
             while self.bars is None and not self.ended.wait(self.last_line + LINE_EVERY_S - time.monotonic()):
                 with self.lock:
                     if time.monotonic() - self.last_line >= LINE_EVERY_S and not self.ended.is_set():

@@ -112,6 +112,18 @@ def test_nothing_is_written_after_the_end(error, monkeypatch):
     assert text(display) == written
 
 
+def test_a_bar_that_begins_as_the_block_ends_is_stopped(monkeypatch):
+    """On a busy machine rich takes longer to import than the end waits; the bar went on, and took all that was printed later."""
+    monkeypatch.setattr(progress_bar, "JOIN_S", 0.01)
+    begun, show = threading.Event(), Display._show
+    monkeypatch.setattr(Display, "_show", lambda display: (begun.set(), time.sleep(0.3), show(display)))
+    with make_display(terminal=True, after_s=0.01) as display:
+        assert begun.wait(20)
+    assert display.bars is None
+    display.thread.join(20)
+    assert not display.bars.live.is_started
+
+
 def test_a_stderr_that_is_closed_ends_the_thread_without_a_word(monkeypatch):
     monkeypatch.setattr(progress_bar, "LINE_EVERY_S", 0.02)
     errors = []
