@@ -25,6 +25,13 @@ def complete_chips(_: click.Context, __: click.Parameter, incomplete: str) -> li
     return _or_file(items, incomplete)
 
 
+def complete_ranked(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a chip of `rank`, or `all`."""
+    every = [CompletionItem("all", help="all profiles that are included")] if "all".startswith(incomplete) else []
+    chips = complete_chips(context, parameter, incomplete)
+    return every + [chip for chip in chips if not every or chip.type != "file"]
+
+
 def complete_data(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a dataset: a built-in one, a file or a folder."""
     from spear_deploy.data.load import BUILT_IN

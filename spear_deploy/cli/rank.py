@@ -21,7 +21,7 @@ from spear_deploy.cli.output import DOES_NOT_FIT, console, emit, suggest
     "chips",
     multiple=True,
     metavar="NAME|FILE",
-    shell_complete=completion.complete_chips,
+    shell_complete=completion.complete_ranked,
     help="Only this chip; may be repeated; 'all' stands for all profiles that are included.  [default: all]",
 )
 @activity

@@ -47,6 +47,19 @@ def complete(shell, line):
     return subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("rank digits --chip al", "plain,all\n"),
+        ("rank digits --chip a", "plain,all\nplain,akd1000\nplain,akd1500\n"),
+        ("rank digits --chip my", "file,my\n"),
+        ("check digits --chip al", "file,al\n"),
+    ],
+)
+def test_rank_completes_the_word_for_all_chips(words, completed):
+    assert complete("bash", f"spear-deploy {words}") == completed
+
+
 def test_each_command_is_one_whole_line_of_the_help():
     lines = run("--help", terminal_width=80).output.split("Commands:\n")[1].splitlines()
     assert [line.split()[0] for line in lines] == list(main.commands)
