@@ -14,6 +14,7 @@ for each step, so that a sample is as many rows.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data import Split
 from spear_deploy.network import Array, Layer
 from spear_deploy.network.classes import Decision, read_decision
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
@@ -66,6 +68,8 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
 
     host = read_host_readout(graph)
     assert host is not None, "there is a readout to fit"
+    if FIXED_WEIGHTS in graph.metadata:  # the readout's are so no more, where they were
+        graph = replace(graph, metadata={**graph.metadata, FIXED_WEIGHTS: list(list_fixed_layers(graph))})
     weight, bias = (np.array(value, np.float64) for value in merge_weights(host))
     kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1], read_decision(graph))
     columns, which = np.unique(kernels, axis=2, return_inverse=True)

@@ -16,8 +16,9 @@ from spear_deploy.data import Split
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, Dense, Layer
 from spear_deploy.network.classes import score_classes, state_decision
+from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import chain
-from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
+from spear_deploy.network.host_readout import join_readout, merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import read_on_host
 from spear_deploy.training.evaluation import evaluate
@@ -128,6 +129,15 @@ def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron, decision):
     fitted = fit_readouts(lost, lost, split)
     assert len(fitted) == 3 and max(evaluate(graph, split).accuracy for graph in fitted) > 0.95
     assert all(graph["conv"] == moved["conv"] for graph in fitted)
+
+
+def test_a_fitted_readout_is_no_more_one_of_fixed_weights():
+    """Votes that the host counts have other weights then, and what votes may lose channels again."""
+    votes = replace(network(), metadata={FIXED_WEIGHTS: ["out"]})
+    moved = move_to_host(votes)
+    assert list_fixed_layers(join_readout(moved)) == ("out",)
+    split = Split(x=RNG.integers(0, 2, (20, 3, 1, 4, 4)).astype(np.uint8), y=np.arange(20) % 4, kind="spikes")
+    assert [list_fixed_layers(join_readout(graph)) for graph in fit_readouts(moved, moved, split)] == [()] * 3
 
 
 def test_a_remedy_names_the_host_where_it_could_integrate():
