@@ -74,6 +74,7 @@ def test_all_stands_for_the_profiles_that_are_included() -> None:
     assert sorted(entry.chip for entry in ranking) == names
     assert sorted(entry.report.cores_limit for entry in ranking if entry.profile == "loihi2") == [7, 120, 960]
     assert [entry.chip for entry in api.rank(net, "all")] == [entry.chip for entry in api.rank(net)]
+    assert [entry.chip for entry in api.rank(net, ["loihi1", own, "loihi1", own])].count("loihi1") == 1
 
 
 def test_the_order_is_verdict_then_reach_then_obstacles_then_share() -> None:

@@ -590,7 +590,7 @@ def test_concatenation_over_time_and_before_grouped_convolutions():
         (lambda x: torch.cat([x, x], 2), "puts 2 x 4 x 4, 2 x 4 x 4 values side by side along axis 2; only channels"),
         (lambda x: torch.cat([x, x], 0), "along axis 0; only channels, axis 1"),
         (lambda x: torch.stack([x, x], 1), "stacks outputs along axis 1"),
-        (lambda x: x.new_zeros(2, 2, 4, 4) + x, "makes zeros of another shape than batch x a layer's"),
+        (lambda x: x.new_zeros(2, 2, 4, 4) + x, "than batch x a layer's; start from zeros_like.*, or append the outputs"),
     ],
 )
 def test_other_concatenations_are_refused(join, message):

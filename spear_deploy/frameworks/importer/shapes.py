@@ -123,7 +123,10 @@ def new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbo
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple) else sizes
     before = call.axes_before
     if not all(isinstance(n, int) for n in wanted[before:]) or not all(isinstance(n, AxisSize) for n in wanted[:before]):
-        raise UnsupportedError(f"{call.place} makes zeros of another shape than batch x a layer's; start from zeros_like(...)")
+        raise UnsupportedError(
+            f"{call.place} makes zeros of another shape than batch x a layer's; start from zeros_like(...), or append the outputs "
+            "of all steps to a list, and stack it"
+        )
     return call.context.builder.make_zeros(wanted[before:])
 
 

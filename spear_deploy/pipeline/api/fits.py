@@ -209,6 +209,7 @@ def rank(
     if isinstance(chips, (str, os.PathLike, HardwareProfile)):  # one: a text and a profile are iterable, too
         chips = [chips]
     named = [n for chip in (["all"] if chips is None else chips) for n in (list_profiles() if chip == "all" else [chip])]
+    named = [chip for number, chip in enumerate(named) if chip not in named[:number]]
     targets = [resolve_chip(chip, overrides) for chip in named]
     ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
     names = [
