@@ -124,8 +124,8 @@ def new_zeros(call: FunctionCall, value: Symbol, *sizes: Symbol, **kwargs: Symbo
     before = call.axes_before
     if not all(isinstance(n, int) for n in wanted[before:]) or not all(isinstance(n, AxisSize) for n in wanted[:before]):
         raise UnsupportedError(
-            f"{call.place} makes zeros of another shape than batch x a layer's; start from zeros_like(...), or append the outputs "
-            "of all steps to a list, and stack it"
+            f"{call.place} makes zeros of another shape than batch x a layer's; start from zeros_like(...), or append the "
+            "outputs of all steps to a list, and stack it"
         )
     return call.context.builder.make_zeros(wanted[before:])
 
