@@ -18,6 +18,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import WEIGHTED, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, unused_name
 from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
+from spear_deploy.network.spike_paths import find_loops_without_neurons
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.fold import fold_batchnorm, mean_factor
 from spear_deploy.util.number_format import plural
@@ -25,7 +26,7 @@ from spear_deploy.util.number_format import plural
 
 def find_mixed_means(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
     """Yield several layers of weights where one reads spikes and means of spikes, on chips whose integers are known."""
-    if profile.meta.family not in FORMATS:
+    if profile.meta.family not in FORMATS or find_loops_without_neurons(graph):  # no chip has such a loop
         return
     folded = _fold(graph)
     for layer in folded.layers:

@@ -118,3 +118,18 @@ def test_means_of_one_size_and_chips_without_integers_need_no_other_weights():
     same = replace(graph, edges=tuple(edge for edge in graph.edges if (edge.source, edge.target) != ("b", "pool2")))
     assert not list(find_mixed_means(replace(same, layers=tuple(x for x in same.layers if x.name != "b"), edges=tuple(
         edge for edge in same.edges if edge.target != "b")), LOIHI))  # fmt: skip
+
+
+def test_a_loop_without_neurons_has_no_plan_and_no_exception():
+    weight = np.ones((2, 2, 1, 1))
+    layers = (
+        Layer(name="a", synapse=Conv2d(weight=weight), neuron=IF()),
+        Layer(name="sum"),
+        Layer(name="pool", synapse=AvgPool(kernel_size=(1, 1))),
+        Layer(name="b", synapse=Conv2d(weight=weight), neuron=IF()),
+    )
+    ways = [(INPUT, "a", 0), ("a", "sum", 0), ("sum", "pool", 0), ("pool", "sum", 1), ("sum", "b", 0)]
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in ways)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(2, 4, 4), dt_s=DT_S, output="b")
+    assert not [*find_mixed_means(graph, LOIHI)]
+    assert any("a loop without neurons" in lacking for lacking in make_plans(graph, LOIHI)[0].lacking)
