@@ -74,11 +74,13 @@ class ProofInput:
         x: (T, B, *input shape), or None for random input of 32 steps and 4 samples, fewer of a large network.
         kind: "spikes" or "current", of `x`.
         seed: of random input.
+        drawn: whether `x` is random input of `seed`; `draw_input` states it.
     """
 
     x: Array | None = None
     kind: InputKind = "spikes"
     seed: int = 0
+    drawn: bool = False
 
 
 def certify(
@@ -117,9 +119,9 @@ def certify(
     if format not in FORMATS:
         raise UnsupportedError(f"format '{format}': expected one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     source = require_file(path, f"{format} file")
-    proof = proof or ProofInput()
-    x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
-    x = check_input(graph, x, kind)
+    proof = draw_input(graph, proof or ProofInput())
+    assert proof.x is not None
+    x, kind = check_input(graph, proof.x, proof.kind), proof.kind
     if format == "nir" and not graph.is_integer and any(layer.norm is not None for layer in graph.layers):
         beside = _run_folded(graph, source, x, framework, progress)
     else:
@@ -129,7 +131,7 @@ def certify(
     return {
         **_describe_file(source, format),
         "reader": beside.reader,
-        "input": _describe_input(x, kind, random_seed=proof.seed if proof.x is None else None),
+        "input": _describe_input(x, kind, random_seed=proof.seed if proof.drawn else None),
         **_add_up(beside.rows),
         "compared": beside.rule,
         "bound": beside.bound,
@@ -144,6 +146,14 @@ def certify(
 
 def _describe_file(source: Path, format: Format) -> dict[str, Any]:
     return {"format": format, "file": source.name, "bytes": source.stat().st_size, "sha256": hash_file(source)}
+
+
+def draw_input(graph: SNNGraph, proof: ProofInput) -> ProofInput:
+    """Return the input of a proof with its values: those that it has, else random ones of its seed."""
+    if proof.x is not None:
+        return proof
+    x, kind = default_input(graph, proof.seed)
+    return replace(proof, x=x, kind=kind, drawn=True)
 
 
 def default_input(graph: SNNGraph, seed: int = 0) -> tuple[Array, InputKind]:

@@ -226,7 +226,10 @@ def test_a_network_quantised_for_export_reports_its_distance(tmp_path):
     from spear_deploy.pipeline import api
 
     result = api.export(floating(), tmp_path / "a.net", to="netx")
-    assert result["mismatches"] == 0 and result["input"]["kind"] == "spikes"
+    assert result["mismatches"] == 0 and result["input"]["kind"] == "spikes" and result["input"]["random_seed"] == 0
+    given = api.export(floating(), tmp_path / "b.net", to="netx", x=random_spikes(floating(), 0))
+    assert given["input"]["random_seed"] is None
+    assert api.export(floating(), tmp_path / "c.net", to="netx", seed=4)["input"]["random_seed"] == 4
     told = re.fullmatch(
         r"the integers are written: (\d+) spikes differ from those of the .* on this input", result["approximations"][0]
     )

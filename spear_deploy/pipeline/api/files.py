@@ -287,15 +287,17 @@ def _note_rounding(graph: SNNGraph, proof: ProofInput, chip: Chip) -> str:
 
 def _quantize_for_file(graph: SNNGraph, proof: ProofInput, chip: Chip) -> tuple[SNNGraph, ProofInput, list[str]]:
     """Return the integers of a network, the input of their proof, and a sentence on their distance from the network."""
-    from spear_deploy.interchange.certificate import default_input
+    from spear_deploy.interchange.certificate import draw_input
 
-    x, kind = (proof.x, proof.kind) if proof.x is not None else default_input(graph, proof.seed)
+    proof = draw_input(graph, proof)
+    x, kind = proof.x, proof.kind
+    assert x is not None
     integer = quantize_for_chip(graph, chip, calibration=x, kind=kind)
     if kind == "current":
         from spear_deploy.quantize import quantize_input
 
         note = "the integers are written, not the floating-point network; 'compare' says how far they differ"
-        return integer, replace(proof, x=quantize_input(integer, x, kind), kind=kind), [note]
+        return integer, replace(proof, x=quantize_input(integer, x, kind)), [note]
     different = sum(row.mismatches for row in compare(graph, integer, x, kind=kind) if row.what == "spikes")
     note = f"the integers are written: {different} spikes differ from those of the floating-point network on this input"
-    return integer, replace(proof, x=x, kind=kind), [note]
+    return integer, proof, [note]
