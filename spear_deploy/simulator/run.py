@@ -14,6 +14,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import GRADED_NEURONS, Array
+from spear_deploy.network.base import MAX_FLOAT
 from spear_deploy.network.classes import count_per_class, read_decision, score_classes
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import read_host_readout
@@ -160,7 +161,7 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
     """Return the input as an array.
 
     Raises:
-        DataError: another kind, shape or type, NaN, or spikes that are not whole numbers from 0.
+        DataError: another kind, shape or type, NaN, values beyond float32, or spikes that are not whole numbers from 0.
     """
     x = np.asarray(x)
     if kind not in ("spikes", "current"):
@@ -172,6 +173,8 @@ def check_input(graph: SNNGraph, x: Array, kind: InputKind = "spikes") -> Array:
         raise DataError(f"input holds {name_values(x.dtype.kind)}, expected numbers")
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError("input holds NaN or infinite values; remove them")
+    if kind == "current" and x.dtype.kind == "f" and x.dtype.itemsize > 4 and (largest := max(x.max(), -x.min())) > MAX_FLOAT:
+        raise DataError(f"input holds {largest:.3g}, beyond {MAX_FLOAT:.3g} of float32; scale it down")
     if kind == "spikes" and x.dtype.kind != "b" and ((x < 0).any() or (x.dtype.kind == "f" and (x != np.rint(x)).any())):
         raise DataError("spikes are whole numbers from 0; give analogue values as 'current'")
     if kind == "spikes" and x.dtype.itemsize > 2 and x.sum(dtype=np.float64) > MAX_SPIKES:
@@ -369,7 +372,7 @@ def decide(output: Array, graph: SNNGraph | None = None) -> Array:
 def choose_classes(values: Array, graph: SNNGraph | None = None) -> Array:
     """Return the predicted labels, as `decide` does, of values that the host has read already."""
     if graph is not None and read_decision(graph) != "mean":
-        return np.asarray(score_classes(values, graph).argmax(axis=1), np.int64)
+        return np.asarray(score_classes(values, graph).argmax(axis=-1), np.int64)
     flat, per_class = values.reshape(*values.shape[:2], -1), 1 if graph is None else count_per_class(graph)
     total = flat.sum(axis=0, dtype=np.int64 if flat.dtype.kind in "biu" else np.float64)
     by_class = total.reshape(len(total), total.shape[1] // per_class, per_class).sum(axis=2)

@@ -249,6 +249,7 @@ def test_counts_add_over_batches():
         (np.zeros((3, 2, 4)), "spikes", r"input has shape \(3, 2, 4\), the network takes \(T, B, 50\)"),
         (np.zeros((0, 2, 50)), "spikes", "input has shape"),
         (np.full((1, 1, 50), np.nan), "current", "input holds NaN or infinite values"),
+        (np.full((1, 1, 50), -1e39), "current", r"input holds 1e\+39, beyond 3.4e\+38 of float32; scale it down"),
         (np.full((1, 1, 50), 0.5), "spikes", "spikes are whole numbers from 0; give analogue values as 'current'"),
         (np.full((1, 1, 50), -1), "spikes", "spikes are whole numbers from 0"),
         (

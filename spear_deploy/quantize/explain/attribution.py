@@ -14,6 +14,7 @@ import numpy as np
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
+from spear_deploy.network.classes import count_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.findings import (
     Finding,
@@ -146,6 +147,8 @@ def explain(
     x = check_input(graph, x, kind)
     if labels is not None and len(labels) != x.shape[1]:
         raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
+    if labels is not None and (largest := np.max(labels)) >= (classes := count_classes(graph)):
+        raise DataError(f"labels go up to {largest}, the network has outputs 0..{classes - 1}; check the labels")
     chain = build_stages(graph, integer, x, kind)
     costs: list[StageCost] = []
     start = before = last = _run_stage(chain[0], kind)
