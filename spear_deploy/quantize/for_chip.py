@@ -25,8 +25,8 @@ def quantize_for_profile(
         calibration, kind: of `quantize`.
 
     Raises:
-        ChipError: the integers of the family have none of the widths that the profile names, or its spikes carry no value and the
-            input is a current.
+        ChipError: the integers of the family have none of the widths that the profile names, or the input is a current, which the
+            chip cannot be sent.
         UnsupportedError, QuantizationError, DataError: those of `quantize`.
     """
     require_values(profile, kind)
@@ -64,21 +64,23 @@ def takes_current(profile: HardwareProfile) -> bool:
 
 
 def require_values(profile: HardwareProfile, kind: InputKind) -> None:
-    """Raise where the input is a current and the chip's spikes carry no value.
+    """Raise where the input is a current and the chip's spikes carry no value, and come one a step.
 
     Raises:
-        ChipError: so it is; chips that send a value as several events are asked by `quantize`.
+        ChipError: so it is.
     """
-    if kind == "current" and profile.meta.family == "loihi" and not takes_current(profile):
-        raise ChipError(
-            Refusal(
-                layer=INPUT,
-                place=INPUT,
-                what="a current is sent as spikes that carry a value",
-                why=f"those of {profile.name} carry none",
-                remedy="code it as spikes (`spear_deploy.data.rate_code`), or take loihi2",
-            )
+    if kind != "current" or takes_current(profile):
+        return
+    is_loihi = profile.meta.family == "loihi"
+    raise ChipError(
+        Refusal(
+            layer=INPUT,
+            place=INPUT,
+            what="a current is sent as spikes that carry a value" + ("" if is_loihi else " or come several a step"),
+            why=f"those of {profile.name} {'carry none' if is_loihi else 'do neither'}",
+            remedy="code it as spikes (`spear_deploy.data.rate_code`)" + (", or take loihi2" if is_loihi else ""),
         )
+    )
 
 
 def ask_integers(graph: SNNGraph, profile: HardwareProfile, kind: InputKind = "spikes") -> SNNGraph | Refusal | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.data import from_arrays
-from spear_deploy.errors import DataError, FileError, UnsupportedError
+from spear_deploy.errors import ChipError, DataError, FileError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.nir.reader import read_nir
 from spear_deploy.interchange.snn_file import write_snn
@@ -179,6 +179,9 @@ def test_a_current_needs_spikes_that_carry_a_value():
     data = from_arrays({"x": np.random.default_rng(0).random((40, 5, *graph.input_shape)), "y": np.arange(40) % 3}, name="d")
     with pytest.raises(UnsupportedError, match=refusal):
         check_inputs(graph, "loihi1", data)
+    neither = "input: a current is sent as spikes that carry a value or come several a step, those of truenorth do neither;"
+    with pytest.raises(ChipError, match=neither):
+        api.quantize_for_chip(graph, "truenorth", kind="current")
 
 
 def test_a_bias_beyond_the_chip_is_refused_before_anything_runs():
