@@ -24,9 +24,8 @@ from spear_deploy.quantize.layer_error import NOT_MEASURED, FloatRun, LayerDrive
 from spear_deploy.quantize.scale_ranking import Grid, rank_scales
 from spear_deploy.quantize.shared_cells import holds_shared_cells, limit_shared_cells
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput
-from spear_deploy.simulator.neurons.chips import SIGN_BITS
+from spear_deploy.simulator.sign_sums import pack_signs
 from spear_deploy.simulator.stepper import apply_delay
-from spear_deploy.simulator.synapse_math import pack_signs
 
 TRIED_SCALES = 8
 """Scales tried on data: those with the smallest rounding error."""
@@ -181,7 +180,7 @@ def _drive(layer: NeuronInput, integers: IntegerLayer, float_run: FloatRun) -> L
         return LayerDrive(sums=spikes.reshape(*spikes.shape[:2], -1))
     synapses = integers.synapses
     if isinstance(integers.neuron, SpinnakerLIF):
-        synapses = {name: pack_signs(synapse, SIGN_BITS) for name, synapse in synapses.items()}
+        synapses = {name: pack_signs(synapse) for name, synapse in synapses.items()}
     return drive_layer(float_run, layer, synapses=synapses, spike_by_spike=False)
 
 

@@ -20,7 +20,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import read_host_readout
 from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.simulator import neurons
-from spear_deploy.simulator.neurons.chips import SIGN_BITS
+from spear_deploy.simulator.sign_sums import split_signs
 from spear_deploy.simulator.stepper import Stepper, add_values, evaluation_groups, prepare
 from spear_deploy.util import memory
 from spear_deploy.util.number_format import byte_size, format_shape, name_values, plural
@@ -253,7 +253,7 @@ class Simulation:
         for prepared in self.network.layers:
             if prepared.packs_signs and prepared.layer.name in emitted:
                 array = emitted[prepared.layer.name]
-                array[...] = (array & (2**SIGN_BITS - 1)) - (array >> SIGN_BITS)
+                array[...] = np.subtract(*split_signs(array.astype(np.int64, copy=False)))
         values = {name: array for name, array in emitted.items() if self.graph[name].neuron is None and "v" in self.record}
         return ChipRun(
             output=emitted[self.graph.output],

@@ -13,6 +13,7 @@ import itertools
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import (
     GRADED_NEURONS,
+    POOLS,
     WEIGHTED,
     Array,
     AvgPool,
@@ -34,8 +36,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.network.chip_neurons import Drive
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.simulator import neurons, synapse_math
-from spear_deploy.simulator.neurons.chips import SIGN_BITS
+from spear_deploy.simulator import neurons, sign_sums, synapse_math
 from spear_deploy.util.times import timed_layer
 
 Places: TypeAlias = Mapping[tuple[str, str], Array]
@@ -52,7 +53,7 @@ class PreparedLayer:
         weigh: synapse and norm.
         dtype: type of its output.
         memory: number of its last steps that are needed later.
-        packs_signs: whether its sums are those of positive and of negative weights, packed (`synapse_math.pack_signs`).
+        by_sign: whether its neurons or those behind it take the sums of positive and of negative weights (`sign_sums`).
     """
 
     layer: Layer
@@ -61,7 +62,12 @@ class PreparedLayer:
     weigh: synapse_math.Weigher
     dtype: type
     memory: int
-    packs_signs: bool = False
+    by_sign: bool = False
+
+    @property
+    def packs_signs(self) -> bool:
+        """Whether what it emits are packed sums."""
+        return self.by_sign and self.layer.neuron is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +137,7 @@ def _prepare(graph: SNNGraph, dtype: type) -> PreparedNetwork:
             weigh=_make_integer_weigher(layer, drives) if graph.is_integer else _make_float_weigher(layer, dtype),
             dtype=_output_type(layer, sources, prepared, dtype),
             memory=memory[layer.name],
-            packs_signs="signs" in drives and layer.neuron is None,
+            by_sign="signs" in drives,
         )
     groups = tuple(tuple(prepared[layer.name] for layer in group) for group in evaluation_groups(graph))
     return PreparedNetwork(groups=groups, input_shape=graph.input_shape, dt_s=graph.dt_s, dtype=dtype, input_memory=memory[INPUT])
@@ -230,8 +236,8 @@ class Stepper:
         if layer.name in self.waiting:
             self.blocks[layer.name][prepared.memory + block.start : prepared.memory + block.stop] = 0
             return
-        x = self._sum_sources(prepared, block)
         try:
+            x = self._sum_sources(prepared, block)
             drive = prepared.weigh(x.reshape(-1, *x.shape[2:]))
             drive = drive.reshape(*x.shape[:2], *drive.shape[1:])
             emitted = self.blocks[layer.name][prepared.memory + block.start : prepared.memory + block.stop]
@@ -246,10 +252,14 @@ class Stepper:
     def _sum_sources(self, prepared: PreparedLayer, block: slice) -> Array:
         """Sum the values that the edges into a layer deliver: (steps, B, *shape)."""
         total: Array | None = None
+        arriving = []
         for source, delay in prepared.sources:
             values = self.blocks[source]
             first = (len(self.kept[source]) if source in self.kept else 0) - delay
-            value = values[first + block.start : first + block.stop]
+            arriving.append(values[first + block.start : first + block.stop])
+        if prepared.by_sign and len(arriving) > 1:
+            sign_sums.check_sums(arriving)
+        for value in arriving:
             total = value if total is None else add_values(total, value, self.network.dtype)
         assert total is not None
         return total
@@ -290,13 +300,13 @@ def _make_integer_weigher(layer: Layer, drives: Collection[Drive]) -> synapse_ma
     if isinstance(layer.synapse, AvgPool) or layer.norm is not None:
         raise DataError(f"layer '{layer.name}': an integer network holds no mean and no batch norm; quantise it again")
     synapse = layer.synapse
-    if "signs" in drives and isinstance(synapse, WEIGHTED):
-        synapse = synapse_math.pack_signs(synapse, SIGN_BITS)
-    if "events" in drives and isinstance(synapse, WEIGHTED):
-        if not isinstance(synapse, Dense) or layer.neuron is None:
-            what = type(synapse).__name__
-            raise DataError(f"layer '{layer.name}': {what}, this chip takes spike by spike: Dense in front of its own neurons")
-        synapse = Flatten()
+    if "signs" in drives:
+        try:
+            return sign_sums.make_weigher(synapse)
+        except DataError as error:
+            raise DataError(f"layer '{layer.name}': {error}") from None
+    if "events" in drives:
+        return _make_event_passer(layer)
     weigh = synapse_math.make_weigher(synapse, integer=True)
     if isinstance(layer.synapse, Scale):
         return weigh
@@ -306,6 +316,29 @@ def _make_integer_weigher(layer: Layer, drives: Collection[Drive]) -> synapse_ma
         return weigh(x)
 
     return weigh_integers
+
+
+def _make_event_passer(layer: Layer) -> synapse_math.Weigher:
+    """Return the function that hands spikes on to neurons that take them one by one, with their weights.
+
+    Raises:
+        DataError: other layers than dense ones in front of their own neurons, a bias, or shifted sums.
+    """
+    synapse, name = layer.synapse, layer.name
+    if isinstance(synapse, WEIGHTED) != (layer.neuron is not None) or not isinstance(synapse, (Dense, Flatten, *POOLS, NoneType)):
+        what = "neurons without weights" if layer.neuron is not None and synapse is None else type(synapse).__name__
+        raise DataError(f"layer '{name}': {what}, this chip takes spike by spike: Dense in front of its own neurons")
+    if isinstance(synapse, Dense) and (synapse.weight_exponent or (synapse.bias is not None and synapse.bias.any())):
+        raise DataError(f"layer '{name}': a bias or a weight_exponent, this chip takes spike by spike: weights alone; drop them")
+    weigh = synapse_math.make_weigher(Flatten() if isinstance(synapse, Dense) else synapse, integer=True)
+
+    def pass_on(x: Array) -> Array:
+        synapse_math.check_whole(x)
+        if x.dtype.kind != "b" and x.min(initial=0) < 0:
+            raise DataError(f"takes spikes, {x.min():g} arrives; give whole numbers from 0")
+        return weigh(x)
+
+    return pass_on
 
 
 def _output_type(layer: Layer, sources: Sequence[tuple[str, int]], prepared: Mapping[str, PreparedLayer], dtype: type) -> type:

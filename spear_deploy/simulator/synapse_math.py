@@ -7,7 +7,6 @@ which no sum can round, so that integers go through BLAS: float32 below 2^24, fl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -72,19 +71,6 @@ def make_weigher(synapse: Synapse | None, *, integer: bool = False, dtype: type 
         return product
     channel_bias = _align_bias(bias, synapse)
     return lambda x: product(x) + channel_bias
-
-
-def pack_signs(synapse: Any, bits: int) -> Any:
-    """Return an integer synapse whose sums are those of its positive weights + 2^bits · those of its negative ones.
-
-    Raises:
-        DataError: a sum of one spike of every input needs more bits.
-    """
-    weight = synapse.weight.astype(np.int64)
-    largest = int(sum_by_neuron(replace(synapse, weight=abs(weight))).max())
-    if largest >= 1 << bits:
-        raise DataError(f"weights of a neuron add up to {largest}, sums by sign hold {(1 << bits) - 1}; scale them down")
-    return replace(synapse, weight=np.maximum(weight, 0) + (np.maximum(-weight, 0) << bits))
 
 
 def sum_by_neuron(synapse: Any) -> Array:

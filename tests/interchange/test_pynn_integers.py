@@ -15,8 +15,8 @@ from spear_deploy.network.spike_paths import find_spike_paths
 from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.neurons.chips import SIGN_BITS
-from spear_deploy.simulator.synapse_math import apply_synapse, make_weigher, pack_signs
+from spear_deploy.simulator.sign_sums import pack_signs, split_signs
+from spear_deploy.simulator.synapse_math import apply_synapse, make_weigher
 
 
 def random_network(seed: int) -> SNNGraph:
@@ -65,11 +65,11 @@ def sum_by_sign(graph: SNNGraph, path: Any) -> tuple[Any, Any]:
     shape = graph.shape_of(path.source)
     value = np.eye(int(np.prod(shape)), dtype=np.int64).reshape(-1, *shape)
     for layer in path.layers:
-        packed = pack_signs(layer.synapse, SIGN_BITS) if hasattr(layer.synapse, "weight") else layer.synapse
+        packed = pack_signs(layer.synapse) if hasattr(layer.synapse, "weight") else layer.synapse
         value = make_weigher(packed, integer=hasattr(packed, "weight"))(value.reshape(-1, *graph.input_shape_of(layer.name)))
         value = np.asarray(value).astype(np.int64)
     flat = value.reshape(len(value), -1)
-    return flat & (2**SIGN_BITS - 1), flat >> SIGN_BITS
+    return split_signs(flat)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -5,7 +5,7 @@ import pytest
 
 from spear_deploy.errors import DataError, GraphError
 from spear_deploy.network import CHIP_NEURONS, CatalystLIF, Conv2d, Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
-from spear_deploy.network.graph import chain
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.support.chip_reference import random_network, run_network
 
@@ -110,11 +110,52 @@ def test_a_chip_that_takes_spike_by_spike_refuses_other_layers():
     with pytest.raises(DataError, match="layer 'a': Conv2d, this chip takes spike by spike: Dense in front of its own neurons"):
         simulate(chain([conv], input_shape=(1, 3, 3)), np.ones((1, 1, 1, 3, 3), bool))
 
+    for change in ({"bias": [1]}, {"weight_exponent": 1}):
+        layer = Layer(name="a", synapse=Dense(weight=[[1]], **change), neuron=OdinLIF(v_threshold=3))
+        with pytest.raises(DataError, match="layer 'a': a bias or a weight_exponent, this chip takes spike by spike: weights"):
+            simulate(chain([layer], input_shape=(1,)), np.ones((1, 1, 1), bool))
+    with pytest.raises(DataError, match="layer 'a': neurons without weights, this chip takes spike by spike: Dense in front"):
+        simulate(chain([Layer(name="a", neuron=OdinLIF(v_threshold=3))], input_shape=(1,)), np.ones((1, 1, 1), bool))
+    with pytest.raises(DataError, match="layer 'a': takes spikes, -1 arrives; give whole numbers from 0"):
+        simulate(one(OdinLIF(v_threshold=3), [[1]]), np.full((1, 1, 1), -1), kind="current")
+
 
 def test_sums_by_sign_beyond_their_bits_are_refused():
+    hold = "sums by sign hold 67108863; scale them down"
     graph = one(SpinnakerLIF(keep_v=0, v_threshold=None), np.full((1, 1100), 65535))
-    with pytest.raises(DataError, match="weights of a neuron add up to 72088500, sums by sign hold 67108863; scale them down"):
+    with pytest.raises(DataError, match=f"layer 'a': weights of a neuron add up to 72088500, {hold}"):
         simulate(graph, np.ones((1, 1, 1100), bool))
+    many = f"layer 'a': weights of a step add up to as many as {2000 * 60000}, {hold}"
+    with pytest.raises(DataError, match=many):
+        simulate(one(SpinnakerLIF(keep_v=0, v_threshold=None), [[60000]]), np.full((1, 1, 1), 2000))
+    heads = [Layer(name=name, synapse=Dense(weight=np.full((1, 600), -65535))) for name in ("b", "c")]
+    layers = [*heads, Layer(name="a", neuron=SpinnakerLIF(keep_v=0, v_threshold=None))]
+    edges = [Edge(source=s, target=t) for s, t in (("input", "b"), ("input", "c"), ("b", "a"), ("c", "a"))]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(600,))
+    with pytest.raises(DataError, match=f"layer 'a': weights of a step add up to as many as {1200 * 65535}, {hold}"):
+        simulate(graph, np.ones((1, 1, 600), bool))
+
+
+def test_sums_by_sign_take_neither_values_below_0_nor_shifts():
+    graph = one(SpinnakerLIF(keep_v=0, v_threshold=None), [[7]])
+    with pytest.raises(DataError, match="layer 'a': takes spikes and sums of weights, -2 arrives; this chip adds up"):
+        simulate(graph, np.full((1, 1, 1), -2), kind="current")
+    layer = Layer(name="a", synapse=Dense(weight=[[4]], weight_exponent=-1), neuron=SpinnakerLIF(keep_v=0, v_threshold=None))
+    with pytest.raises(DataError, match="layer 'a': weight_exponent -1, sums by sign take 0; shift the weights themselves"):
+        simulate(chain([layer], input_shape=(1,)), np.ones((1, 1, 1), bool))
+
+
+@pytest.mark.parametrize(("first", "second"), [(-2, -7), (-2, 7), (2, -7), (2, 7)])
+@pytest.mark.parametrize("bias", [-3, 3])
+def test_a_bias_and_weights_behind_weights_are_summed_by_sign(first, second, bias):
+    neuron = SpinnakerLIF(keep_v=0, v_threshold=None, exc_shift=1)
+    layers = [
+        Layer(name="w", synapse=Dense(weight=[[first]])),
+        Layer(name="a", synapse=Dense(weight=[[second]], bias=[bias]), neuron=neuron),
+    ]
+    run = simulate(chain(layers, input_shape=(1,)), np.ones((1, 1, 1), bool), record=("v",))
+    assert run.v["w"].item() == first
+    assert run.v["a"].item() == sum(2 * n if n > 0 else n for n in (first * second, bias)) and not run.overflows
 
 
 @pytest.mark.parametrize(

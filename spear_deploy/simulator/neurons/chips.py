@@ -22,6 +22,7 @@ from spear_deploy.network import (
 )
 from spear_deploy.simulator.kernel_choice import find_kernels
 from spear_deploy.simulator.neurons.state import NeuronState
+from spear_deploy.simulator.sign_sums import split_signs
 
 RING_BUFFER_MAX = 2**16 - 1
 """sPyNNaker adds up the weights of a sign that arrive in a step in 16 bits."""
@@ -29,8 +30,6 @@ CATALYST_SUMS = (-(2**23), 2**23 - 1)
 """Catalyst N1 adds up the weights that arrive in a step in 24 bits."""
 EVENT_WORK = 8
 """Updates of numpy that one event at one neuron of ODIN takes."""
-SIGN_BITS = 26
-"""Sums of weights of each sign arrive as positive + 2^26 · negative: both then fit the 2^53 up to which products are exact."""
 
 
 def start(neuron: ChipNeuron, batch: int, shape: Shape) -> NeuronState:
@@ -75,7 +74,7 @@ def _step_truenorth(neuron: TrueNorthLIF, state: NeuronState, x: Array) -> Array
 
 
 def _step_spinnaker(neuron: SpinnakerLIF, state: NeuronState, x: Array) -> Array:
-    c, signs = state.constants, {"exc": x & (2**SIGN_BITS - 1), "inh": x >> SIGN_BITS}
+    c, signs = state.constants, dict(zip(("exc", "inh"), split_signs(x), strict=True))
     for name, shift in (("exc", neuron.exc_shift), ("inh", neuron.inh_shift)):
         state.u_saturations += int(np.count_nonzero(signs[name] > RING_BUFFER_MAX))
         arriving = np.minimum(signs[name], RING_BUFFER_MAX) << shift
