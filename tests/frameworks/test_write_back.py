@@ -62,6 +62,10 @@ MODELS = {
         ),
         (1, 8, 8),
     ),
+    "transposed, of one position": lambda: (
+        norse.SequentialState(nn.ConvTranspose2d(1, 4, 1), box(), nn.ConvTranspose2d(4, 3, (1, 2)), box()),
+        (1, 3, 4),
+    ),
     "recurrent": lambda: (
         norse.SequentialState(norse.LIFRecurrentCell(6, 8, norse.LIFParameters(v_th=torch.tensor(0.3))), nn.Linear(8, 3), box()),
         (6,),

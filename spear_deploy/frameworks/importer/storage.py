@@ -102,4 +102,4 @@ def _turn_kernel(conv: Any) -> Array:
     outputs, inputs, *kernel = conv.weight.shape
     grouped = conv.weight.reshape(conv.groups, outputs // conv.groups, inputs, *kernel)
     turned = np.swapaxes(grouped, 1, 2).reshape(conv.groups * inputs, outputs // conv.groups, *kernel)
-    return np.ascontiguousarray(np.flip(turned, tuple(range(2, turned.ndim))))
+    return np.flip(turned, tuple(range(2, turned.ndim))).copy()  # torch takes no axis of one position that runs backwards
