@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,9 +18,10 @@ from spear_deploy.cli.output import ERROR, display, emit
 @click.option("--data", metavar="DATA", shell_complete=completion.complete_data, help="The data, where DIR does not name it.")
 @click.option("--chip", metavar="NAME|FILE", shell_complete=completion.complete_chips, help="The chip, where its file moved.")
 @click.option("--full", is_flag=True, help="Run all samples on Lava again, not only a few.")
+@click.option("--out", metavar="FILE", help="Also write the JSON here, outside DIR.")
 @quiet
 @as_json
-def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: bool, as_json: bool) -> None:
+def verify(folder: str, data: str | None, chip: str | None, full: bool, out: str | None, quiet: bool, as_json: bool) -> None:
     """Derive every figure of a deployment again from its networks, data and chip, and compare it with what DIR states.
 
     DIR is the output folder of 'deploy' or 'demo'. Accuracy, SynOps, cores, verdict, spikes, exported files, digests and the page
@@ -36,6 +38,8 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
     from spear_deploy.pipeline.verification.verify import verify as run_verify
     from spear_deploy.report.folder import read_network_digest
 
+    if out is not None and Path(folder).resolve() in Path(out).resolve().parents:
+        raise click.UsageError(f"--out: file '{out}' lies in the folder that is verified; choose another place")
     with display(as_json, quiet) as progress:
         result = run_verify(folder, data=data, chip=chip, full=full, progress=progress)
 
@@ -51,6 +55,6 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, quiet: b
             console.print(f"note: {note}", highlight=False, markup=False)
 
     facts = {**result.to_json(), "network_digest": read_network_digest(folder)}
-    emit(facts, as_json=as_json, out=None, show=show)
+    emit(facts, as_json=as_json, out=out, show=show)
     if not result.holds:
         raise SystemExit(ERROR)

@@ -342,6 +342,8 @@ def test_the_command_verifies_and_lists_what_does_not_hold(tmp_path, monkeypatch
     write_json("out/provenance.json", provenance)
     seal(tmp_path / "out")
     assert run(code=0).startswith("HOLDS out: ")
+    assert json.loads(run("--json", "--out", "facts.json", code=0)) == json.loads(Path("facts.json").read_text())
+    run("--out", "out/check.json", code=2)
     narrower(tmp_path / "out")
     facts = json.loads(run("--json", code=1))
     assert not facts["holds"] and {"layers.json", "deployment.json", "quantised.snn", "pruned.snn"} <= {
