@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def _choose_budget_file(chip: str | None, budget: str | None, no_budget: bool) -
     """
     if budget is not None:
         refuse_unused("goes without --budget", "no_budget")
-    budget = budget or (None if no_budget else _find_budget_file())
+    elif not no_budget:
+        budget = _find_budget_file()
     if chip is None and budget is None:
         raise click.UsageError("Missing option '--chip'; or name the chip in a spear.toml.")
     return budget
@@ -135,10 +137,10 @@ def _lint(net: str, *, as_json: bool, out: str | None) -> None:
 
 
 def _find_budget_file() -> str | None:
-    """Return the budget file of this folder, with a note on stderr that its limits apply."""
+    """Return the budget file of this folder, with a note on stderr that its limits apply; it may be unreadable."""
     from spear_deploy.budget.budget_file import NAME
 
-    if not Path(NAME).is_file():
+    if not os.path.lexists(NAME):
         return None
     click.echo(f"limits of {NAME} apply too (--no-budget ignores them)", err=True)
     return NAME

@@ -165,17 +165,17 @@ def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
-    """Return the content of a file in UTF-8.
+    """Return the content of a file in UTF-8, with or without a byte order mark.
 
     Raises:
-        FileError: as `read_bytes`, or it is not text.
+        FileError: as `read_bytes`, or it is not text in UTF-8.
     """
     source = require_file(path, what)
     try:
         with explain_unreadable(source):
-            return source.read_text(encoding="utf-8")
+            return source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileError(f"file '{source}': is not text, expected a {what}") from error
+        raise FileError(f"file '{source}': is not text in UTF-8, expected a {what}; save it as UTF-8") from error
 
 
 def require_file(path: str | os.PathLike[str], what: str) -> Path:

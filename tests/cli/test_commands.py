@@ -96,6 +96,32 @@ def test_profiles_lists_and_shows(run):
     assert "there is no board 'kapoho'; known are" in run("profiles", "loihi2:kapoho", code=1).stderr
 
 
+@pytest.mark.parametrize("what", [(), ("loihi2",), ("--keys",), ("--schema",)], ids=lambda what: " ".join(what))
+def test_profiles_also_writes_its_json(what, run):
+    stated = json.loads(run("profiles", *what, "--json", "--out", "a/p.json").stdout)
+    assert json.loads(Path("a/p.json").read_text()) == stated
+    assert "--new and --out are one file" in run("profiles", "--new", "b.yaml", "--out", "b.yaml", code=2).stderr
+    assert not Path("b.yaml").exists()
+
+
+def test_a_budget_file_that_is_stated_is_never_left_out(run, tmp_path):
+    """Without a name, as from an unset variable of a build, as a folder, as a link to nothing, with a byte order mark."""
+    stated = ("check", "net.snn", "--chip", "loihi2")
+    assert "the name is empty, expected that of a budget file (TOML)" in run(*stated, "--budget", "", code=1).stderr
+    budget = Path("spear.toml")
+    budget.mkdir()
+    assert "file 'spear.toml': is a folder, expected a budget file (TOML)" in run(*stated, code=1).stderr
+    budget.rmdir()
+    budget.symlink_to("gone.toml")
+    assert "file 'spear.toml': there is no such budget file (TOML)" in run(*stated, code=1).stderr
+    run(*stated, "--no-budget")
+    budget.unlink()
+    budget.write_bytes("[budget]\r\nmax_cores = 1\r\n".encode("utf-8-sig"))
+    run(*stated, code=3)
+    budget.write_bytes("# für den Chip".encode("latin-1"))
+    assert "is not text in UTF-8, expected a budget file (TOML); save it as UTF-8" in run(*stated, code=1).stderr
+
+
 def test_check_prints_the_verdict_fits(run):
     facts = json.loads(run("check", "int.snn", "--chip", "loihi2", "--json").stdout)
     assert set(facts) >= {
