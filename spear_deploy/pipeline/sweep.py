@@ -9,6 +9,7 @@ A sweep file in TOML names the combinations:
     seeds = [0, 1]                  # by default 0
     data = "digits"
     epochs = 40                     # optional, as for `prune`; so are episodes, learning_rate, steps (or a range) and encoding
+    source = "snntorch"             # optional, for the networks that take it; so are dt_s, reset, input_shape and decision
 
 Each combination is a cell with a folder of its own, in which `prune` writes. A finished cell has its result in `cell.json`, with
 a digest of all it depends on; a sweep that was stopped or killed takes finished cells from there, and an unfinished one goes on
@@ -27,18 +28,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.data.time_steps import parse_steps
-from spear_deploy.errors import ChipError, FileError, SpearError
+from spear_deploy.errors import ChipError, DataError, FileError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.inputs import load_for
+from spear_deploy.pipeline.inputs import NETWORK_OPTIONS, apply_defaults, load_for
 from spear_deploy.pipeline.prune import prune
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pruning.budgets import parse_amount
@@ -81,6 +82,17 @@ class SweepPlan(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | Text | None = None
     encoding: Text | None = None
+    source: Text | None = None
+    dt_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    reset: Literal["value", "subtract", "none"] | None = None
+    input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
+    decision: Text | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options of networks that are stated, as `load` takes them."""
+        stated = {name: getattr(self, name) for name in NETWORK_OPTIONS}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items() if value is not None}
 
     @property
     def axes(self) -> tuple[list[Any], ...]:
@@ -182,13 +194,14 @@ def sweep(
 
     Raises:
         FileError: the sweep file cannot be read, or another run writes into the folder.
+        DataError: an option that no network of the sweep takes.
         SpearError: a network or a chip cannot be read.
     """
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     device = choose_device(device)
     with own_folder(out) as folder:
         cells = plan.cells()
-        networks = {name: load_for(name, plan.data) for name in plan.networks}
+        networks = _load_networks(plan)
         keys = _make_keys(plan, cells, networks)
         rows = {cell: _read_cell(folder / cell.name, keys[cell]) for cell in cells}
         missing = [cell for cell in cells if rows[cell] is None]
@@ -228,6 +241,19 @@ def _beats(other: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return bool(a >= b and s <= t and (a, s) != (b, t))
 
 
+def _load_networks(plan: SweepPlan) -> dict[str, SNNGraph]:
+    """Return the networks of a sweep by name, each read with the options that it takes.
+
+    Raises:
+        DataError: none of them takes an option.
+    """
+    options = {name: apply_defaults((name,), {}, plan.reading) for name in plan.networks}
+    for name in plan.reading:
+        if not any(name in taken for taken in options.values()):
+            raise DataError(f"sweep: no network takes '{name}', since each states its own; leave the key out")
+    return {name: load_for(name, plan.data, **taken) for name, taken in options.items()}
+
+
 def _make_keys(plan: SweepPlan, cells: Sequence[Cell], networks: Mapping[str, SNNGraph]) -> dict[Cell, str]:
     """Return by cell a digest of all that its result depends on."""
     graphs = {name: hash_network(graph) for name, graph in networks.items()}
@@ -239,7 +265,7 @@ def _make_keys(plan: SweepPlan, cells: Sequence[Cell], networks: Mapping[str, SN
     }
     common = {
         "episodes": plan.episodes, "epochs": plan.epochs, "learning_rate": plan.learning_rate, "steps": str(plan.steps),
-        "code": hash_code(),
+        "reading": str(plan.reading), "code": hash_code(),
     }  # fmt: skip
     return {
         cell: hash_value(

@@ -16,13 +16,15 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 pytest.importorskip("gymnasium")
 
+import nir
 import numpy as np
 
+from spear_deploy import load
 from spear_deploy.cli import main
 from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF
-from spear_deploy.pipeline.sweep import CELL, find_front, read_sweep, sweep
+from spear_deploy.pipeline.sweep import CELL, _load_networks, find_front, read_sweep, sweep
 from spear_deploy.pruning import time_steps
 from spear_deploy.report import write_report
 from spear_deploy.training.fit import train
@@ -79,6 +81,30 @@ def test_every_combination_is_pruned_or_says_why_not(swept):
     assert page.count("SynOps budget 1 is below") == len({cell["error"] for cell in cells[2:]})  # each reason once
     assert all(page.count(f"{cell['folder']}<") == 1 for cell in cells[2:])
     assert (out / cells[0]["folder"] / "pruned.snn").is_file()
+
+
+def test_networks_are_read_with_the_options_that_they_take(inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    plan = read_sweep("sweep.toml")
+    ones = np.ones(3)
+    nodes = {
+        "input": nir.Input({"input": np.array([4])}),
+        "fc": nir.Linear(weight=np.ones((3, 4))),
+        "lif": nir.LIF(tau=ones, r=ones, v_leak=0 * ones, v_threshold=ones),
+        "output": nir.Output({"output": np.array([3])}),
+    }
+    nir.write(tmp_path / "net.nir", nir.NIRGraph(nodes=nodes, edges=[("input", "fc"), ("fc", "lif"), ("lif", "output")]))
+    both = plan.model_copy(update={"networks": ["net.snn", str(tmp_path / "net.nir")], "source": "norse", "reset": "subtract"})
+    stored, read = _load_networks(both).values()
+    assert stored == load("net.snn") and {layer.neuron.reset for layer in read.layers if layer.spikes} == {"subtract"}
+    assert read == load(tmp_path / "net.nir", source="norse", reset="subtract")
+    with pytest.raises(DataError, match="sweep: no network takes 'dt_s', since each states its own; leave the key out"):
+        sweep(plan.model_copy(update={"dt_s": 1e-3}), out=tmp_path / "out")
+    (tmp_path / "dt.toml").write_text(PLAN + "dt_s = 0\n")
+    with pytest.raises(FileError, match=r"key 'dt_s': input should be greater than 0"):
+        read_sweep(tmp_path / "dt.toml")
+    (tmp_path / "shape.toml").write_text(PLAN + "input_shape = [1, 8]\nreset = 'none'\n")
+    assert read_sweep(tmp_path / "shape.toml").reading == {"input_shape": (1, 8), "reset": "none"}
 
 
 def test_a_finished_sweep_is_taken_whole_and_an_edited_cell_runs_again(inputs, swept, monkeypatch):
