@@ -69,20 +69,20 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
         what = "is a file" if place.exists() else "there is no such folder"
         raise FileError(f"folder '{place}': {what}; give the output folder of `deploy` or another command")
     if not (place / DEPLOYMENT).exists():
+        is_deployment = (place / STAGES).exists()
         made = next((command for name, command in OTHERS.items() if (place / name).exists()), None)
-        if made is not None and not (place / STAGES).exists():
+        if made is not None and not is_deployment:
             raise FileError(
                 f"folder '{place}': holds results of `{made}`, no deployment; give the output folder of `deploy` or `demo`"
             )
-        stopped = next((command for pattern, command in UNFINISHED.items() if any(place.glob(pattern))), None)
-        if stopped is not None and not (place / STAGES).exists():
+        stopped = None if is_deployment else _find_unfinished(place)
+        if stopped is not None:
             raise FileError(
                 f"folder '{place}': holds an unfinished `{stopped}`; run the same command again, which goes on where it stopped"
             )
-        raise FileError(
-            f"folder '{place}': holds no finished deployment (no deployment.json); "
-            f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
-        )
+        again = f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
+        advice = again if is_deployment else "give the output folder of `deploy` or another command"
+        raise FileError(f"folder '{place}': holds no finished deployment (no deployment.json); {advice}")
     values = {name: read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
     files = values["deployment"]["files"]
     if not isinstance(files, dict):
@@ -90,6 +90,17 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
     has_adaptation = "adaptation" in files
     adaptation = read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
     return Evidence(folder=place, raster=read_arrays(place / RASTER), adaptation=adaptation, **values)
+
+
+def _find_unfinished(place: Path) -> str | None:
+    """Return the command that was stopped while it wrote into a folder; None where it holds nothing of one.
+
+    A folder that holds finished results of `prune` in folders of their own is none of a sweep.
+    """
+    for pattern, command in UNFINISHED.items():
+        if any(not (path.parent / "prune.json").exists() for path in place.glob(pattern)):
+            return command
+    return None
 
 
 def read_json(path: Path, keys: tuple[str, ...], *, again: str = "run the deployment again") -> dict[str, Any]:

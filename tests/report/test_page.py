@@ -226,7 +226,7 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
     for name, message in (
         ("none", r"folder '.*none': there is no such folder; give the output folder of `deploy` or another command"),
         ("file", r"folder '.*file': is a file; give the output folder"),
-        (".", r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy .*`, which goes on where"),
+        (".", r"holds no finished deployment \(no deployment.json\); give the output folder of `deploy` or another command"),
     ):
         with pytest.raises(FileError, match=message):
             write_report(tmp_path / name)
@@ -243,8 +243,14 @@ def test_a_folder_without_a_deployment_is_refused_in_one_sentence(tmp_path):
         with pytest.raises(FileError, match=f"holds an unfinished `{command}`; run the same command again, which goes on where"):
             write_report(tmp_path / stopped[0])
     (tmp_path / "adapt" / "stages.json").write_text("{}")
-    with pytest.raises(FileError, match="holds no finished deployment"):  # one that was stopped after its adaptation
+    again = r"holds no finished deployment \(no deployment.json\); run `spear-deploy deploy ... --out .*`, which goes on where"
+    with pytest.raises(FileError, match=again):  # one that was stopped after its adaptation
         read_folder(tmp_path / "adapt")
+    (tmp_path / "beside/pruned").mkdir(parents=True)
+    for name in ("checkpoint.json", "prune.json"):
+        (tmp_path / "beside/pruned" / name).write_text("{}")
+    with pytest.raises(FileError, match="beside': holds no finished deployment"):  # a working folder with results, no sweep
+        read_folder(tmp_path / "beside")
     with pytest.raises(FileError, match=r"pruned.snn': is no name of a page; give one that ends in .html"):
         write_report(tmp_path, tmp_path / "pruned.snn")
     done = CliRunner().invoke(main, ["report", str(tmp_path)])
