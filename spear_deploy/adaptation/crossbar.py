@@ -26,7 +26,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data.input_sums import INPUT_FRAME, INPUT_SUMS, INPUT_TWICE
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, IF, WEIGHTED, Array, Dense, Layer, Shape
-from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, state_decision
+from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, read_decision, state_decision
 from spear_deploy.network.graph import INPUT, SNNGraph, chain
 from spear_deploy.network.host_readout import HOST_READOUT, has_host_readout, read_host_readout, state_readout
 from spear_deploy.placement.populations import find_populations
@@ -69,6 +69,8 @@ def find_hidden_layer(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Rep
     if len(graph.shape_of(graph.output)) > 1 and not is_on_host:
         return
     has_mixed_input = _has_mixed_input(graph)
+    if read_decision(graph) == "each":  # a layer learnt anew counts spikes over all steps
+        return
     if INPUT_SUMS in graph.metadata or INPUT_FRAME in graph.metadata or not (has_mixed_input or _adds_currents(graph)):
         return
     events, axes = profile.neuron.max_input_events_per_step.max_value, len(graph.input_shape) - 1

@@ -19,6 +19,7 @@ from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data.input_sums import INPUT_FRAME
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import IF, LI, LIF, READOUTS, CubaLI, CubaLIF, Layer
+from spear_deploy.network.classes import read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import change_joined
 from spear_deploy.network.neurons import SAME_TAU
@@ -40,6 +41,8 @@ def find_frames(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replaceme
     """Yield one frame in place of all steps where the chip keeps no potential and the network does."""
     if not forgets(profile) or not all(isinstance(layer.neuron, (IF, LIF, LI, CubaLIF, CubaLI)) or layer.neuron is None
                                        for layer in graph.layers):  # fmt: skip
+        return
+    if read_decision(graph) == "each":  # one frame has one answer
         return
     names = tuple(layer.name for layer in graph.layers if keeps_potential(layer.neuron, graph.dt_s))
     if not names or any(edge.delay for edge in graph.edges):

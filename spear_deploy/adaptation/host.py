@@ -9,7 +9,7 @@ of each step,
     what decides = λ + Σ over steps g(t) · (W · spikes(t) + b),      g(t) what an input of 1 in step t adds to it
 
 so that a sample is one row of features, the spikes weighed by g. The maximum over the steps is the largest of such values, one
-for each step, so that a sample is as many rows.
+for each step, so that a sample is as many rows; where each step is decided, each of them is an answer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import SNNGraph, chain
 from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
+from spear_deploy.training.entropy import cross_entropy
 from spear_deploy.training.evaluation import BATCH
 
 DECAYS = (1e-2, 1e-3, 1e-4)
@@ -71,12 +72,13 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
     if FIXED_WEIGHTS in graph.metadata:  # the readout's are so no more, where they were
         graph = replace(graph, metadata={**graph.metadata, FIXED_WEIGHTS: list(list_fixed_layers(graph))})
     weight, bias = (np.array(value, np.float64) for value in merge_weights(host))
-    kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1], read_decision(graph))
+    decision = read_decision(graph)
+    kernels, level = measure_kernels(host.layers[-1], host, split.x.shape[1], decision)
     columns, which = np.unique(kernels, axis=2, return_inverse=True)
     if len(kernels) > 1:
         split = split.head(max(1, MAX_FEATURES // (len(kernels) * columns.shape[2] * weight.shape[1])))
     features = _weigh_spikes(sent, split, columns)
-    start = _compute_logits(features, which, kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
+    start = _compute_logits(features, which, kernels, level, torch.from_numpy(weight), torch.from_numpy(bias), decision)
     # the size of logits says how sure the readout is, not which class: the regression starts where it is neither sure nor blind
     scale = 2.0 / max(float(start.std()), 1e-9)
     labels = torch.from_numpy(np.array(split.y, np.int64))
@@ -90,8 +92,8 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
         def close(decay: float = decay, change: Any = change, shift: Any = shift, optimiser: Any = optimiser) -> Any:
             optimiser.zero_grad()
             new = torch.from_numpy(weight) + change / unit
-            logits = scale * _compute_logits(features, which, kernels, level, new, torch.from_numpy(bias) + shift)
-            loss = torch.nn.functional.cross_entropy(logits, labels) + decay * (scale**2) * (change**2).sum()
+            logits = scale * _compute_logits(features, which, kernels, level, new, torch.from_numpy(bias) + shift, decision)
+            loss = cross_entropy(logits, labels) + decay * (scale**2) * (change**2).sum()
             loss.backward()
             return loss
 
@@ -108,7 +110,7 @@ def measure_kernels(layer: Layer, host: SNNGraph, steps: int, decision: Decision
         layer: the readout, whose neuron is linear; without one the output is what drives it.
         host: its network.
         steps: T.
-        decision: of the steps: the mean and the last have one row, the maximum one for each step.
+        decision: of the steps: the mean and the last have one row, the others one for each step.
     """
     shape = host.shape_of(host.output)
     response, level = np.zeros((steps, *shape)), np.zeros((steps, *shape))
@@ -140,11 +142,14 @@ def _weigh_spikes(sent: SNNGraph, split: Split, columns: Array) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _compute_logits(features: Array, which: Array, kernels: Array, level: Array, weight: Any, bias: Any) -> Any:
-    """Return what decides, (N, classes), of torch: the largest of all rows."""
+def _compute_logits(
+    features: Array, which: Array, kernels: Array, level: Array, weight: Any, bias: Any, decision: Decision
+) -> Any:
+    """Return what decides, of torch: the largest of all rows, (N, classes), or each row, (N, T, classes)."""
     import torch
 
     total = torch.from_numpy(kernels.sum(axis=1))[:, None]
     columns = [torch.from_numpy(features[:, :, k]) @ weight[np.flatnonzero(which == k)].T for k in range(features.shape[2])]
     order = np.argsort(np.concatenate([np.flatnonzero(which == k) for k in range(features.shape[2])]))
-    return (torch.cat(columns, dim=2)[:, :, order] + total * bias + torch.from_numpy(level)[:, None]).amax(0)
+    logits = torch.cat(columns, dim=2)[:, :, order] + total * bias + torch.from_numpy(level)[:, None]
+    return logits.swapaxes(0, 1) if decision == "each" else logits.amax(0)

@@ -20,6 +20,7 @@ from spear_deploy.adaptation.plan import Plan, Step
 from spear_deploy.adaptation.replacement import Topic
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import INPUT_FRAME, sum_inputs, sum_split
+from spear_deploy.data.labels import NO_LABEL
 from spear_deploy.network import IF, Array, find_max_spikes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
@@ -208,12 +209,13 @@ def find_loss(few: FewValues | None) -> float:
 
 
 def make_hints(network: SNNGraph, dataset: Dataset) -> Array:
-    """Return what a trained network teaches: its scores on the training split (`network.classes`), (N, classes) float32.
+    """Return what a trained network teaches: its scores on the training split (`network.classes`), a value a class, float32.
 
     They are scaled so that their cross-entropy on validation is smallest: how large the outputs of a network from elsewhere are
     says nothing, and too small ones would teach that all classes are alike.
     """
-    outputs, y = score_outputs(network, dataset.val).astype(np.float64), np.asarray(dataset.val.y)
+    labelled = dataset.val.y != NO_LABEL
+    outputs, y = score_outputs(network, dataset.val)[labelled].astype(np.float64), dataset.val.y[labelled]
 
     def cross_entropy(factor: float) -> float:
         logits = LOGIT_SCALE * factor * outputs

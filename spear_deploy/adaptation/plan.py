@@ -26,7 +26,7 @@ from spear_deploy.budget.report import BudgetReport
 from spear_deploy.errors import SpearError, UnsupportedError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.classes import state_decision
+from spear_deploy.network.classes import state_spikes
 from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS
 from spear_deploy.network.graph import SNNGraph, merge_parts
@@ -198,7 +198,7 @@ def follow(
     if any(step.replacement.kind == "learnt" for step in steps):  # all weights learn then
         graph = replace(graph, metadata={key: value for key, value in graph.metadata.items() if key != FIXED_WEIGHTS})
     if graph[graph.output].spikes and any(_is_learnt_readout(step.replacement) for step in steps):  # its spikes are counted
-        graph = state_decision(graph, "mean")
+        graph = state_spikes(graph)
     plan = Plan(
         steps=tuple(steps),
         graph=graph,

@@ -219,8 +219,9 @@ network_options = join_options(
     ),
     click.option(
         "--decision",
-        type=click.Choice(["mean", "maximum", "last"]),
-        help="What decides for a class: the mean of its output over the steps, its maximum, or its last value.  "
+        type=click.Choice(["mean", "maximum", "last", "each"]),
+        help="What decides for a class: the mean of its output over the steps, its maximum, its last value, "
+        "or for a class in each step: its value there.  "
         "[default: that of the model, else mean]",
     ),
 )

@@ -13,11 +13,11 @@ from spear_deploy.data.dataset import (
     Dataset,
     Split,
     check_groups,
-    check_labels,
     draw_split,
     split_at_random,
 )
 from spear_deploy.data.encoders import Encoding, encode
+from spear_deploy.data.labels import check_labels
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
@@ -46,7 +46,7 @@ def from_arrays(
     kind: InputKind = "spikes" if static and encoding != "direct" else _infer_kind(arrays, timed, static, name)
     groups = _read_groups(arrays, timed, name)
     if "x" in timed:
-        y = check_labels(_require_key(arrays, "y", name), f"data '{name}'")
+        y = check_labels(_require_key(arrays, "y", name), f"data '{name}'", timed["x"].shape[1])
         if len(timed["x"]) != len(y):
             raise DataError(f"data '{name}': {len(timed['x'])} samples in x but {len(y)} labels in y; give one label a sample")
         samples = Split(x=timed["x"], y=y, kind=kind, group=groups.get("x"))
@@ -57,7 +57,9 @@ def from_arrays(
         parts = {
             which: Split(
                 x=timed[f"x_{which}"],
-                y=check_labels(_require_key(arrays, f"y_{which}", name), f"data '{name}', {which} split"),
+                y=check_labels(
+                    _require_key(arrays, f"y_{which}", name), f"data '{name}', {which} split", timed[f"x_{which}"].shape[1]
+                ),
                 kind=kind,
                 group=groups.get(f"x_{which}"),
             )
@@ -147,6 +149,6 @@ def _infer_kind(arrays: Mapping[str, Any], timed: Mapping[str, Array], static: b
 
 def _split_by_words(samples: Split, words: Array, name: str) -> dict[str, Split]:
     """Split samples by a word for each of them: train, val or test."""
-    if words.shape != samples.y.shape or words.dtype.kind != "U" or not set(words.tolist()) <= set(SPLITS):
+    if words.shape != (len(samples),) or words.dtype.kind != "U" or not set(words.tolist()) <= set(SPLITS):
         raise DataError(f"data '{name}': 'split' is one of the words train, val, test for each of the {len(samples)} samples")
     return {which: samples.take(np.flatnonzero(words == which)) for which in SPLITS if (words == which).any()}

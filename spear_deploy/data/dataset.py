@@ -1,6 +1,6 @@
 """Samples with labels, split for training, validation and testing.
 
-Axes: `N` samples, `T` time steps, then the network's input axes. Labels are whole numbers from 0.
+Axes: `N` samples, `T` time steps, then the network's input axes. Labels are whole numbers from 0 (`data.labels`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.data.labels import NO_LABEL, check_labels, choose_strata, describe_labels, labels_each_step, require_decision
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
+from spear_deploy.network.classes import Decision
 from spear_deploy.simulator import InputKind
 from spear_deploy.util.number_format import format_shape, name_values, plural
 from spear_deploy.util.shapes import can_reshape
@@ -27,7 +29,6 @@ GROUP_PASSES = 3
 """Times that each group may change its part where groups are split."""
 MAX_SPIKES = 2**32 - 1
 """Spikes of an input at one step: samples are kept as unsigned integers of at most 32 bits."""
-MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +37,7 @@ class Split:
 
     Attributes:
         x: (N, T, *input): whole numbers of spikes, or analogue values.
-        y: (N,) int64.
+        y: (N,) int64; (N, T) where each step has a label, `data.labels.NO_LABEL` at a step without one.
         kind: "spikes" or "current".
         group: (N,) whole numbers or words: samples of one group, such as windows of one recording, are not independent. None:
             all samples are.
@@ -52,7 +53,7 @@ class Split:
 
     def __repr__(self) -> str:
         """Return one line without samples, for notebooks and lists."""
-        return f"Split(x {format_shape(np.shape(self.x))} {self.kind}, y {len(self)} labels)"
+        return f"Split(x {format_shape(np.shape(self.x))} {self.kind}, y {describe_labels(self.y)})"
 
     def head(self, samples: int) -> Split:
         """Return the first `samples`; a split is in random order, so they are a random draw of it."""
@@ -63,7 +64,7 @@ class Split:
         return replace(self, x=self.x[index], y=self.y[index], group=None if self.group is None else self.group[index])
 
     def batches(self, size: int, rng: np.random.Generator | None = None) -> Iterator[tuple[Array, Array]]:
-        """Yield (x (T, B, *input), y (B,)), time first as networks take it; in random order with `rng`."""
+        """Yield (x (T, B, *input), y (B,) or (B, T)), x with time first as networks take it; in random order with `rng`."""
         order = np.arange(len(self)) if rng is None else rng.permutation(len(self))
         for start in range(0, len(order), size):
             index = order[start : start + size]
@@ -98,7 +99,8 @@ class Dataset:
         for which in SPLITS:
             split: Split = getattr(self, which)
             where = f"data '{self.name}', {which} split"
-            x, y = np.asarray(split.x), check_labels(split.y, where)
+            x = np.asarray(split.x)
+            y = check_labels(split.y, where, x.shape[1] if x.ndim > 1 else None)
             if len(x) != len(y):
                 raise DataError(f"{where}: {len(x)} samples but {len(y)} labels; give one label a sample")
             if len(y) == 0:
@@ -116,7 +118,7 @@ class Dataset:
                 )
             group = None if split.group is None else check_groups(split.group, len(y), where)
             object.__setattr__(self, which, Split(x=check_values(x, split.kind, where), y=y, kind=split.kind, group=group))
-        if len(np.unique(self.train.y)) < 2:
+        if len(np.unique(self.train.y[self.train.y != NO_LABEL])) < 2:
             raise DataError(f"data '{self.name}': the training split holds one class only; give it two or more")
         _check_disjoint_groups(self)
 
@@ -148,21 +150,23 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """A sentence where accuracy on the test split may be that on samples which the network was trained on."""
+        """Sentences on what accuracy is: of steps, or perhaps on samples which the network was trained on."""
+        notes = ["accuracy is the share of the labelled steps that are decided rightly"] if labels_each_step(self.train.y) else []
         if not self.drew_test:
-            return []
+            return notes
         samples = sum(len(split) for split in (self.train, self.val, self.test))
         return [
+            *notes,
             f"the data have no test split of their own: {len(self.test):,} of the {samples:,} samples were drawn as one; where "
             "the network was trained on some of them its accuracy is too high, so name those that it has not seen (x_train, "
-            "y_train, x_test, y_test, or `split`)"
+            "y_train, x_test, y_test, or `split`)",
         ]
 
-    def check(self, input_shape: Shape, outputs: int | None = None) -> None:
-        """Refuse data that a network of this input shape and number of outputs cannot take.
+    def check(self, input_shape: Shape, outputs: int | None = None, decision: Decision | None = None) -> None:
+        """Refuse data that a network of this input shape, number of outputs and decision cannot take.
 
         Raises:
-            DataError: another input shape, or more classes than outputs.
+            DataError: another input shape, more classes than outputs, or labels of another kind than what is decided.
         """
         if self.input_shape != tuple(input_shape):
             raise DataError(
@@ -171,6 +175,8 @@ class Dataset:
             )
         if outputs is not None and self.classes > outputs:
             raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
+        if decision is not None:
+            require_decision(self.name, self.train.y, decision)
 
 
 def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:
@@ -203,10 +209,10 @@ def draw_split(samples: Split, share: float, rng: np.random.Generator, name: str
         DataError: too few samples or groups.
     """
     if samples.group is None:
-        rest, drawn = split_stratified(samples.y, share, rng, name)
+        rest, drawn = split_stratified(choose_strata(samples.y), share, rng, name)
     else:
         group = check_groups(samples.group, len(samples), f"data '{name}'")
-        rest, drawn = split_groups(samples.y, group, share, rng, name)
+        rest, drawn = split_groups(choose_strata(samples.y), group, share, rng, name)
     return samples.take(rest), samples.take(drawn)
 
 
@@ -284,32 +290,6 @@ def check_values(x: Array, kind: InputKind, where: str) -> Array:
     view = x.view()
     view.setflags(write=False)
     return view
-
-
-def check_labels(y: Any, where: str) -> Array:
-    """Return labels as (N,) int64, read-only.
-
-    Raises:
-        DataError: another shape, not whole, negative, or too many classes.
-    """
-    labels = np.asarray(y)
-    if labels.ndim != 1:
-        raise DataError(
-            f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample; cut sequences with a label at "
-            "each step into windows (docs/howto/data.md), and give one-hot labels as y.argmax(-1)"
-        )
-    if labels.dtype.kind not in "biu":
-        raise DataError(
-            f"{where}: labels are {name_values(labels.dtype.kind)}, expected whole numbers from 0; number the classes, "
-            "since only classes are learnt, no regression"
-        )
-    if labels.size and int(labels.min()) < 0:
-        raise DataError(f"{where}: label {labels.min()} is negative, labels are whole numbers from 0")
-    if labels.size and int(labels.max()) >= MAX_CLASSES:
-        raise DataError(f"{where}: label {labels.max()} is out of range, at most {MAX_CLASSES} classes are possible")
-    labels = labels.astype(np.int64)
-    labels.setflags(write=False)
-    return labels
 
 
 def check_groups(group: Any, samples: int, where: str) -> Array:

@@ -48,8 +48,9 @@ def load_data(
         encoding: how samples without a time axis get one: "direct" (the same current at every step; the default), "rate" (the
             default of "digits"), "bernoulli" or "latency" (spikes; intensities 0..1, or bytes).
 
-    An `.npz` (or mapping) holds `x` and `y`, and optionally `split` (N,) with the words train, val and test; or `x_train`,
-    `y_train`, `x_test`, `y_test` and optionally `x_val`, `y_val`; or event recordings as `raw`, `offset`, `label`. An
+    An `.npz` (or mapping) holds `x` and `y`, (N,) or (N, T) with a label at each step or -1, and optionally `split` (N,) with
+    the words train, val and test; or `x_train`, `y_train`, `x_test`, `y_test` and optionally `x_val`, `y_val`; or event
+    recordings as `raw`, `offset`, `label`. An
     optional `kind` is "spikes" or "current"; without it, whole numbers from 0 with a time axis are spikes and all else is
     current. An optional `group` (N,) (or `group_train`, `group_test`, `group_val`) names the recording that a sample was cut
     from, as a whole number or a word: a group lies in one split, and the margin of a budget counts groups instead of samples.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spear_deploy.data.dataset import Dataset, Split
+from spear_deploy.data.labels import labels_each_step
 from spear_deploy.errors import DataError
 from spear_deploy.network.graph import SNNGraph
 
@@ -83,6 +84,8 @@ def list_steps(dataset: Dataset) -> tuple[int, ...]:
     >>> list_steps(digits(steps=6)), list_steps(digits(steps=5, encoding="direct"))
     ((1, 2, 3, 6), (1, 2, 3, 4, 5))
     """
+    if labels_each_step(dataset.train.y):  # fewer steps would have other labels
+        return (dataset.steps,)
     numbers = range(1, dataset.steps + 1)
     constant = all(_is_constant(getattr(dataset, name)) for name in ("train", "val", "test"))
     return tuple(n for n in numbers if constant or dataset.steps % n == 0)

@@ -28,8 +28,8 @@ def from_torch(
     """Return the dataset of two `torch.utils.data.Dataset`s, those of Tonic included.
 
     Args:
-        train, test: anything with a length whose items are (sample, label): a tensor or array, or Tonic's structured events
-            with fields x, y, t (µs) and p, which are counted in `steps` equal intervals.
+        train, test: anything with a length whose items are (sample, label), or a label for each step: a tensor or array, or
+            Tonic's structured events with fields x, y, t (µs) and p, which are counted in `steps` equal intervals.
         name: for messages.
         steps, encoding, seed: as in `load_data`.
         samples: number of samples to take from the start of each; all by default.
@@ -46,7 +46,7 @@ def from_torch(
             sample, label = data[index]
             array = np.asarray(sample)
             values.append(array if array.dtype.names is None else _bin_frames(array, sensor, steps))
-            labels.append(int(label))
+            labels.append(int(label) if np.size(label) == 1 else np.asarray(label))
         shapes = sorted({value.shape for value in values})
         if len(shapes) > 1:
             message = f"samples differ in shape, e.g. {shapes[:3]}; pad or bin them to one shape"

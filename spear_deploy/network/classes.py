@@ -1,7 +1,8 @@
 """Classes: what the outputs of all steps, or the host, decide for.
 
 A network gives an output in every step. The class with the largest mean over the steps is the answer, unless the metadata name
-another decision: the largest maximum, or the largest value of the last step (`metadata["decision"]`, from the model's forward).
+another decision (`metadata["decision"]`, from the model's forward): the largest maximum, the largest value of the last step, or
+an answer in each step, by the values of that step.
 
 A spiking output counts at most one spike a step, so that few steps leave few counts, and classes tie. A network that was adapted
 to such a chip may have several output neurons a class, which the host adds up: `metadata["outputs_per_class"]`. Those of class c
@@ -23,12 +24,13 @@ from spear_deploy.util.number_format import plural
 
 OUTPUTS_PER_CLASS = "outputs_per_class"
 """Key of the metadata."""
-Decision: TypeAlias = Literal["mean", "maximum", "last"]
+Decision: TypeAlias = Literal["mean", "maximum", "last", "each"]
 """What decides of the outputs of all steps."""
 DECISION = "decision"
 """Key of the metadata where it is not the mean."""
 DECISION_WORDS: dict[Decision, str] = {
     "mean": "mean over the steps", "maximum": "value of any one step", "last": "value of the last step",
+    "each": "value",
 }  # fmt: skip
 COUNTED_BY_MEAN = "accuracy is counted by their mean, which may choose another class"
 """In the assumption of a network whose model decides by something that none of the decisions is."""
@@ -58,7 +60,8 @@ def word_answer(decision: Decision) -> str:
     >>> word_answer("last")
     'the class with the largest value of the last step is the answer'
     """
-    return f"the class with the largest {DECISION_WORDS[decision]} is the answer"
+    where = "in each step " if decision == "each" else ""
+    return f"{where}the class with the largest {DECISION_WORDS[decision]} is the answer"
 
 
 def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
@@ -78,6 +81,11 @@ def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
     return replace(graph, metadata=others if decision == "mean" else {**others, DECISION: decision})
 
 
+def state_spikes(graph: SNNGraph) -> SNNGraph:
+    """Return a network whose outputs have become spikes: they are counted over the steps, where it decides once a sample."""
+    return graph if read_decision(graph) == "each" else state_decision(graph, "mean")
+
+
 def count_classes(graph: SNNGraph) -> int:
     """Return the number of classes that the outputs of a network stand for."""
     host = read_host_readout(graph)
@@ -91,10 +99,11 @@ def describe_classes(graph: SNNGraph) -> list[str]:
     host, n, decision = read_host_readout(graph), count_per_class(graph), read_decision(graph)
     if host is not None:
         return [_describe_host(graph, host)]
-    most = {"mean": "most", "maximum": "most in any one step", "last": "most in the last step"}[decision]
+    most = {"mean": "most", "maximum": "most in any one step", "last": "most in the last step", "each": "most"}[decision]
+    where = "in each step " if decision == "each" else ""
     if n > 1:
         outputs = f"each class has {n} outputs, class 0 the outputs 0 to {n - 1}"
-        return [f"{outputs}: the class whose outputs add up to {most} is the answer"]
+        return [f"{outputs}: {where}the class whose outputs add up to {most} is the answer"]
     return [] if decision == "mean" else [word_answer(decision)]
 
 
@@ -107,8 +116,7 @@ def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:
         integrates = f"it integrates these with the time constants of the trained network ({type(neuron).__name__})"
     return (
         f"the readout is not on the chip: in each step the host multiplies the spikes of the {plural(outputs, 'neuron')} of "
-        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and the class with the largest "
-        f"{DECISION_WORDS[read_decision(graph)]} is the answer"
+        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and {word_answer(read_decision(graph))}"
     )
 
 
@@ -124,6 +132,8 @@ def average_classes(outputs: Any, per_class: int) -> Any:
 def score_classes(outputs: Any, graph: SNNGraph) -> Any:
     """Return what decides: a value for each class, (B, classes), of the outputs of all steps (T, B, *output); numpy or torch.
 
+    Where each step is decided they are (B, T, classes).
+
     Behind a readout on the host they are its values. Where outputs stand for a class together, a step counts their mean.
 
     >>> from spear_deploy.network import Dense, Layer
@@ -138,5 +148,7 @@ def score_classes(outputs: Any, graph: SNNGraph) -> Any:
     flat, decision, per_class = outputs.reshape(*outputs.shape[:2], -1), read_decision(graph), count_per_class(graph)
     if decision == "mean":
         return average_classes(flat.mean(0), per_class)
+    if decision == "each":
+        return average_classes(flat.swapaxes(0, 1), per_class)
     each = average_classes(flat if decision == "maximum" else flat[-1:], per_class)
     return each.amax(0) if hasattr(each, "amax") else each.max(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
@@ -105,5 +105,5 @@ def _load_data(
         return None
     require_packages("torch", "norse", user="adaptation")
     dataset = api.data(data, network, seed=seed, **coding)
-    dataset.check(network.input_shape, count_classes(network))
+    dataset.check(network.input_shape, count_classes(network), read_decision(network))
     return dataset

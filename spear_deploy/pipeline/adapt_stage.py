@@ -18,7 +18,7 @@ from spear_deploy.errors import ChipError, FileError
 from spear_deploy.hardware.profile import HardwareProfile, hash_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.adaptation.adapt_network import adapt_network
@@ -61,7 +61,7 @@ def adapt_for_deployment(
         return network
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
-    dataset.check(network.input_shape, count_classes(network))
+    dataset.check(network.input_shape, count_classes(network), read_decision(network))
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset,
         settings=AdaptSettings(

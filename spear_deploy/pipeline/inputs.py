@@ -57,8 +57,8 @@ def load(
         dt_s: the time step of a NIR file, which has none of its own (default 1e-4 s, or that of the source).
         reset: of a NIR file: "value" (to v_reset), "subtract" or "none".
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
-        decision: what decides for a class: the "mean" of its output over the steps, its "maximum", or that of the "last" step;
-            what the model's forward does, or the file states, unless given, else the mean.
+        decision: what decides for a class: the "mean" of its output over the steps, its "maximum", or that of the "last" step,
+            or of "each" step for a class in each; what the model's forward does, or the file states, unless given, else the mean.
 
     Returns:
         The network; `print` lists its layers with their shapes.

@@ -16,7 +16,7 @@ from spear_deploy.data.input_sums import INPUT_TWICE
 from spear_deploy.data.time_steps import deployed_steps, mark_steps
 from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.backends import list_lava_packages
@@ -153,7 +153,7 @@ def check_inputs(
         )
     progress({"stage": "load data", "done": 0, "of": 0})
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
-    dataset.check(network.input_shape, count_classes(network))
+    dataset.check(network.input_shape, count_classes(network), read_decision(network))
     progress({"stage": "check the network against the chip", "done": 0, "of": 0})
     require_runnable(network, profile, chips, dataset)
     coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}

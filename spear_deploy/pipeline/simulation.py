@@ -148,5 +148,5 @@ def _explain(
     if dataset is not None:
         return api.explain(graph, chip, dataset, samples=settings.samples, progress=progress)
     assert x is not None and settings.input_file is not None, "the caller names data or an input"
-    labels = read_labels(settings.input_file, x.shape[1])
+    labels = read_labels(settings.input_file, x.shape[1], x.shape[0])
     return api.explain(graph, chip, x, kind=kind, labels=labels, progress=progress)

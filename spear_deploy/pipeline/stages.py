@@ -16,6 +16,7 @@ import numpy as np
 
 from spear_deploy import simulator
 from spear_deploy.data import Split
+from spear_deploy.data.labels import grade_labels, labels_each_step
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
@@ -239,7 +240,7 @@ def compare_with_lava(integer: SNNGraph, split: Split, samples: int | None = Non
         raise DataError("there is no test sample to run on Lava; give at least one")
     ours = _run_fast(integer, part)
     theirs = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, backend="lava", record=("spikes",))
-    accuracy = float(np.mean(decide(theirs.output, integer) == part.y))
+    accuracy = float(np.mean(grade_labels(decide(theirs.output, integer), part.y)))
     return {"samples": len(part), "accuracy": accuracy, **count_differences(ours, theirs)}, ours, theirs
 
 
@@ -249,7 +250,7 @@ def _run_fast(graph: SNNGraph, split: Split) -> ChipRun:
 
 
 def write_raster(path: Path, sample: int, floating: SNNGraph, split: Split, ours: ChipRun, theirs: ChipRun | None) -> None:
-    """Write the spikes of one sample: `<layer>.<run>` (T, *shape) of each layer that the networks share, `sample`, `y`.
+    """Write the spikes of one sample: `<layer>.<run>` (T, *shape) of each layer that the networks share; `sample`, `y`.
 
     Args:
         path: the `.npz`.
@@ -262,7 +263,9 @@ def write_raster(path: Path, sample: int, floating: SNNGraph, split: Split, ours
 
     x = np.moveaxis(split.take(np.array([sample])).x, 0, 1).astype(np.float32)
     norse = run_on_norse(floating, x, kind=split.kind, record=("spikes",))
-    arrays: dict[str, Array] = {"sample": np.array(sample), "y": np.array(split.y[sample])}
+    arrays: dict[str, Array] = {"sample": np.array(sample)}
+    if not labels_each_step(split.y):
+        arrays["y"] = np.array(split.y[sample])
     for name, spikes in ours.spikes.items():
         if name in norse.spikes and norse.spikes[name][:, 0].size == spikes[:, sample].size:
             runs = [norse.spikes[name][:, 0], spikes[:, sample]]

@@ -26,7 +26,7 @@ from spear_deploy.data import Dataset, Split
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network import IF, Array, Layer
 from spear_deploy.network.channel_groups import ChannelGroup, list_groups, list_prunable_groups
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.importance import Criterion, channel_statistics, score_channels
@@ -123,7 +123,7 @@ class Evaluator:
         checkpoint: Checkpoint | None = None,
         device: str = "cpu",
     ) -> None:
-        dataset.check(graph.input_shape, count_classes(graph))
+        dataset.check(graph.input_shape, count_classes(graph), read_decision(graph))
         self.graph, self.dataset, self.chip, self.device = graph, dataset, chip, device
         self.timed = timed and chip is not None
         self.groups: tuple[ChannelGroup, ...] = list_prunable_groups(graph)

@@ -25,6 +25,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import join_readout
 from spear_deploy.pruning.plan import PruningPlan
 from spear_deploy.simulator import SpikeCounts, simulate
+from spear_deploy.training.entropy import cross_entropy
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 
 Criterion: TypeAlias = Literal["l1", "bn_scale", "rate", "membrane", "taylor", "index"]
@@ -146,7 +147,7 @@ def taylor_scores(graph: SNNGraph, split: Split) -> dict[str, Array]:
     for x, y in split.batches(BATCH):
         output, spikes = network(x, record=True)
         logits = LOGIT_SCALE * score_classes(output, graph)
-        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.array(y)), reduction="sum")
+        loss = cross_entropy(logits, torch.from_numpy(np.array(y)), reduction="sum")
         gradients = torch.autograd.grad(loss, list(spikes.values()), allow_unused=True)
         for (name, spike), gradient in zip(spikes.items(), gradients, strict=True):
             effect = torch.zeros_like(spike) if gradient is None else spike * gradient

@@ -24,7 +24,7 @@ def draw_rasters(arrays: Mapping[str, Array]) -> dict[str, Any]:
     """Return the panels of each layer as plain data.
 
     Args:
-        arrays: of `raster.npz`: `<layer>.<side>` (T, *shape), `sample`, `y`.
+        arrays: of `raster.npz`: `<layer>.<side>` (T, *shape), `sample`, and `y` where the sample has one label.
     """
     names = [name.removesuffix(".norse") for name in arrays if name.endswith(".norse")]
     sides = [side for side in SIDES if not names or f"{names[0]}.{side}" in arrays]
@@ -35,7 +35,7 @@ def draw_rasters(arrays: Mapping[str, Array]) -> dict[str, Any]:
     return {
         "layers": [_draw_layer(name, runs, rows) for name, runs in flat.items()],
         "sample": int(arrays["sample"]),
-        "label": int(arrays["y"]),
+        "label": int(arrays["y"]) if "y" in arrays else None,
         "sides": [SIDES[side] for side in sides],
     }
 

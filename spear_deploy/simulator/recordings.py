@@ -52,19 +52,22 @@ def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, In
         raise DataError(f"file '{path}': {error}") from None
 
 
-def read_labels(path: str | os.PathLike[str], samples: int) -> Array | None:
-    """Return the labels `y` (B,) of an input file, or None where it has none.
+def read_labels(path: str | os.PathLike[str], samples: int, steps: int) -> Array | None:
+    """Return the labels `y` of an input file, (B,) or (B, T), or None where it has none.
 
     Raises:
-        DataError: they are not one whole number from 0 for each of the `samples`.
+        DataError: they are not one whole number from 0 for each of the `samples`, or for each of their `steps`, there with -1 for
+            none.
     """
     labels = read_arrays(path).get("y")
     if labels is None:
         return None
-    if labels.shape != (samples,) or labels.dtype.kind not in "biuf" or (labels != np.abs(np.rint(labels))).any():
+    shapes = ((samples,), (samples, steps))
+    known = labels[labels != -1] if labels.shape == shapes[1] else labels
+    if labels.shape not in shapes or labels.dtype.kind not in "biuf" or (known != np.abs(np.rint(known))).any():
         raise DataError(
             f"file '{path}': y holds {name_values(labels.dtype.kind)} of shape {labels.shape}, expected ({samples},), one whole "
-            "number from 0 for each sample"
+            f"number from 0 for each sample, or ({samples}, {steps}), one for each step"
         )
     return labels.astype(np.int64)
 

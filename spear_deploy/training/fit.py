@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spear_deploy.data import Dataset
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
@@ -98,8 +98,9 @@ def fit(
             on the host learns with it.
         dataset: as in `train`.
         recipe: how to learn.
-        hints: (N, classes), learnt besides the labels: for each training sample the scores by class of a teacher, usually
-            the network before pruning. `score_outputs` computes them, once for any number of fits.
+        hints: (N, classes), or (N, T, classes) where each step has a label, learnt besides the labels: for each training sample
+            the scores by class of a teacher, usually the network before pruning. `score_outputs` computes them, once for any
+            number of fits.
         rounding: chooses the values that a chip's integers can stand for, once at the start. The network then runs on these
             values while it learns (quantisation-aware training), with the chip's decays and thresholds and without batch norm,
             and so does the result. Its neurons emit what the chip's do, several spikes in a step among them.
@@ -113,10 +114,11 @@ def fit(
         UnsupportedError: an integer network, or a batch norm without eps.
     """
     outputs = count_classes(graph)
-    dataset.check(graph.input_shape, outputs)
-    if hints is not None and hints.shape != (len(dataset.train), outputs):
+    dataset.check(graph.input_shape, outputs, read_decision(graph))
+    expected = (*dataset.train.y.shape, outputs)
+    if hints is not None and hints.shape != expected:
         raise DataError(
-            f"hints: of shape {hints.shape}, expected {(len(dataset.train), outputs)}, the scores by class of a teacher for each "
+            f"hints: of shape {hints.shape}, expected {expected}, the scores by class of a teacher for each "
             "training sample; compute them with `score_outputs`"
         )
     if has_host_readout(graph):

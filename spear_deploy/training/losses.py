@@ -12,6 +12,7 @@ from spear_deploy.network.classes import score_classes
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import read_on_host
+from spear_deploy.training.entropy import cross_entropy
 from spear_deploy.training.evaluation import BATCH, LOGIT_SCALE
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.training.threads import limit_threads
@@ -40,17 +41,15 @@ def batch_losses(
     Args:
         network: in training mode.
         x: (T, B, *input).
-        y: (B,) labels.
-        hint: (B, classes) scores of the teacher (`network.classes`), or None.
+        y: (B,) labels, or (B, T), see `data.labels`.
+        hint: (B, classes), or (B, T, classes), scores of the teacher (`network.classes`), or None.
         smoothing: share of the target spread over all classes.
         penalty: adds the cost of SynOps, or None.
         logit_scale: factor of the network's scores; the teacher's is `LOGIT_SCALE`.
     """
-    import torch
-
     output, spikes = network(x, record=True)
     scores = score_classes(output, network.graph)
-    entropy = torch.nn.functional.cross_entropy(logit_scale * scores, y, label_smoothing=smoothing)
+    entropy = cross_entropy(logit_scale * scores, y, label_smoothing=smoothing)
     total = entropy if hint is None else (1 - HINT_WEIGHT) * entropy + HINT_WEIGHT * distillation_loss(scores, hint, logit_scale)
     return (total if penalty is None else total + penalty.loss(x, spikes)), entropy
 
@@ -59,13 +58,13 @@ def distillation_loss(scores: torch.Tensor, hint: torch.Tensor, logit_scale: flo
     """Return the distillation loss of Hinton, Vinyals and Dean (arXiv 1503.02531): T² · KL of the softened outputs."""
     import torch
 
-    student = torch.nn.functional.log_softmax(logit_scale / HINT_TEMPERATURE * scores, dim=1)
-    teacher = torch.nn.functional.log_softmax(LOGIT_SCALE / HINT_TEMPERATURE * hint, dim=1)
+    student = torch.nn.functional.log_softmax(logit_scale / HINT_TEMPERATURE * scores.flatten(0, -2), dim=1)
+    teacher = torch.nn.functional.log_softmax(LOGIT_SCALE / HINT_TEMPERATURE * hint.flatten(0, -2), dim=1)
     return torch.nn.functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * HINT_TEMPERATURE**2
 
 
 def score_outputs(graph: SNNGraph, split: Split) -> Array:
-    """Run a network on a split and return what decides (`network.classes.score_classes`): (N, classes) float32."""
+    """Run a network on a split and return what decides (`network.classes.score_classes`), float32 by sample."""
     scores = []
     with limit_threads(graph):
         for x, _ in split.batches(BATCH):

@@ -20,7 +20,7 @@ from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import chain
 from spear_deploy.network.host_readout import join_readout, merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.run import read_on_host
+from spear_deploy.simulator.run import decide, read_on_host
 from spear_deploy.training.evaluation import evaluate
 
 RNG = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_a_hidden_layer_that_the_host_reads_has_all_neurons_and_rows():
     [LEAKY, CubaLI(tau_mem_s=0.004, tau_syn_s=0.002), LI(tau_s=0.001 * np.array([2.0, 3.0, 2.0, 5.0]), r=2.0), None],
     ids=["LI", "CubaLI", "each its own", "sum"],
 )
-@pytest.mark.parametrize("decision", ["mean", "last", "maximum"])
+@pytest.mark.parametrize("decision", ["mean", "last", "maximum", "each"])
 def test_what_decides_of_the_readout_is_linear_in_the_weighed_spikes(neuron, decision):
     import torch
 
@@ -106,22 +106,22 @@ def test_what_decides_of_the_readout_is_linear_in_the_weighed_spikes(neuron, dec
     host = read_host_readout(moved)
     weight, bias = (np.array(value) for value in merge_weights(host))
     kernels, level = measure_kernels(host.layers[-1], host, 7, decision)
-    assert len(kernels) == (7 if decision == "maximum" else 1)
+    assert len(kernels) == (7 if decision in ("maximum", "each") else 1)
     columns, which = np.unique(kernels, axis=2, return_inverse=True)
     assert columns.shape[2] == (3 if neuron is not None and np.size(getattr(neuron, "tau_s", 0)) > 1 else 1)
     features = _weigh_spikes(moved, split, columns)
-    logits = _compute_logits(features, which.ravel(), kernels, level, torch.from_numpy(weight), torch.from_numpy(bias))
+    logits = _compute_logits(features, which.ravel(), kernels, level, torch.from_numpy(weight), torch.from_numpy(bias), decision)
     values = read_on_host(moved, simulate(moved, np.moveaxis(split.x, 0, 1)).output)
     np.testing.assert_allclose(logits.numpy(), score_classes(values, moved), atol=1e-5)
 
 
-@pytest.mark.parametrize("decision", ["mean", "last", "maximum"])
+@pytest.mark.parametrize("decision", ["mean", "last", "maximum", "each"])
 @pytest.mark.parametrize("neuron", [LEAKY, None], ids=["LI", "sum"])
 def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron, decision):
     """Fitted to the mean, the weighted sum of the last step would tell 88 % apart."""
     moved = state_decision(move_to_host(network(neuron)), decision)
     x = RNG.integers(0, 2, (200, 7, 1, 4, 4)).astype(np.uint8)
-    labels = evaluate(moved, Split(x=x, y=np.zeros(200, np.int64), kind="spikes")).labels
+    labels = decide(simulate(moved, np.moveaxis(x, 0, 1)).output, moved)
     split = Split(x=x, y=labels, kind="spikes")
     weight, _ = merge_weights(read_host_readout(moved))
     lost = replace_weights(moved, weight + 3 * RNG.normal(size=weight.shape).astype(np.float32), np.zeros(4, np.float32))

@@ -124,7 +124,10 @@ def test_own_splits_are_taken(tmp_path):
         ({"y": np.arange(39)}, "40 samples in x but 39 labels in y"),
         ({"y": np.arange(40) - 1}, "label -1 is negative"),
         ({"y": np.arange(40) / 2}, "labels are floating-point numbers, expected whole numbers from 0; number the classes, since"),
-        ({"y": np.zeros((40, 2), int)}, r"labels have shape \(40, 2\), expected \(N,\), .* into windows .* one-hot labels"),
+        (
+            {"y": np.zeros((40, 2), int)},
+            r"labels have shape \(40, 2\), expected \(N,\), .* or \(N, 3\), one at each step; give one-hot",
+        ),
         ({"y": np.zeros(40, int)}, "holds one class only"),
         ({"y": np.full(40, 10**9)}, "label 1000000000 is out of range"),
         ({"x": np.full((40, 3, 2), np.nan)}, "x holds NaN or infinite values"),
@@ -298,7 +301,7 @@ def test_samples_have_an_axis_of_time_and_one_of_the_input():
 
 
 def test_labels_go_up_to_the_largest_number_of_classes():
-    x, most = np.ones((2, 3, 2), np.uint8), data.dataset.MAX_CLASSES
+    x, most = np.ones((2, 3, 2), np.uint8), data.labels.MAX_CLASSES
     assert most == 100_000
     parts = {which: Split(x=x, y=np.array([0, most - 1])) for which in ("train", "val", "test")}
     assert dataset(**parts, classes=most).classes == most

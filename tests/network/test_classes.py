@@ -18,9 +18,11 @@ from spear_deploy.network.classes import (
     average_classes,
     count_classes,
     count_per_class,
+    describe_classes,
     read_decision,
     score_classes,
     state_decision,
+    state_spikes,
     word_answer,
 )
 from spear_deploy.network.graph import chain
@@ -185,3 +187,77 @@ def test_a_stated_decision_takes_the_note_on_counting_by_the_mean_away(counted):
     graph = replace(network(), metadata={"assumptions": [f"the forward returns the maximum, and {counted}"]})
     assert state_decision(graph, "maximum").metadata["assumptions"] == ["the forward returns the maximum"]
     assert state_decision(graph, "mean").metadata == graph.metadata
+
+
+def stepwise():
+    """Return random readouts of three classes on two inputs, decided in each step, and samples with labels of most steps."""
+    rng = np.random.default_rng(3)
+    layer = Layer(name="out", synapse=Dense(weight=rng.normal(0, 1, (3, 2)).astype(np.float32)))
+    graph = chain([layer], input_shape=(2,), metadata={DECISION: "each"})
+    x = rng.integers(0, 3, (60, 6, 2)).astype(np.uint8)
+    y = np.where(rng.random((60, 6)) < 0.2, -1, (x @ rng.normal(0, 1, (2, 3))).argmax(-1))
+    y[:, 0] = np.maximum(y[:, 0], 0)
+    return graph, Split(x=x, y=y)
+
+
+def test_each_step_is_decided_by_its_own_values():
+    graph, split = stepwise()
+    output = simulate(graph, np.moveaxis(split.x, 0, 1)).output
+    np.testing.assert_array_equal(decide(output, graph), output.argmax(-1).T)
+    assert score_classes(output, graph).shape == (60, 6, 3)
+    assert score_outputs(graph, split).shape == (60, 6, 3)
+
+
+def test_accuracy_of_each_step_counts_labelled_steps_alone():
+    graph, split = stepwise()
+    measured = evaluate(graph, split)
+    right = [(a == b) for a, b in zip(measured.labels.ravel(), split.y.ravel(), strict=True) if b >= 0]
+    assert measured.accuracy == pytest.approx(np.mean(right))
+    assert measured.right.shape == (60,)
+    assert measured.right.mean() == pytest.approx(measured.accuracy)
+
+
+def test_a_candidate_in_torch_measures_the_same_steps():
+    from spear_deploy.norse.network import to_norse
+    from spear_deploy.training.evaluation import LOGIT_SCALE, quick_evaluate
+
+    graph, split = stepwise()
+    quick, scores = quick_evaluate(to_norse(graph).eval(), graph, split), score_outputs(graph, split).astype(np.float64)
+    assert quick.accuracy == pytest.approx(evaluate(graph, split).accuracy)
+    logs = [
+        LOGIT_SCALE * scores[n, t] - np.log(np.exp(LOGIT_SCALE * scores[n, t]).sum())
+        for n, t in np.argwhere(split.y >= 0)
+    ]  # fmt: skip
+    labels = split.y[split.y >= 0]
+    assert quick.certainty == pytest.approx(
+        np.exp(np.mean([log[label] for log, label in zip(logs, labels, strict=True)])), rel=1e-5
+    )
+
+
+def test_a_network_learns_its_labels_of_each_step():
+    graph, split = stepwise()
+    data = Dataset(name="d", train=split, val=split, test=split, classes=3)
+    learnt = fit(graph, data, Recipe(epochs=200, learning_rate=5e-2), hints=None).graph
+    assert evaluate(graph, split).accuracy < 0.8 < 0.95 < evaluate(learnt, split).accuracy
+    hints = score_outputs(learnt, split)
+    taught = fit(graph, data, Recipe(epochs=200, learning_rate=5e-2), hints=hints).graph
+    assert evaluate(taught, split).accuracy > 0.95
+    with pytest.raises(DataError, match=r"hints: of shape \(60, 3\), expected \(60, 6, 3\)"):
+        fit(graph, data, Recipe(epochs=1), hints=hints[:, 0])
+
+
+def test_labels_and_decision_go_together_where_a_split_is_measured():
+    graph, split = stepwise()
+    with pytest.raises(DataError, match="has a label at each step, and the network decides once"):
+        evaluate(state_decision(graph, "mean"), split)
+    with pytest.raises(DataError, match="has one label a sample, and the network decides in each step"):
+        evaluate(graph, replace(split, y=split.y[:, 0]))
+
+
+def test_a_network_that_decides_in_each_step_says_so_to_those_who_run_it_elsewhere():
+    graph, _ = stepwise()
+    assert describe_classes(graph) == ["in each step the class with the largest value is the answer"]
+    several = replace(network(), metadata={OUTPUTS_PER_CLASS: 2, DECISION: "each"})
+    assert describe_classes(several)[0].endswith("in each step the class whose outputs add up to most is the answer")
+    assert state_spikes(graph) is graph
+    assert read_decision(state_spikes(state_decision(graph, "last"))) == "mean"

@@ -134,10 +134,14 @@ def test_an_error_names_a_few_arrays_not_all(tmp_path):
 def test_labels_of_an_input_file(tmp_path):
     path = tmp_path / "in.npz"
     np.savez(path, spikes=np.ones((2, 3, 4)))
-    assert read_labels(path, 3) is None
+    assert read_labels(path, 3, 2) is None
     np.savez(path, spikes=np.ones((2, 3, 4)), y=np.array([0.0, 2.0, 1.0]))
-    assert read_labels(path, 3).tolist() == [0, 2, 1] and read_labels(path, 3).dtype == np.int64
-    for wrong in ([0, 1], [0, -1, 2], [0.5, 1, 2], ["a", "b", "c"]):
+    assert read_labels(path, 3, 2).tolist() == [0, 2, 1] and read_labels(path, 3, 2).dtype == np.int64
+    np.savez(path, y=np.array([[0, -1], [2, 1], [1, 1]]))
+    assert read_labels(path, 3, 2).tolist() == [[0, -1], [2, 1], [1, 1]]
+    for wrong in ([0, 1], [0, -1, 2], [0.5, 1, 2], ["a", "b", "c"], [[0, 1]] * 2, [[0, -2]] * 3):
         np.savez(path, y=np.array(wrong))
-        with pytest.raises(DataError, match=r"expected \(3,\), one whole number from 0 for each sample"):
-            read_labels(path, 3)
+        with pytest.raises(
+            DataError, match=r"expected \(3,\), one whole number from 0 for each sample, or \(3, 2\), one for each step"
+        ):
+            read_labels(path, 3, 2)

@@ -11,7 +11,7 @@ from spear_deploy import simulator
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.backends import Backend, BackendChoice
 from spear_deploy.pipeline.inputs import Chip, Net, load_both, load_for, quantize_for_chip
@@ -100,7 +100,7 @@ def explain(
     if find_chip_format(graph):
         raise UnsupportedError("the network is quantised already; give the floating-point network that it was made of")
     if isinstance(x, Dataset):
-        x.check(graph.input_shape, count_classes(graph))
+        x.check(graph.input_shape, count_classes(graph), read_decision(graph))
         part = x.test if samples is None else x.test.head(samples)
         kind, labels, calibration = x.kind, part.y, np.moveaxis(x.train.x[:256], 0, 1)
         x = np.moveaxis(part.x, 0, 1)

@@ -29,7 +29,7 @@ from typing import Any
 from spear_deploy.data import Dataset
 from spear_deploy.errors import BackendError, FileError, MissingPackageError, SpearError
 from spear_deploy.interchange.snn_file import hash_network
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deploy import PROVENANCE
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -140,7 +140,7 @@ def _require_data(network: Path, data: str | os.PathLike[str] | Dataset, setting
     """Check that the data can be loaded and go with the network of the deployment."""
     graph = api.load(network)
     dataset = api.data(data, graph, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
-    dataset.check(graph.input_shape, count_classes(graph))
+    dataset.check(graph.input_shape, count_classes(graph), read_decision(graph))
 
 
 def _hash_network_file(path: Path) -> str | None:

@@ -48,7 +48,7 @@ CALM_PEAK = 1e-3
 
 
 class _Learnt(NamedTuple):
-    """What a learning left: a network, its use of the budgets, the rest of the state, and which of validation are right."""
+    """What a learning left: network, use of the budgets, the rest of the state, and how right each sample of validation is."""
 
     graph: SNNGraph
     use: BudgetUse
@@ -176,8 +176,7 @@ class FineTuning:
             self._restore(before)
 
     def _remember(self, target: float | None) -> _Learnt:
-        val = self.dataset.val
-        right = evaluate(self.graph, val).labels == val.y
+        right = evaluate(self.graph, self.dataset.val).right
         return _Learnt(self.graph, self.use, self.unthinned, self.dual, target, right)
 
     def _return_to_best(self, networks: Sequence[_Learnt]) -> float | None:
@@ -271,8 +270,8 @@ class FineTuning:
         before, use_before = self.graph, self.use
         unused = 1 - relative_use(before)
         self.graph = scale_thresholds(before, relative_use)
-        measured, val = evaluate(before, self.dataset.val), self.dataset.val
-        accuracy, noise = measured.accuracy, accuracy_error(measured.labels == val.y, val.group)
+        measured = evaluate(before, self.dataset.val)
+        accuracy, noise = measured.accuracy, accuracy_error(measured.right, self.dataset.val.group)
         if unused <= 0 or self._measure_accuracy(self.graph) >= accuracy - noise:
             return
         if not self.interrupted:

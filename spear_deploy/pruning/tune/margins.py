@@ -177,7 +177,7 @@ def accuracy_error(right: Array, group: Array | None = None) -> float:
     """Return the standard error of an accuracy.
 
     Args:
-        right: whether each sample was decided rightly, (N,).
+        right: whether each sample was decided rightly, or by how much, (N,), with the accuracy as the mean.
         group: (N,) groups, where samples of one are not independent. A single group counts as independent samples.
 
     >>> right = np.arange(200) % 10 > 0

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from spear_deploy.data import Dataset, Split
+from spear_deploy.data.labels import choose_strata
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, OF_CHIP, Budgets
@@ -127,7 +128,7 @@ class BudgetMonitor:
             if name in ACTIVE:
                 before = self.dense_evaluation.synops_per_sample if amount.relative else None
                 margins[name] = sampling_margin(
-                    evaluation.synops_per_sample, self.dataset.val.y, len(self.dataset.test), before=before,
+                    evaluation.synops_per_sample, choose_strata(self.dataset.val.y), len(self.dataset.test), before=before,
                     groups=pair_groups(self.dataset.val.group, self.dataset.test.group),
                 )  # fmt: skip
         over = ""
@@ -171,7 +172,7 @@ class BudgetMonitor:
         if doubt == 1 or score < -AGREEMENT:
             self.margin_note = "SynOps of training and validation differ, so validation alone was measured"
             return use
-        pooled, labels = np.concatenate([fresh, seen]), np.concatenate([self.dataset.val.y, training.y])
+        pooled, labels = np.concatenate([fresh, seen]), choose_strata(np.concatenate([self.dataset.val.y, training.y]))
         before = np.ones(len(pooled)) if bases is None else np.concatenate(bases)
         margin = sampling_margin(
             pooled, labels, len(self.dataset.test), before=before, sigmas=POOLED_SIGMAS, drift=SOURCE_DRIFT,

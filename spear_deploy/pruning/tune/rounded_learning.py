@@ -138,7 +138,7 @@ def learn_with_rounding(
         epochs=epochs, learning_rate=rate_scale * PEAK, warm_up=0.1, seed=seed, synops_budget=target, dual=dual, keeps_zeros=True,
         interruptible=completes, device=device,
     )  # fmt: skip
-    start = _Measured(graph=graph, use=use, right=integers.labels == val.y, batches=0)
+    start = _Measured(graph=graph, use=use, right=integers.right, batches=0)
     networks, interrupted = _learn_cycles(start, monitor, form, recipe, hints, before.accuracy, progress)
     best = _choose_best(networks)
     kept = best is not start
@@ -185,7 +185,7 @@ def _name_cycle(progress: Progress | None, cycle: int) -> Progress | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """A network, its use of the budgets, which validation samples its integers decide rightly, and the batches it learnt from."""
+    """A network, its use of the budgets, how right its integers decide each validation sample, and the batches it learnt from."""
 
     graph: SNNGraph
     use: BudgetUse
@@ -199,7 +199,7 @@ class _Measured:
 
 
 def _measure(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:
-    right = evaluate(*form(graph, monitor.dataset.val)).labels == monitor.dataset.val.y
+    right = evaluate(*form(graph, monitor.dataset.val)).right
     return _Measured(graph=graph, use=monitor.measure_with_training(graph), right=right, batches=batches)
 
 

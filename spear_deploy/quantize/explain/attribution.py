@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spear_deploy.data.labels import grade_labels
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
@@ -134,7 +135,7 @@ def explain(
         integer: the same network quantized.
         x: (T, B, *input), as the trained network takes it.
         kind: of `x`.
-        labels: (B,) if known.
+        labels: (B,) if known, or (B, T) where each step has one.
         alignment: delays of the chip, see `lava.schedule.schedule_on_chip`.
         progress: gets the name of each stage before it runs.
 
@@ -202,7 +203,7 @@ def _attribute_cost(
     stage: Stage, start: _StageRun, before: _StageRun, now: _StageRun, labels: Array | None, earlier: Sequence[StageCost]
 ) -> StageCost:
     decided, at_start, previous = (decide(each.run.output, stage.graph) for each in (now, start, before))
-    accuracy = None if labels is None else float(np.mean(decided == labels))
+    accuracy = None if labels is None else float(np.mean(grade_labels(decided, labels)))
     change = None if accuracy is None else accuracy - (earlier[-1].accuracy or 0.0) if earlier else 0.0
     common = [name for name in start.recorded.spikes if name in now.recorded.spikes]
     differences = {name: find_first_difference(name, before.recorded, now.recorded) for name in common}

@@ -1,0 +1,122 @@
+"""Labels: one a sample, or one at each step.
+
+A sample has a class, (N,), or each of its time steps has one, (N, T), with `NO_LABEL` where none is known. Accuracy is the share
+of labelled samples, or steps, that are decided rightly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spear_deploy.errors import DataError
+from spear_deploy.network import Array
+from spear_deploy.network.classes import Decision
+from spear_deploy.util.number_format import format_shape, name_values
+
+NO_LABEL = -1
+"""Label of a step whose class is not known: it is neither learnt nor counted."""
+MAX_CLASSES = 100_000
+
+
+def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
+    """Return labels as (N,) or (N, T) int64, read-only.
+
+    Args:
+        y: labels.
+        where: for messages.
+        steps: T of the samples; None: of samples that have one label each.
+
+    Raises:
+        DataError: another shape, one-hot, not whole, negative, too many classes, or a sample without any label.
+    """
+    labels = np.asarray(y)
+    if labels.ndim == 1:
+        each_step = False
+    elif labels.ndim == 2 and labels.shape[1] == steps and not _is_one_hot(labels):
+        each_step = True
+    else:
+        each = "" if steps is None else f", or (N, {steps}), one at each step"
+        raise DataError(
+            f"{where}: labels have shape {labels.shape}, expected (N,), one whole number a sample{each}; give one-hot labels as "
+            "y.argmax(-1)"
+        )
+    if labels.dtype.kind not in "biu":
+        raise DataError(
+            f"{where}: labels are {name_values(labels.dtype.kind)}, expected whole numbers from 0; number the classes, "
+            "since only classes are learnt, no regression"
+        )
+    least = NO_LABEL if each_step else 0
+    if labels.size and int(labels.min()) < least:
+        less = ", and -1 at a step without a label" if each_step else ""
+        raise DataError(f"{where}: label {labels.min()} is negative, labels are whole numbers from 0{less}")
+    if labels.size and int(labels.max()) >= MAX_CLASSES:
+        raise DataError(f"{where}: label {labels.max()} is out of range, at most {MAX_CLASSES} classes are possible")
+    if each_step and not (labels >= 0).any(axis=1).all():
+        sample = int(np.flatnonzero(~(labels >= 0).any(axis=1))[0])
+        raise DataError(f"{where}: sample {sample} has no label at any step; leave it out")
+    labels = labels.astype(np.int64)
+    labels.setflags(write=False)
+    return labels
+
+
+def _is_one_hot(labels: Array) -> bool:
+    return labels.dtype.kind in "biuf" and bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all())
+
+
+def labels_each_step(y: Array) -> bool:
+    """Return whether labels are those of steps, (N, T)."""
+    return y.ndim == 2
+
+
+def describe_labels(y: Array) -> str:
+    """Return labels in words.
+
+    >>> describe_labels(np.zeros(3)), describe_labels(np.zeros((3, 7)))
+    ('3 labels', '3 x 7 labels')
+    """
+    return f"{format_shape(y.shape)} labels"
+
+
+def grade_labels(decided: Array, y: Array) -> Array:
+    """Return how right each sample was decided, (N,), so that the mean is the accuracy: whether, or by its labelled steps.
+
+    >>> grade_labels(np.array([1, 2]), np.array([1, 1])).tolist()
+    [True, False]
+    >>> grade_labels(np.array([[1, 2, 2], [0, 0, 0]]), np.array([[1, 2, 0], [0, -1, -1]])).tolist()
+    [1.0, 0.5]
+    """
+    if not labels_each_step(y):
+        return np.asarray(decided == y)
+    labelled = y != NO_LABEL
+    return np.asarray(((decided == y) & labelled).sum(axis=1) * (len(y) / max(int(labelled.sum()), 1)))
+
+
+def choose_strata(y: Array) -> Array:
+    """Return one label for each sample, by which samples are drawn in equal shares: its own, or that of most of its steps.
+
+    >>> choose_strata(np.array([[1, 2, 2], [0, -1, -1]])).tolist()
+    [2, 0]
+    """
+    if not labels_each_step(y):
+        return y
+    return np.array([np.bincount(steps[steps != NO_LABEL], minlength=1).argmax() for steps in y], np.int64)
+
+
+def require_decision(name: str, y: Array, decision: Decision) -> None:
+    """Refuse labels of another kind than what a network decides for.
+
+    Raises:
+        DataError: a label at each step and one decision a sample, or the other way round.
+    """
+    if labels_each_step(y) and decision != "each":
+        raise DataError(
+            f"data '{name}': has a label at each step, and the network decides once a sample (decision '{decision}'); state that "
+            'it decides in each step, --decision each (decision="each"), or give one label a sample'
+        )
+    if not labels_each_step(y) and decision == "each":
+        raise DataError(
+            f"data '{name}': has one label a sample, and the network decides in each step (decision 'each'); give labels (N, T), "
+            'or state what decides for a sample, --decision mean, maximum or last (decision="mean")'
+        )

@@ -1,0 +1,118 @@
+"""Labels of samples and of steps: what is read, what is refused, and what is right."""
+
+import numpy as np
+import pytest
+
+from spear_deploy.data import Dataset, Split, from_torch, load_data
+from spear_deploy.data.labels import check_labels, choose_strata, grade_labels
+from spear_deploy.data.time_steps import list_steps
+from spear_deploy.errors import DataError
+
+STEPS = 5
+
+
+def sequences(samples=40, steps=STEPS, seed=0):
+    """Return spikes of three inputs, and a label at each step or none."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(-1, 4, (samples, steps))
+    y[:, 0] = rng.integers(0, 4, samples)
+    return rng.integers(0, 2, (samples, steps, 3)).astype(np.uint8), y
+
+
+def save(tmp_path, **arrays):
+    np.savez(tmp_path / "d.npz", **arrays)
+    return tmp_path / "d.npz"
+
+
+def test_a_label_at_each_step_is_read_from_a_file_and_split_with_its_samples(tmp_path):
+    x, y = sequences()
+    data = load_data(save(tmp_path, x=x, y=y))
+    assert data.classes == 4
+    assert data.train.y.shape == (len(data.train), STEPS)
+    assert repr(data.train).endswith(f"y {len(data.train)} x {STEPS} labels)")
+    rows = {(a.tobytes(), b.tobytes()) for a, b in zip(x, y, strict=True)}
+    for split in (data.train, data.val, data.test):
+        assert {(a.tobytes(), b.tobytes()) for a, b in zip(split.x, split.y, strict=True)} <= rows
+    assert any("labelled steps" in note for note in data.notes)
+
+
+def test_labels_of_steps_have_groups_words_and_files_of_their_own_splits_as_others(tmp_path):
+    x, y = sequences()
+    data = load_data(save(tmp_path, x=x, y=y, group=np.arange(40) // 4))
+    assert not set(data.train.group) & set(data.test.group)
+    words = np.array((["train"] * 3 + ["test"]) * 10)
+    data = load_data(save(tmp_path, x=x, y=y, split=words))
+    np.testing.assert_array_equal(np.sort(data.test.y, axis=0), np.sort(y[words == "test"], axis=0))
+    data = load_data(save(tmp_path, x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:]))
+    np.testing.assert_array_equal(data.test.y, y[30:])
+
+
+def test_a_torch_dataset_may_have_a_label_at_each_step():
+    x, y = sequences()
+    pairs = [(a.astype(np.float32), b) for a, b in zip(x, y, strict=True)]
+    data = from_torch(pairs[:30], pairs[30:])
+    np.testing.assert_array_equal(data.test.y, y[30:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y[:, :3], r"labels have shape \(40, 3\), expected \(N,\), .* or \(N, 5\), one at each step"),
+        (lambda y: y[..., None], r"labels have shape \(40, 5, 1\)"),
+        (lambda y: np.eye(5, dtype=int)[y[:, 0]], r"give one-hot labels as y.argmax\(-1\)"),
+        (lambda y: y - 1, "label -2 is negative, labels are whole numbers from 0, and -1 at a step without a label"),
+        (lambda y: y / 2, "labels are floating-point numbers"),
+        (lambda y: np.where(np.arange(40)[:, None] == 7, -1, y), "sample 7 has no label at any step; leave it out"),
+        (lambda y: np.minimum(y, 0), "the training split holds one class only"),
+        (lambda y: y[:39], "40 samples in x but 39 labels in y"),
+    ],
+)
+def test_unusable_labels_of_steps_are_refused(tmp_path, change, message):
+    x, y = sequences()
+    with pytest.raises(DataError, match=message):
+        load_data(save(tmp_path, x=x, y=change(y)))
+
+
+def test_one_hot_labels_of_as_many_classes_as_steps_are_no_labels_of_steps():
+    with pytest.raises(DataError, match="one-hot"):
+        check_labels(np.eye(STEPS)[[0, 1, 4]], "d", STEPS)
+    check_labels(np.eye(STEPS, dtype=int)[[0, 1, 4]] * 2, "d", STEPS)  # no one-hot label has a 2
+
+
+def test_accuracy_is_the_share_of_labelled_steps():
+    rng = np.random.default_rng(1)
+    decided, (_, y) = rng.integers(0, 4, (40, STEPS)), sequences()
+    right = total = 0
+    for decision, label in zip(decided.ravel(), y.ravel(), strict=True):
+        right, total = right + (decision == label), total + (label >= 0)
+    assert grade_labels(decided, y).mean() == pytest.approx(right / total)
+    np.testing.assert_allclose(grade_labels(np.maximum(y, 0), y).mean(), 1)
+
+
+def test_a_sample_counts_by_its_labelled_steps():
+    y = np.array([[1, 1, 1, 1], [1, -1, -1, -1]])
+    np.testing.assert_allclose(grade_labels(np.array([[1, 1, 1, 0], [1, 1, 1, 1]]), y), [3 * 2 / 5, 1 * 2 / 5])
+
+
+def test_samples_are_drawn_by_the_label_of_most_of_their_steps():
+    assert choose_strata(np.array([[3, 3, -1, -1, -1], [0, 1, 1, 2, -1]])).tolist() == [3, 1]
+    assert choose_strata(np.array([2, 0])).tolist() == [2, 0]
+
+
+def test_labels_of_steps_leave_no_choice_of_steps(tmp_path):
+    x, y = sequences(steps=4)
+    assert list_steps(load_data(save(tmp_path, x=x, y=y))) == (4,)
+    assert list_steps(load_data(save(tmp_path, x=x, y=y[:, 0]))) == (1, 2, 4)
+
+
+def test_data_and_network_have_to_decide_for_the_same():
+    x, y = sequences()
+    each, once = (
+        Dataset(name="d", classes=4, **{key: Split(x=x, y=labels) for key in ("train", "val", "test")}) for labels in (y, y[:, 0])
+    )
+    each.check((3,), 4, "each")
+    once.check((3,), 4, "mean")
+    with pytest.raises(DataError, match=r"data 'd': has a label at each step, .* --decision each"):
+        each.check((3,), 4, "maximum")
+    with pytest.raises(DataError, match=r"data 'd': has one label a sample, and the network decides in each step"):
+        once.check((3,), 4, "each")
