@@ -61,10 +61,10 @@ NETWORK = {
     "source": "a text",
     "dt_s": "a number above 0",
     "reset": "'value', 'subtract' or 'none'",
-    "decision": "'mean', 'maximum' or 'last'",
+    "decision": "'mean', 'maximum', 'last' or 'each'",
     "input_shape": "a list of whole numbers of at least 1",
 }
-WORDS = {"reset": ("value", "subtract", "none"), "decision": ("mean", "maximum", "last")}
+WORDS = {"reset": ("value", "subtract", "none"), "decision": ("mean", "maximum", "last", "each")}
 DATA = {
     "steps": "a whole number of at least 1, or for prune and deploy 'auto' or a range such as '3..8'",
     "encoding": "'direct', 'rate', 'bernoulli' or 'latency'",

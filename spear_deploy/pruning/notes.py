@@ -11,6 +11,7 @@ from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_b
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
 from spear_deploy.pruning.levers import note_reward_of_zeros
 from spear_deploy.pruning.pruning_task import PlannedPruning, TunedPruning
+from spear_deploy.pruning.tune.margins import accuracy_error
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
 from spear_deploy.pruning.tune.rounded_learning import note_only_width, note_unused_bits
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights, note_unused_weights
@@ -67,7 +68,10 @@ def _explain_decision(graph: SNNGraph, classes: int) -> str:
 def _is_at_chance(evaluation: Evaluation, classes: int) -> bool:
     """Return whether an accuracy is within two standard errors of that of a guess."""
     chance = 1 / classes
-    return bool(evaluation.accuracy <= chance + 2 * np.sqrt(chance * (1 - chance) / len(evaluation.labels)))
+    error = np.sqrt(chance * (1 - chance) / len(evaluation.labels))
+    if evaluation.labels.ndim > 1:  # of steps, many in a sample
+        error = accuracy_error(evaluation.right)
+    return bool(evaluation.accuracy <= chance + 2 * error)
 
 
 def _write_accuracy(evaluation: Evaluation, classes: int) -> str:

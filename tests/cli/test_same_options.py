@@ -120,7 +120,7 @@ def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
         ("[network]\nsorce = 1\n", r"unknown key 'network.sorce'; .*; did you mean 'source'\?"),
         ("[network]\ndt_s = 0\n", "key 'network.dt_s': 0 given, expected a number above 0"),
         ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value', 'subtract' or 'none'"),
-        ("[network]\ndecision = 'median'\n", "key 'network.decision': 'median' given, expected 'mean', 'maximum' or 'last'"),
+        ("[network]\ndecision = 'median'\n", "key 'network.decision': 'median' given, expected 'mean', 'maximum', 'last' or 'each'"),
         ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
         ("[data]\nsteps = true\n", "key 'data.steps': true given, expected a whole number of at least 1"),
     ],
