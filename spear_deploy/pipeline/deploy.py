@@ -15,7 +15,9 @@ from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BudgetError, SpearError
 from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
-from spear_deploy.network.classes import describe_classes
+from spear_deploy.lava.schedule import schedule_on_chip
+from spear_deploy.network.classes import describe_classes, read_decision
+from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt_stage import adapt_for_deployment, note_adaptation, read_adaptation
 from spear_deploy.pipeline.adaptation.results import ADAPTED, TRAINED
@@ -37,6 +39,7 @@ from spear_deploy.training.device import choose_device
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
+from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 if TYPE_CHECKING:
@@ -188,6 +191,17 @@ def _stage_inputs(task: Task, done: Mapping[str, CachedStage], *names: str) -> d
     return {"networks": networks, "data": task.digest}
 
 
+def _note_late_answers(integer: SNNGraph) -> list[str]:
+    """Return when the outputs that answer are there, where a class is that of a single step."""
+    later = schedule_on_chip(integer)["later_steps"] if read_decision(integer) in ("last", "each") else None
+    if not later:
+        return []
+    return [
+        "every connection takes a step on the chip: the outputs of a step, which decide, are there "
+        f"{plural(later, 'step')} after its input"
+    ]
+
+
 def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: float, report: BudgetReport) -> Deployment:
     """Return the results of all stages, from the plain data of each."""
     evaluated, quantised, lava, exported = (done[name] for name in ("evaluate", "quantise", "lava", "export"))
@@ -198,7 +212,9 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     notes += [*task.inputs.dataset.notes, *describe_classes(task.network(stages.QUANTISED))]
     notes += [*done["prune"]["notes"], *exported["notes"]]
     failures = [*list_lava_failures(lava), *exported["failures"]]
-    if profile.meta.family != LAVA_FAMILY:
+    if profile.meta.family == LAVA_FAMILY:
+        notes += _note_late_answers(task.network(stages.QUANTISED))
+    else:
         notes.append(f"Lava's models hold Loihi's integers; those of {profile.name} ran on our simulator alone")
     if fixed["synops"] > budget:
         notes.append(f"SynOps on the test split are {fixed['synops']:,.0f}, above the budget of {budget:,.0f}")

@@ -58,6 +58,7 @@ def test_a_deployment_counts_the_labelled_steps_in_floating_point_integers_and_o
     assert lava["spike_mismatches"] == 0
     assert lava["accuracy"] == pytest.approx(count_right(integers, data.test.head(4)))
     assert any("labelled steps" in note for note in result.notes)
+    assert any("are there 2 steps after its input" in note for note in result.notes)
     page = (tmp_path / "report.html").read_text()
     assert "in each step the class with the largest value is the answer" in page
     assert "label None" not in page
