@@ -17,6 +17,7 @@ source = "snntorch"
 dt_s = 1e-4
 reset = "subtract"
 decision = "maximum"             # over the steps
+outputs_per_class = 10           # population code
 input_shape = [1, 28, 28]
 
 [data]                          # how data are read
@@ -62,6 +63,7 @@ NETWORK = {
     "dt_s": "a number above 0",
     "reset": "'value', 'subtract' or 'none'",
     "decision": "'mean', 'maximum', 'last' or 'each'",
+    "outputs_per_class": "a whole number of at least 1",
     "input_shape": "a list of whole numbers of at least 1",
 }
 WORDS = {"reset": ("value", "subtract", "none"), "decision": ("mean", "maximum", "last", "each")}
@@ -189,6 +191,8 @@ def _is_option(key: str, value: Any) -> bool:
         return isinstance(value, list) and bool(value) and all(type(n) is int and n > 0 for n in value)
     if key == "steps":
         return _is_steps(value)
+    if key == "outputs_per_class":
+        return type(value) is int and value > 0
     if key == "dt_s":
         return type(value) in (int, float) and 0 < value <= sys.float_info.max
     return isinstance(value, str) and (key not in WORDS or value in WORDS[key])

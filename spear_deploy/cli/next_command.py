@@ -10,7 +10,7 @@ import click
 
 from spear_deploy.cli.command import GIVEN
 
-NETWORK = ("input_shape", "dt_s", "reset", "source", "decision")
+NETWORK = ("input_shape", "dt_s", "reset", "source", "decision", "outputs_per_class")
 """Options that decide how a network is read."""
 LEARNING = ("encoding", "workers", "device", "seed")
 """Options of all commands that learn, which decide the data and where it is learnt, but for steps: only some take a range."""

@@ -224,6 +224,13 @@ network_options = join_options(
         "or for a class in each step: its value there.  "
         "[default: that of the model, else mean]",
     ),
+    click.option(
+        "--outputs-per-class",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Outputs that stand for a class together, those of class 0 first (population code).  "
+        "[default: that of the file, else 1]",
+    ),
 )
 
 

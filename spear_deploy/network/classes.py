@@ -81,6 +81,24 @@ def state_decision(graph: SNNGraph, decision: str) -> SNNGraph:
     return replace(graph, metadata=others if decision == "mean" else {**others, DECISION: decision})
 
 
+def state_outputs_per_class(graph: SNNGraph, outputs: int) -> SNNGraph:
+    """Return a network whose class c is decided by its outputs c · n to c · n + n − 1 together (population coding).
+
+    Raises:
+        DataError: they do not divide the network's outputs, or a readout on the host has an output a class.
+    """
+    if has_host_readout(graph):
+        raise DataError("outputs per class: the network has a readout on the host, of which each output is a class; leave it out")
+    all_outputs = int(np.prod(graph.shape_of(graph.output)))
+    if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1 or all_outputs % outputs:
+        raise DataError(
+            f"outputs per class: {outputs} given, the network has {plural(all_outputs, 'output')}; give a whole number that "
+            "divides them"
+        )
+    others = {key: value for key, value in graph.metadata.items() if key != OUTPUTS_PER_CLASS}
+    return replace(graph, metadata=others if outputs == 1 else {**others, OUTPUTS_PER_CLASS: outputs})
+
+
 def state_spikes(graph: SNNGraph) -> SNNGraph:
     """Return a network whose outputs have become spikes: they are counted over the steps, where it decides once a sample."""
     return graph if read_decision(graph) == "each" else state_decision(graph, "mean")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from spear_deploy.errors import ChipError, DataError, UnsupportedError, did_you_mean
 from spear_deploy.network import Array, LoihiLIF, Shape
-from spear_deploy.network.classes import state_decision
+from spear_deploy.network.classes import state_decision, state_outputs_per_class
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.weight_bits import MAX_BIAS_EXPONENT, bias_bits
 from spear_deploy.simulator import InputKind
@@ -32,7 +32,8 @@ Net: TypeAlias = "SNNGraph | str | os.PathLike[str] | Any"
 Chip: TypeAlias = "HardwareProfile | str | os.PathLike[str]"
 Settings = TypeVar("Settings")
 
-NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source", "decision")
+ANSWER_OPTIONS = ("decision", "outputs_per_class")
+NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source", *ANSWER_OPTIONS)
 """Options of `load`, which every verb that takes a network hands on."""
 DATA_OPTIONS = ("steps", "encoding")
 """Options of `data.load_data`, which every verb that takes data hands on."""
@@ -46,6 +47,7 @@ def load(
     reset: str | None = None,
     source: str | None = None,
     decision: str | None = None,
+    outputs_per_class: int | None = None,
     like: str | os.PathLike[str] | None = None,
 ) -> SNNGraph:
     """Load a network; `metadata["assumptions"]` lists assumptions that the file left open.
@@ -59,17 +61,25 @@ def load(
         source: the framework that wrote a NIR file, e.g. "snntorch" (`interchange.nir.frameworks.FRAMEWORKS`).
         decision: what decides for a class: the "mean" of its output over the steps, its "maximum", or that of the "last" step,
             or of "each" step for a class in each; what the model's forward does, or the file states, unless given, else the mean.
+        outputs_per_class: outputs that stand for a class together, those of class 0 first, such as ten times fifty of a
+            population code; what the file states unless given, else 1.
 
     Returns:
         The network; `print` lists its layers with their shapes.
 
     Raises:
         FileError: a file is missing, damaged or of another kind.
-        DataError: an object of no known kind, an option of something that states its own, or a decision that there is not.
+        DataError: an object of no known kind, an option of something that states its own, a decision that there is not, or
+            outputs a class whose number does not divide them.
         UnsupportedError: a model that neither states its input shape nor determines it.
     """
-    graph = _read(net, input_shape, dt_s, reset, source, like)
-    return graph if decision is None else state_decision(graph, decision)
+    return _state_answer(_read(net, input_shape, dt_s, reset, source, like), decision, outputs_per_class)
+
+
+def _state_answer(graph: SNNGraph, decision: str | None, outputs_per_class: int | None) -> SNNGraph:
+    """Return a network with what is stated of how its outputs become a class."""
+    graph = graph if decision is None else state_decision(graph, decision)
+    return graph if outputs_per_class is None else state_outputs_per_class(graph, outputs_per_class)
 
 
 def _read(
@@ -139,8 +149,7 @@ def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: A
     _refuse_options("a model", net, reset=options.get("reset"), source=options.get("source"))
     models = import_models(net)
     graph: SNNGraph = models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
-    decision = options.get("decision")
-    return graph if decision is None else state_decision(graph, decision)
+    return _state_answer(graph, options.get("decision"), options.get("outputs_per_class"))
 
 
 def import_models(name: str) -> ModuleType:
@@ -195,12 +204,12 @@ def _list_options(net: Net) -> tuple[str, ...]:
     from spear_deploy.pipeline.shipped import NAMES
 
     if isinstance(net, str) and net in NAMES:
-        return ("decision",)
+        return ANSWER_OPTIONS
     if isinstance(net, (str, os.PathLike)) and (Path(net).exists() or ":" not in os.fspath(net)):
-        return (*interchange.reader_options(net), "decision")
+        return (*interchange.reader_options(net), *ANSWER_OPTIONS)
     if type(net).__name__ == "NIRGraph":
-        return ("dt_s", "reset", "source", "decision")
-    return ("decision",) if isinstance(net, SNNGraph) else ("input_shape", "dt_s", "decision")
+        return ("dt_s", "reset", "source", *ANSWER_OPTIONS)
+    return ANSWER_OPTIONS if isinstance(net, SNNGraph) else ("input_shape", "dt_s", *ANSWER_OPTIONS)
 
 
 def _refuse_options(kind: str, name: str = "net", **options: Any) -> None:

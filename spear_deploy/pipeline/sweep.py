@@ -9,7 +9,8 @@ A sweep file in TOML names the combinations:
     seeds = [0, 1]                  # by default 0
     data = "digits"
     epochs = 40                     # optional, as for `prune`; so are episodes, learning_rate, steps (or a range) and encoding
-    source = "snntorch"             # optional, for the networks that take it; so are dt_s, reset, input_shape and decision
+    source = "snntorch"             # optional, for the networks that take it; so are dt_s, reset, input_shape,
+                                    # decision and outputs_per_class
 
 Each combination is a cell with a folder of its own, in which `prune` writes. A finished cell has its result in `cell.json`, with
 a digest of all it depends on; a sweep that was stopped or killed takes finished cells from there, and an unfinished one goes on
@@ -87,6 +88,7 @@ class SweepPlan(BaseModel):
     reset: Literal["value", "subtract", "none"] | None = None
     input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
     decision: Text | None = None
+    outputs_per_class: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def reading(self) -> dict[str, Any]:

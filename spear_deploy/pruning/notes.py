@@ -59,8 +59,8 @@ def _explain_decision(graph: SNNGraph, classes: int) -> str:
     if outputs > classes and outputs % classes == 0:
         group = outputs // classes
         reasons += (
-            f"; it has {outputs} outputs for {classes} classes: where groups of {group} neurons vote, let its forward add them "
-            f"up in each step, as view(-1, {classes}, {group}).sum(-1) does"
+            f"; it has {outputs} outputs for {classes} classes: where groups of {group} neurons stand for a class together, the "
+            f"first {group} for class 0, state --outputs-per-class {group} (outputs_per_class={group})"
         )
     return reasons
 

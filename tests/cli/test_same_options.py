@@ -44,7 +44,7 @@ def run_json(*command, code=0):
 @pytest.mark.parametrize("verb", NETWORK_VERBS)
 def test_every_verb_takes_the_same_options(verb):
     options = {option for parameter in main.commands[verb].params for option in parameter.opts}
-    assert {"--source", "--dt-s", "--reset", "--input-shape", "--decision"} <= options
+    assert {"--source", "--dt-s", "--reset", "--input-shape", "--decision", "--outputs-per-class"} <= options
     assert ({"--steps", "--encoding"} <= options) == (verb in DATA_VERBS)
 
 
@@ -105,6 +105,17 @@ def test_the_decision_over_the_steps_is_an_option_of_every_network(folder):
     assert value["network_digest"] == hash_network(load("digits", decision="last")) and "spear.toml sets decision last" in err
 
 
+def test_outputs_that_stand_for_a_class_together_are_an_option_of_every_network(folder):
+    value, _ = run_json("check", "digits", "--chip", "loihi2", "--outputs-per-class", "5")
+    assert value["network_digest"] == hash_network(load("digits", outputs_per_class=5)) != hash_network(load("digits"))
+    (folder / "spear.toml").write_text("[network]\noutputs_per_class = 2\n")
+    value, err = run_json("check", "digits", "--chip", "loihi2")
+    assert value["network_digest"] == hash_network(load("digits", outputs_per_class=2)) and "sets outputs_per_class 2" in err
+    done = CliRunner().invoke(main, ["check", "digits", "--chip", "loihi2", "--outputs-per-class", "3"])
+    assert done.exit_code == 1
+    assert "outputs per class: 3 given, the network has 10 outputs; give a whole number that divides them" in done.stderr
+
+
 def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
     (folder / "spear.toml").write_text('[network]\nsource = "norse"\n')
     value, _ = run_json("check", "digits", "--chip", "loihi2")
@@ -120,7 +131,11 @@ def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
         ("[network]\nsorce = 1\n", r"unknown key 'network.sorce'; .*; did you mean 'source'\?"),
         ("[network]\ndt_s = 0\n", "key 'network.dt_s': 0 given, expected a number above 0"),
         ("[network]\nreset = 'soft'\n", "key 'network.reset': 'soft' given, expected 'value', 'subtract' or 'none'"),
-        ("[network]\ndecision = 'median'\n", "key 'network.decision': 'median' given, expected 'mean', 'maximum', 'last' or 'each'"),
+        (
+            "[network]\ndecision = 'median'\n",
+            "key 'network.decision': 'median' given, expected 'mean', 'maximum', 'last' or 'each'",
+        ),
+        ("[network]\noutputs_per_class = 0\n", "key 'network.outputs_per_class': 0 given, expected a whole number of at least 1"),
         ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
         ("[data]\nsteps = true\n", "key 'data.steps': true given, expected a whole number of at least 1"),
     ],

@@ -22,10 +22,12 @@ from spear_deploy.network.classes import (
     read_decision,
     score_classes,
     state_decision,
+    state_outputs_per_class,
     state_spikes,
     word_answer,
 )
 from spear_deploy.network.graph import chain
+from spear_deploy.network.host_readout import move_to_host
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
@@ -261,3 +263,24 @@ def test_a_network_that_decides_in_each_step_says_so_to_those_who_run_it_elsewhe
     assert describe_classes(several)[0].endswith("in each step the class whose outputs add up to most is the answer")
     assert state_spikes(graph) is graph
     assert read_decision(state_spikes(state_decision(graph, "last"))) == "mean"
+
+
+def test_outputs_of_a_class_are_stated_and_taken_back():
+    plain = network(per_class=None)
+    assert count_classes(state_outputs_per_class(plain, 3)) == 2
+    assert state_outputs_per_class(state_outputs_per_class(plain, 3), 1).metadata == plain.metadata
+
+
+@pytest.mark.parametrize("outputs", [4, 0, -2, True, 2.0, 12])
+def test_a_number_of_outputs_that_the_network_cannot_have_is_refused(outputs):
+    with pytest.raises(DataError, match=rf"outputs per class: {outputs} given, the network has 6 outputs; give a whole number"):
+        state_outputs_per_class(network(per_class=None), outputs)
+
+
+def test_a_readout_on_the_host_has_an_output_a_class():
+    layers = [network(per_class=None).layers[0], Layer(name="read", synapse=Dense(weight=np.ones((3, 6), np.float32)))]
+    moved = move_to_host(chain(layers, input_shape=(4,)))
+    with pytest.raises(
+        DataError, match="outputs per class: the network has a readout on the host, of which each output is a class"
+    ):
+        state_outputs_per_class(moved, 3)

@@ -22,7 +22,7 @@ from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import LI, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.classes import COUNTED_BY_MEAN
+from spear_deploy.network.classes import COUNTED_BY_MEAN, state_outputs_per_class
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.pruning import notes as notes_module
@@ -577,9 +577,13 @@ def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     wide = quiet.with_layers({end.name: replace(end, synapse=Dense(weight=np.repeat(end.synapse.weight, 5, axis=0)))})
     (_, warning) = preflight_warnings(wide, evaluate(wide, data.val), data.classes)
     assert warning.endswith(
-        "; it has 10 outputs for 2 classes: where groups of 5 neurons vote, let its forward add them up in each step, as "
-        "view(-1, 2, 5).sum(-1) does"
+        "; it has 10 outputs for 2 classes: where groups of 5 neurons stand for a class together, the first 5 for class 0, state "
+        "--outputs-per-class 5 (outputs_per_class=5)"
     )
+    together = state_outputs_per_class(wide, 5)
+    assert evaluate(together, data.val).accuracy == evaluate(quiet, data.val).accuracy
+    (_, warning) = preflight_warnings(together, evaluate(together, data.val), data.classes)
+    assert warning.endswith("that data and network belong together")
 
 
 def test_a_pruned_network_at_chance_is_warned_about_where_the_given_one_was_not(task):
