@@ -120,8 +120,12 @@ def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     return np.stack([np.where(row % 2, columns - 1 - column, column), row], axis=1)
 
 
-def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
-    """Count the SynOps onto each neuron of a layer, those of the weighted layers in front of it included."""
+def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts, passed: tuple[str, ...] = ()) -> Array:
+    """Count the SynOps onto each neuron of a layer, those of the weighted layers in front of it included.
+
+    Args:
+        passed: layers behind it, to which a loop without neurons leads back.
+    """
     layer = graph[name]
     total: Array = np.zeros(graph.shape_of(name))
     if has_synapses(layer):
@@ -133,8 +137,8 @@ def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts) -> Array:
     if isinstance(layer.synapse, WEIGHTED):
         return total
     for edge in graph.edges_into(name):
-        if edge.source != INPUT and graph[edge.source].neuron is None and not edge.delay:
-            total = total + _pool_values(layer.synapse, _synops_onto(graph, edge.source, counts))
+        if edge.source not in (INPUT, name, *passed) and graph[edge.source].neuron is None:
+            total = total + _pool_values(layer.synapse, _synops_onto(graph, edge.source, counts, (*passed, name)))
     return total
 
 

@@ -135,8 +135,9 @@ def test_traffic_of_convolutions_over_one_axis_and_in_groups() -> None:
     assert count_traffic(net, chip, placement, counts).messages == expected
 
 
-def test_weights_without_neurons_and_residual_sums_reach_the_neurons() -> None:
-    """Both currents of a sum, and the identity, are SynOps of the cores that hold the sum."""
+@pytest.mark.parametrize("delay", [0, 2])
+def test_weights_without_neurons_and_residual_sums_reach_the_neurons(delay: int) -> None:
+    """Both currents of a sum, and the identity, are SynOps of the cores that hold the sum, also behind a delay."""
     net = SNNGraph(
         layers=(
             Layer(name="a", synapse=Dense(weight=np.ones((4, 3))), neuron=IF()),
@@ -146,7 +147,7 @@ def test_weights_without_neurons_and_residual_sums_reach_the_neurons() -> None:
         edges=(
             Edge(source="input", target="a"),
             Edge(source="a", target="w"),
-            Edge(source="w", target="sum"),
+            Edge(source="w", target="sum", delay=delay),
             Edge(source="a", target="sum"),
         ),
         input_shape=(3,),
