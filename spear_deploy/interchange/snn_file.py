@@ -33,6 +33,7 @@ from spear_deploy.errors import FileError, GraphError, SpearError, did_you_mean
 from spear_deploy.network import Array, Layer, SparseMatrix
 from spear_deploy.network.delayed_reset import fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.metadata import check_metadata
 from spear_deploy.util.digests import hash_open_file
 from spear_deploy.util.files import replace_file, require_file
 from spear_deploy.util.temporary_folder import make_file_error
@@ -135,6 +136,7 @@ def read_snn(path: str | os.PathLike[str]) -> SNNGraph:
             metadata=metadata,
         )
         _check_extent(graph, source, size)
+        check_metadata(graph)
         return fold_reset_loops(graph)
     except SpearError as error:
         message = str(error)

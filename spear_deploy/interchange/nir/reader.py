@@ -70,6 +70,7 @@ from spear_deploy.network import Layer, Reset, array_parameters
 from spear_deploy.network.chip_format import FORMAT_OF_NEURONS
 from spear_deploy.network.delayed_reset import delay_resets, fold_reset_loops
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, merge_parts
+from spear_deploy.network.metadata import check_metadata
 from spear_deploy.util.hdf5.tree import Tree, decode_text, read_tree
 
 DEFAULT_DT_S = 1e-4
@@ -193,6 +194,7 @@ def _make_network(tree: Tree, options: _Options) -> SNNGraph:
     stated = decode_text(metadata.get(LAYERS_KEY))
     merged = merge_parts(graph) if stated is None else restore_layers(graph, stated)
     restored = _restore_integers(merged, metadata) if options.integers else merged
+    check_metadata(restored)
     return restored if options.dt_s is not None else _restore_time_step(restored, metadata)
 
 
