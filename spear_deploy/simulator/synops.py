@@ -190,12 +190,11 @@ def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Arr
 
 def count_by_rules(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
     """Return the total of each rule per inference, for spikes only (no MACs of an analogue input)."""
-    totals = dict.fromkeys(RULES, 0.0)
+    totals, on_host, is_analogue = dict.fromkeys(RULES, 0.0), list_host_layers(graph), counts.input_kind == "current"
     for layer in graph.layers:
         edges = [edge for edge in graph.edges_into(layer.name) if carries_spikes(graph, edge.source)]
-        if counts.input_kind == "current":
-            edges = [edge for edge in edges if edge.source != INPUT]
-        if has_synapses(layer) and edges:
+        edges = [edge for edge in edges if not (is_analogue and _is_only_input(graph, edge.source))]
+        if has_synapses(layer) and layer.name not in on_host and edges:
             spikes = sum(pool_counts(layer, count_arrivals(graph, counts, edge)) for edge in edges)
             for rule, value in _count_layer_by_rules(graph, layer, np.asarray(spikes, np.float64)).items():
                 totals[rule] += value / counts.samples
@@ -205,10 +204,12 @@ def count_by_rules(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
 def _count_layer_by_rules(graph: SNNGraph, layer: Layer, spikes: Array) -> dict[str, float]:
     total = float(spikes.sum())
     synapse: Any = layer.synapse
-    if not isinstance(synapse, WEIGHTED) or isinstance(synapse, Scale):
+    if not isinstance(synapse, WEIGHTED):
         return dict.fromkeys(RULES, total)
     shape = graph.input_shape_of(layer.name)
     exact = synapse_math.fan_out(synapse, shape)
+    if isinstance(synapse, Scale):
+        return dict.fromkeys(RULES, total) | {"exact": _sum_products(spikes, exact)}
     full = synapse_math.fan_out(replace(synapse, weight=np.broadcast_to(np.int8(1), synapse.weight.shape)), shape)
     outputs = len(synapse.weight)
     positions = int(np.prod(synapse.output_shape(shape)[1:]))
