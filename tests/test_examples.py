@@ -81,6 +81,24 @@ def test_event_camera_reaches_60_percent(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "events.png").exists()
 
 
+def test_ecg_waves_asks_for_its_recordings(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ecg_waves.py"])
+    monkeypatch.delenv("QTDB", raising=False)
+    with pytest.raises(SystemExit, match="give QTDB_train.mat as the first argument"):
+        runpy.run_path(str(FOLDER / "ecg_waves.py"), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_ecg_waves_names_most_steps_rightly_with_half_of_the_synops(tmp_path, monkeypatch, capsys):
+    path = shared("data/ecg_qtdb/QTDB_train.mat")
+    monkeypatch.setattr(sys, "argv", ["ecg_waves.py", str(path), str(tmp_path)])
+    runpy.run_path(str(FOLDER / "ecg_waves.py"), run_name="__main__")
+    output = capsys.readouterr().out
+    trained, share, pruned, integers = (float(found) for found in re.findall(r"(\d+\.\d)%", output))
+    assert trained > 55 and share <= 50.5 and pruned > trained - 4 and integers > pruned - 2
+    assert (tmp_path / "waves.png").exists()
+
+
 @pytest.mark.slow
 def test_the_included_network_is_reproduced_by_its_script(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train_digits.py", str(tmp_path / "digits.snn")])
@@ -102,7 +120,7 @@ def test_a_script_runs_by_itself(tmp_path):
 
 
 def test_every_example_is_run():
-    elsewhere = {"norse_to_loihi", "event_camera", "train_digits"}
+    elsewhere = {"norse_to_loihi", "event_camera", "ecg_waves", "train_digits"}
     assert {path.stem for path in EXAMPLES} == set(OUTPUTS) | set(SLOW_OUTPUTS) | elsewhere
 
 
