@@ -38,7 +38,7 @@ PARTS = ("synapse", "norm", "neuron")
 
 def has_host_readout(graph: SNNGraph) -> bool:
     """Return whether the host integrates the outputs of a network."""
-    return HOST_READOUT in graph.metadata
+    return graph.metadata.get(HOST_READOUT) is not None
 
 
 def read_host_readout(graph: SNNGraph) -> SNNGraph | None:

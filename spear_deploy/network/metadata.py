@@ -11,6 +11,8 @@ from spear_deploy.network.host_readout import HOST_LAYERS
 
 MAX_WHOLE = 2**53
 """Largest whole number of a fact."""
+MAX_NUMBER = 1e300
+"""Largest number of a fact."""
 
 
 class _Values(NamedTuple):
@@ -46,7 +48,11 @@ def _is_whole(value: Any, least: int = 1) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= MAX_WHOLE
+    return type(value) in (int, float) and abs(value) <= MAX_NUMBER
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= MAX_WHOLE
 
 
 def _is_list(value: Any, is_one: Callable[[Any], bool]) -> bool:
@@ -75,16 +81,31 @@ def _are_scales(value: Any) -> bool:
     return all(_is_number(scale) and _is_whole(shifts.get(name), -MAX_WHOLE) for name, scale in scales.items())
 
 
+def _are_integers(value: Any) -> bool:
+    """Return whether a value holds facts on integers: scales, events that they take, and what changed beside weights."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("scale", {}), Mapping):
+        return False
+    events, findings = value.get("input_events_max"), value.get("findings", ())
+    takes = _is_count(value.get("input_scale", 1)) and (events is None or _is_whole(events))
+    return takes and all(map(_is_number, value.get("scale", {}).values())) and _is_list(findings, _is_finding)
+
+
+def _is_finding(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not all(_is_text(value.get(key)) for key in ("layer", "what")):
+        return False
+    return _is_number(value.get("stored")) and (value.get("given", "") is None or _is_number(value.get("given")))
+
+
 VALUES: dict[str, _Values] = {
     "assumptions": _Values(lambda value: _is_list(value, _is_text), "a list of sentences"),
-    "quantization": _Values(lambda value: isinstance(value, Mapping), "a table of facts on the integers"),
+    "quantization": _Values(_are_integers, "what quantising a network writes (scale, input_scale, findings, ...)"),
     "learnt_rounding": _Values(_are_scales, "a table with a scale and a shift of each layer"),
     "kept_channels": _Values(_are_channels, "a table with a list of channels of each group"),
     "steps": _Values(_is_whole, "a whole number of at least 1"),
     "trained_steps": _Values(_is_whole, "a whole number of at least 1"),
     "input_sums": _Values(_is_shape, "a list of whole numbers of at least 1"),
-    "input_sums_max": _Values(_is_number, "a number"),
-    "input_frame": _Values(_is_number, "a number"),
+    "input_sums_max": _Values(_is_count, "a number above 0"),
+    "input_frame": _Values(_is_count, "a number above 0"),
     "input_twice": _Values(_is_shape, "a list of whole numbers of at least 1"),
     HOST_LAYERS: _Values(lambda value: _is_list(value, _is_text), "a list of names"),
 }

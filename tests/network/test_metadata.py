@@ -16,9 +16,14 @@ from spear_deploy.network.host_readout import HOST_LAYERS
 from spear_deploy.network.metadata import VALUES, check_metadata
 from spear_deploy.quantize import rounding
 
+# fmt: off
 NOT_READ = {
     "assumptions": ("text", [3], {"a": 1}),
-    "quantization": (3, "loihi", [], None),
+    "quantization": (
+        3, "loihi", [], None, {"scale": 3}, {"scale": {"fc": "x"}}, {"input_scale": "x"}, {"input_scale": 0},
+        {"input_events_max": []}, {"findings": 3}, {"findings": ["fc"]}, {"findings": [{"layer": "fc", "what": "axons", "given": 3.0}]},
+        {"findings": [{"layer": ["fc"], "what": "axons", "given": 3.0, "stored": 1.0}]},
+    ),
     "learnt_rounding": (3, {"scale": {"fc": 1.0}}, {"scale": {"fc": "x"}, "shift": {"fc": 1}}, {"scale": [], "shift": {}}),
     "kept_channels": (3, {"fc": 1}, {"fc": [-1]}, {"fc": [[0]]}, ["fc"]),
     "steps": (0, -1, "8", 1.5, True, None, [8], 10**30),
@@ -31,7 +36,10 @@ NOT_READ = {
 }
 READ = {
     "assumptions": ["the step is 1 ms"],
-    "quantization": {},
+    "quantization": {
+        "scale": {"fc": 1e30}, "input_scale": 15.5, "input_events_max": None,
+        "findings": [{"layer": "fc", "what": "max_spikes", "given": None, "stored": 1}],
+    },
     "learnt_rounding": {"format": "loihi", "weight_bits": 8, "scale": {"fc": 0.5}, "shift": {"fc": -1}},
     "kept_channels": {"fc": [0, 2]},
     "steps": 4,
@@ -42,6 +50,7 @@ READ = {
     "input_twice": [3],
     HOST_LAYERS: ["out", "one that a rewrite removed"],
 }
+# fmt: on
 
 
 def network():
