@@ -133,6 +133,43 @@ def test_what_follows_the_decoding_of_a_loop_is_taken_off(end, how):
         np.testing.assert_array_equal(decide(voltages, graph), theirs if theirs.ndim == 1 else theirs.argmax(1))
 
 
+@pytest.mark.parametrize("end", [lambda v: v.argmax(-1), lambda v: torch.argmax(v, dim=2), lambda v: v.transpose(0, 1).argmax(2)])
+@pytest.mark.parametrize("loops", [True, False])
+def test_a_forward_that_chooses_a_class_in_each_step_keeps_that_decision(loops, end):
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.fc = norse.LIFCell(), nn.Linear(6, 5)
+
+        def forward(self, x):
+            outputs, state = [], None
+            for step in x:
+                z, state = self.lif(self.fc(step), state)
+                outputs.append(z)
+            return end(torch.stack(outputs))
+
+    torch.manual_seed(0)
+    model, x = Loop() if loops else OverTime(after=end), torch.rand(7, 3, 6) * 9
+    with torch.no_grad():
+        (model.fc if loops else model.net[0].lifted_module).weight.add_(0.5)
+        theirs = model(x)
+    graph = read_model(model, (6,))
+    assert graph.metadata["assumptions"] == [
+        "the forward returns the class of each step: the network gives the output of every step, and in each step the class with "
+        "the largest value is the answer"
+    ]
+    assert graph.metadata["decision"] == "each"
+    ours = decide(simulate(graph, x.numpy(), kind="current").output, graph)
+    assert len(np.unique(ours)) > 1
+    np.testing.assert_array_equal(ours if theirs.shape == (3, 7) else ours.T, theirs)
+
+
+@pytest.mark.parametrize("end", [lambda v: v.argmax(0), lambda v: v.argmax(1), lambda v: v.argmax(), lambda v: v.softmax(-1)])
+def test_a_choice_along_another_axis_is_no_class_of_each_step(end):
+    with pytest.raises(UnsupportedError, match="which has no counterpart here"):
+        read_model(OverTime(after=end), (6,))
+
+
 @pytest.mark.parametrize(
     "pooled",
     [

@@ -45,6 +45,8 @@ from spear_deploy.network.classes import Decision
 MAX_AXES = 3
 """Channels and up to two axes of positions, over which a pool acts."""
 DECODE = "return the outputs of all steps, and decode after the network"
+EACH = "class of each step"
+"""What a forward returns that takes the largest output of each step."""
 
 
 class MaximumAndPlaces(NamedTuple):
@@ -128,6 +130,8 @@ def read_decision(decoded: Decoded) -> Decision | None:
     """Return what decides for a class where a forward decodes its outputs, None where it is no value of theirs."""
     if "step of" in decoded.how:
         return None
+    if decoded.how == EACH:
+        return "each"
     taken = decoded.how.rpartition(" of the ")[2]
     return "maximum" if taken == "maximum" else "last" if taken == "last" else "mean"
 
@@ -243,17 +247,28 @@ def take_last(call: FunctionCall, value: Symbol, index: Any) -> Symbol | None:
 
 
 def classify(call: FunctionCall, value: Symbol, *args: Any, **kwargs: Any) -> Symbol:
-    """Return decoded outputs behind a softmax or the choice of a class.
+    """Return decoded outputs behind a softmax or the choice of a class, which may also be that of each step.
 
     Raises:
         UnsupportedError: values that are not decoded over time.
     """
+    if call.name == "argmax" and _is_class_axis(call, value, *args, **kwargs):
+        return Decoded(value.outputs if isinstance(value, BatchFirst) else value, EACH)
     if isinstance(value, Signal) and call.context.unrolled.is_constant and call.context.form != "layers":
         return Decoded(value, f"{call.name} of the last")  # of a call that the last step alone has
     if not isinstance(value, Decoded):
         what = "the outputs of all steps" if isinstance(value, (tuple, BatchFirst)) else describe(value)
         raise UnsupportedError(f"{call.place} calls '{call.name}' on {what}, which has no counterpart here: {DECODE}")
     return Decoded(value.outputs, f"{call.name} of the {value.how}")
+
+
+def _is_class_axis(call: FunctionCall, value: Symbol, dim: Any = None, keepdim: bool = False, *, axis: Any = None) -> bool:
+    """Return whether an axis of the outputs of all steps is that of the classes."""
+    shape, dim = get_shape(call, value), axis if dim is None else dim
+    if shape is None or isinstance(value, Decoded) or len(shape.shape) != 1 or not isinstance(dim, int) or keepdim:
+        return False
+    in_steps = any(is_steps(call, size) for size in shape.sizes)
+    return in_steps and -len(shape.sizes) <= dim < len(shape.sizes) and dim % len(shape.sizes) == len(shape.before)
 
 
 def scale_decoded(call: FunctionCall, a: Symbol, b: Symbol) -> Decoded:

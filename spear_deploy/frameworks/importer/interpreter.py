@@ -14,7 +14,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
-from spear_deploy.frameworks.importer.decoding import read_decision
+from spear_deploy.frameworks.importer.decoding import EACH, read_decision
 from spear_deploy.frameworks.importer.forward_code import takes_state
 from spear_deploy.frameworks.importer.functions import call_function
 from spear_deploy.frameworks.importer.modules import call_module, join
@@ -240,7 +240,8 @@ class TraceInterpreter:
         """
         if not isinstance(output, Decoded):
             return output
-        note = f"the forward returns the {output.how} of its outputs over time: the network gives the output of every step"
+        of = "" if output.how == EACH else " of its outputs over time"
+        note = f"the forward returns the {output.how}{of}: the network gives the output of every step"
         decision = read_decision(output)
         if decision is None:
             note += f", and {COUNTED_BY_MEAN}"
