@@ -94,8 +94,15 @@ def check_whole(x: Array) -> None:
 
 def _make_integer_scaler(scale: Scale) -> Weigher:
     weight = scale.weight.astype(np.float64)
-    bias = 0.0 if scale.bias is None else scale.bias.astype(np.float64)
-    return lambda x: np.rint(x * weight + bias)
+    bias = np.zeros(()) if scale.bias is None else scale.bias.astype(np.float64)
+    reach, offset = float(np.abs(weight).max()), float(np.abs(bias).max())
+
+    def weigh(x: Array) -> Array:
+        low, high = _find_range(x)
+        _require_exact(reach * max(high, -low) + offset)
+        return np.rint(x * weight + bias)
+
+    return weigh
 
 
 def _make_integer_weigher(synapse: Any) -> Weigher:
@@ -109,14 +116,13 @@ def _make_integer_weigher(synapse: Any) -> Weigher:
     bias = None if synapse.bias is None else _align_bias(synapse.bias.astype(np.float64), synapse)
 
     def weigh(x: Array) -> Array:
-        low, high = (0.0, 1.0) if x.dtype.kind == "b" else (float(x.min(initial=0)), float(x.max(initial=0)))
+        low, high = _find_range(x)
         if low == 0.0 and high <= 1.0 and (event_weigher := event_sums.find_event_weigher(by_events, synapse, x)):
             return event_weigher(x)
         bound = reach * max(high, -low)
         bound = max(bound, bound * factor + offset)
         dtype: type = np.float32 if bound < 2**24 else np.float64
-        if bound >= 2**53:
-            raise DataError(f"sums of up to {bound:.3g} are not exact, whole numbers up to 2^53 are; scale weights or input down")
+        _require_exact(bound)
         if dtype not in products:
             products[dtype] = _make_product(synapse, synapse.weight.astype(dtype))
         y = products[dtype](x.astype(dtype, copy=False))
@@ -129,6 +135,21 @@ def _make_integer_weigher(synapse: Any) -> Weigher:
         return y
 
     return weigh
+
+
+def _find_range(x: Array) -> tuple[float, float]:
+    """Return the lowest and the highest value, 0 included."""
+    return (0.0, 1.0) if x.dtype.kind == "b" else (float(x.min(initial=0)), float(x.max(initial=0)))
+
+
+def _require_exact(bound: float) -> None:
+    """Refuse sums that could round.
+
+    Raises:
+        DataError: names how large they could be.
+    """
+    if bound >= 2**53:
+        raise DataError(f"sums of up to {bound:.3g} are not exact, whole numbers up to 2^53 are; scale weights or input down")
 
 
 def _make_product(synapse: Any, weight: Weights) -> Weigher:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, Scale
+from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, Scale, SpeckIF
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import Simulation, simulate
 from spear_deploy.simulator import run as run_module
@@ -182,6 +182,10 @@ def test_what_exact_sums_do_not_hold_is_refused():
         simulate(graph, np.full((1, 1, 1), 1 << 33))
     with pytest.raises(DataError, match=r"layer 'n': sums of up to 2.31e\+18 are not exact, whole numbers up to 2\^53 are"):
         simulate(graph, np.full((1, 1, 1), 1 << 60))
+    graph = chain([Layer(name="n", synapse=Scale(weight=[3]), neuron=SpeckIF(v_threshold=1))], input_shape=(1,))
+    assert simulate(graph, np.full((1, 1, 1), (1 << 51) + 1)).output.item() == 3 * ((1 << 51) + 1)
+    with pytest.raises(DataError, match=r"layer 'n': sums of up to 1.35e\+16 are not exact, whole numbers up to 2\^53 are"):
+        simulate(graph, np.full((1, 1, 1), (1 << 52) + 1))
 
 
 def test_wraps_and_saturations_are_counted():
