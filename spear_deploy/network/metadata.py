@@ -93,7 +93,8 @@ def _are_integers(value: Any) -> bool:
 def _is_finding(value: Any) -> bool:
     if not isinstance(value, Mapping) or not all(_is_text(value.get(key)) for key in ("layer", "what")):
         return False
-    return _is_number(value.get("stored")) and (value.get("given", "") is None or _is_number(value.get("given")))
+    has_no_limit = value["what"] == "max_spikes" and "given" in value and value["given"] is None
+    return _is_number(value.get("stored")) and (has_no_limit or _is_number(value.get("given")))
 
 
 VALUES: dict[str, _Values] = {

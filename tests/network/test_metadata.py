@@ -23,6 +23,7 @@ NOT_READ = {
         3, "loihi", [], None, {"scale": 3}, {"scale": {"fc": "x"}}, {"input_scale": "x"}, {"input_scale": 0},
         {"input_events_max": []}, {"findings": 3}, {"findings": ["fc"]},
         {"findings": [{"layer": "fc", "what": "axons", "given": 3.0}]},
+        {"findings": [{"layer": "fc", "what": "axons", "given": None, "stored": 1.0}]},
         {"findings": [{"layer": ["fc"], "what": "axons", "given": 3.0, "stored": 1.0}]},
     ),
     "learnt_rounding": (3, {"scale": {"fc": 1.0}}, {"scale": {"fc": "x"}, "shift": {"fc": 1}}, {"scale": [], "shift": {}}),
