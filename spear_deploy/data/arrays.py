@@ -111,8 +111,15 @@ def _add_time(
     if static[0]:
         if encoding != "direct":  # bytes are intensities 0..255
             samples = {key: x / np.float32(255) if x.dtype == np.uint8 else x for key, x in samples.items()}
-        samples = {key: encode(x, encoding, steps, seed=seed) for key, x in samples.items()}
+        samples = {key: _encode(x, encoding, steps, seed, f"data '{name}', '{key}'") for key, x in samples.items()}
     return samples, static[0]
+
+
+def _encode(x: Array, encoding: Encoding, steps: int, seed: int, place: str) -> Array:
+    try:
+        return encode(x, encoding, steps, seed=seed)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _is_static(x: Array, key: str, name: str, input_shape: Shape | None) -> bool:

@@ -84,6 +84,8 @@ def load_data(
 
 def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | Mapping[str, Any]:
     """Return the content of a file, a folder or a function."""
+    if not name:
+        raise DataError(f"data '': the name is empty, expected one of {', '.join(BUILT_IN)}, a file, a folder or a function")
     if Path(name).is_dir():
         return _read_folder(Path(name), steps, input_shape)
     if name.endswith(".npz"):

@@ -65,6 +65,12 @@ def test_rate_code_sends_as_many_spikes_as_the_intensity_says(steps):
     np.testing.assert_array_equal(spikes.sum(axis=1), np.floor(steps * x + 0.5))
 
 
+def test_intensities_that_an_encoding_does_not_take_are_named_by_data_and_key(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.linspace(-0.5, 0.5, 80).reshape(20, 4), y=np.arange(20) % 2)
+    with pytest.raises(DataError, match=r"data 'd.npz', 'x': intensities: -0.5..0.5 given, a rate code takes 0..1; rescale"):
+        load_data(tmp_path / "d.npz", encoding="rate", steps=4)
+
+
 def test_rate_code_refuses_intensities_beyond_1():
     with pytest.raises(DataError, match=r"0\.5\.\.1\.5 given, a rate code takes 0\.\.1"):
         data.rate_code(np.array([[0.5, 1.5]]), 4)
@@ -233,6 +239,8 @@ def test_function_by_name(tmp_path, monkeypatch):
 
 
 def test_unknown_name_and_steps():
+    with pytest.raises(DataError, match="data '': the name is empty, expected one of digits, a file, a folder or a function"):
+        load_data("")
     with pytest.raises(DataError, match="data 'digit': expected one of digits, .*; did you mean 'digits'"):
         load_data("digit")
     with pytest.raises(DataError, match="steps: 0 given"):
