@@ -21,11 +21,12 @@ import numpy as np
 
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.data import Split
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Array, Layer
-from spear_deploy.network.classes import Decision, read_decision
+from spear_deploy.network.classes import Decision, count_per_class, read_decision, state_outputs_per_class
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import SNNGraph, chain
-from spear_deploy.network.host_readout import merge_weights, move_to_host, read_host_readout, replace_weights
+from spear_deploy.network.host_readout import join_outputs, merge_weights, move_to_host, read_host_readout, replace_weights
 from spear_deploy.simulator import simulate
 from spear_deploy.training.entropy import cross_entropy
 from spear_deploy.training.evaluation import BATCH
@@ -42,9 +43,9 @@ def find_host(graph: SNNGraph) -> Replacement:
     """Return the readout on the host as a replacement.
 
     Raises:
-        UnsupportedError: see `network.host_readout.move_to_host`.
+        UnsupportedError: see `move_readout`.
     """
-    move_to_host(graph)
+    move_readout(graph)
     neuron = graph[graph.output].neuron
     return Replacement(
         layers=(graph.output,),
@@ -53,8 +54,29 @@ def find_host(graph: SNNGraph) -> Replacement:
         kind="exact",
         topic="readout",
         option="host",
-        rewrite=move_to_host,
+        rewrite=move_readout,
     )
+
+
+def move_readout(graph: SNNGraph) -> SNNGraph:
+    """Return the network that ends in the spikes which its readout takes, for the host, which has one output a class.
+
+    Raises:
+        UnsupportedError: see `network.host_readout.move_to_host` and `join_outputs`.
+    """
+    per_class = count_per_class(graph)
+    if per_class > 1:
+        graph = state_outputs_per_class(join_outputs(graph, per_class), 1)
+    return move_to_host(graph)
+
+
+def can_move_readout(graph: SNNGraph) -> bool:
+    """Return whether the host can integrate what a network's readout does, and does not yet."""
+    try:
+        move_readout(graph)
+    except UnsupportedError:
+        return False
+    return True
 
 
 def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spear_deploy.adaptation.host import can_move_readout
 from spear_deploy.adaptation.plan import Plan, follow, make_plans
 from spear_deploy.adaptation.replacement import Replacement
 from spear_deploy.adaptation.table import find_replacements
@@ -22,7 +23,6 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.equal_values import collapse_equal_values
 from spear_deploy.network.graph import SNNGraph, merge_parts
-from spear_deploy.network.host_readout import can_move_to_host
 from spear_deploy.util.number_format import plural
 
 LOG = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def find_reach(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, rep
         return None
     if plan is None or not plan.steps:
         return None
-    return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons, suits_host=can_move_to_host(graph))
+    return Reach(plan=plan, neurons=plan.graph.neurons - graph.neurons, suits_host=can_move_readout(graph))
 
 
 def _find_plan(graph: SNNGraph, profile: HardwareProfile, chips: int, *, is_far: bool) -> Plan | None:

@@ -75,15 +75,6 @@ def move_to_host(graph: SNNGraph) -> SNNGraph:
     return _split(graph, _find_host_layers(graph))
 
 
-def can_move_to_host(graph: SNNGraph) -> bool:
-    """Return whether the host can integrate what a network's readout does, and does not yet."""
-    try:
-        move_to_host(graph)
-    except UnsupportedError:
-        return False
-    return True
-
-
 def _find_host_layers(graph: SNNGraph) -> list[str]:
     """Return the names of the readout and of the pools in front of it, in the order of the network."""
     layer = graph[graph.output]
@@ -176,16 +167,46 @@ def change_joined(change: Callable[[SNNGraph], SNNGraph]) -> Callable[[SNNGraph]
 def merge_weights(host: SNNGraph) -> tuple[Array, Array]:
     """Return pools, weights and batch norm of a host's readout as one matrix (classes, outputs) and a bias (classes,)."""
     *pools, last = host.layers
-    synapse: Any = last.synapse
-    weight = np.asarray(write_out(synapse.weight))
-    bias = np.zeros(len(weight), weight.dtype) if synapse.bias is None else synapse.bias
+    weight, bias = _merge_norm(last)
+    dtype = weight.dtype
     for layer in reversed(pools):
         if isinstance(layer.synapse, POOLS):
             weight = _spread_weights(weight, layer.synapse, host.input_shape_of(layer.name), host.shape_of(layer.name))
-    if last.norm is not None:
-        gain = last.norm.weight / np.sqrt(last.norm.var + last.norm.eps)
-        weight, bias = weight * gain[:, None], (bias - last.norm.mean) * gain + last.norm.bias
+    return np.asarray(weight, dtype), bias
+
+
+def _merge_norm(layer: Layer) -> tuple[Array, Array]:
+    """Return weights and batch norm of a dense layer as one matrix and a bias, of the type of the weights."""
+    synapse: Any = layer.synapse
+    weight = np.asarray(write_out(synapse.weight))
+    bias = np.zeros(len(weight), weight.dtype) if synapse.bias is None else synapse.bias
+    if layer.norm is not None:
+        gain = layer.norm.weight / np.sqrt(layer.norm.var + layer.norm.eps)
+        weight, bias = weight * gain[:, None], (bias - layer.norm.mean) * gain + layer.norm.bias
     return np.asarray(weight, synapse.weight.dtype), np.asarray(bias, synapse.weight.dtype)
+
+
+def join_outputs(graph: SNNGraph, per_class: int) -> SNNGraph:
+    """Return a network whose readout has one output in place of `per_class` neighbouring ones: their mean, by mean weights.
+
+    Raises:
+        UnsupportedError: the outputs of a class differ in what they integrate with.
+    """
+    layer = graph[graph.output]
+    if per_class == 1 or layer.spikes or not isinstance(layer.synapse, Dense):
+        return graph
+    neuron: Any = layer.neuron
+    values = {} if neuron is None else {field.name: getattr(neuron, field.name) for field in fields(neuron)}
+    groups = {name: np.reshape(value, (-1, per_class)) for name, value in values.items() if np.size(value) > 1}
+    for name, value in groups.items():
+        if (value != value[:, :1]).any():
+            raise UnsupportedError(
+                f"readout by the host: the outputs of a class of '{layer.name}' differ in {name}, so that their mean is no "
+                "output; keep it on the chip"
+            )
+    one = None if neuron is None else replace(neuron, **{name: value[:, 0] for name, value in groups.items()})
+    weight, bias = (part.reshape(-1, per_class, *part.shape[1:]).mean(axis=1) for part in _merge_norm(layer))
+    return graph.with_layers({layer.name: replace(layer, synapse=Dense(weight=weight, bias=bias), norm=None, neuron=one)})
 
 
 def replace_weights(graph: SNNGraph, weight: Array, bias: Array) -> SNNGraph:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.adaptation.host import fit_readouts
+from spear_deploy.adaptation.host import can_move_readout, fit_readouts
 from spear_deploy.errors import QuantizationError, UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.network.classes import describe_classes
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.host_readout import HOST_READOUT, can_move_to_host, has_host_readout, merge_weights, read_host_readout
+from spear_deploy.network.host_readout import HOST_READOUT, has_host_readout, merge_weights, read_host_readout
 from spear_deploy.pipeline.preflight import CheckedInputs, grade_split
 from spear_deploy.quantize import FORMATS
 from spear_deploy.simulator import SpikeCounts
@@ -91,7 +91,7 @@ def describe_traffic(facts: Mapping[str, Any]) -> str:
 
 def advise_host(graph: SNNGraph) -> list[str]:
     """Return the advice to let the host integrate, where it can and does not yet."""
-    if not can_move_to_host(graph):
+    if not can_move_readout(graph):
         return []
     return [
         "next to try is `--readout host`: the spikes of the last layer leave the chip, and the host integrates them with the "

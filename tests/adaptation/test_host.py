@@ -7,15 +7,23 @@ import pytest
 
 from spear_deploy.adaptation.crossbar import find_hidden_layer
 from spear_deploy.adaptation.frames import find_frames
-from spear_deploy.adaptation.host import _compute_logits, _weigh_spikes, find_host, fit_readouts, measure_kernels
+from spear_deploy.adaptation.host import (
+    _compute_logits,
+    _weigh_spikes,
+    can_move_readout,
+    find_host,
+    fit_readouts,
+    measure_kernels,
+)
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.adaptation.pools import find_pools
 from spear_deploy.adaptation.reach import find_reach, name_replacements
 from spear_deploy.budget.check import check
 from spear_deploy.data import Split
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, Dense, Layer
-from spear_deploy.network.classes import score_classes, state_decision
+from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLI, Dense, Layer
+from spear_deploy.network.classes import count_classes, count_per_class, score_classes, state_decision, state_outputs_per_class
 from spear_deploy.network.fixed_weights import FIXED_WEIGHTS, list_fixed_layers
 from spear_deploy.network.graph import chain
 from spear_deploy.network.host_readout import join_readout, merge_weights, move_to_host, read_host_readout, replace_weights
@@ -45,6 +53,30 @@ def test_the_replacement_names_what_leaves_the_chip():
     assert offer.by == "integrated by the host, from the spikes in front of it"
     assert find_host(network()).what == "a weighted sum"
     assert [layer.name for layer in offer.rewrite(network(LEAKY)).layers] == ["conv"]
+    assert can_move_readout(network(LEAKY)) and not can_move_readout(network(IF()))
+
+
+@pytest.mark.parametrize("decision", ["mean", "last", "maximum", "each"])
+@pytest.mark.parametrize("neuron", [LEAKY, LI(tau_s=0.001 * np.array([2.0, 2.0, 3.0, 3.0])), None], ids=["LI", "by class", "sum"])
+def test_the_host_has_one_output_for_those_of_a_class(neuron, decision):
+    graph = network(neuron)
+    norm = BatchNorm(weight=RNG.random(4) + 0.5, bias=RNG.random(4), mean=RNG.random(4), var=RNG.random(4) + 0.5, eps=1e-5)
+    graph = graph.with_layers({"out": replace(graph["out"], norm=norm)})
+    together = state_decision(state_outputs_per_class(graph, 2), decision)
+    moved = find_host(together).rewrite(together)
+    assert (count_classes(moved), count_per_class(moved)) == (2, 1)
+    x = np.random.default_rng(2).integers(0, 2, (7, 20, 1, 4, 4))
+    scores = score_classes(simulate(together, x, dtype=np.float64).output, together)
+    theirs = score_classes(read_on_host(moved, simulate(moved, x, dtype=np.float64).output), moved)
+    np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-5)
+    assert np.ptp(scores) > 0.1
+
+
+def test_outputs_of_a_class_that_differ_in_their_time_constants_stay_on_the_chip():
+    graph = state_outputs_per_class(network(LI(tau_s=0.001 * np.array([2.0, 3.0, 2.0, 3.0]))), 2)
+    with pytest.raises(UnsupportedError, match="readout by the host: the outputs of a class of 'out' differ in tau_s, so that"):
+        find_host(graph)
+    assert not can_move_readout(graph)
 
 
 def test_a_pool_of_the_host_becomes_a_stride_where_the_chip_is_too_small():
