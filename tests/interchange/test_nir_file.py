@@ -264,11 +264,26 @@ def test_nested_graphs_lie_flat(tmp_path):
     assert graph["block.lif.a"].synapse == Dense(weight=np.eye(2, dtype="f4") * 3)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        (-1.0, "a delay of -1 s is -10000 steps of 0.0001 s, expected 0 s or more; export the network again"),
+        (500.0, r"is 5e\+06 steps of 0.0001 s; choose another time step \(dt_s\), one with which it is at most a million"),
+        (1.5e-4, r"is 1.5 steps of 0.0001 s; choose another time step \(dt_s\), one that it is a multiple of"),
+    ],
+)
+def test_a_delay_that_is_no_number_of_steps_is_refused_with_what_to_do(seconds, message, tmp_path):
+    nodes = {"d": nir.Delay(delay=np.full(2, seconds)), "n": lif()}
+    path = written(tmp_path / "a.nir", nodes, [("input", "d"), ("d", "n"), ("n", "output")])
+    with pytest.raises(UnsupportedError, match=message):
+        read_nir(path)
+
+
 def test_delays_become_steps(tmp_path):
     delay = nir.Delay(delay=np.full(2, 3e-4))
     path = written(tmp_path / "a.nir", {"d": delay, "n": lif()}, [("input", "d"), ("d", "n"), ("n", "output")])
     assert read_nir(path).edges == (Edge(source="input", target="n", delay=3),)
-    with pytest.raises(UnsupportedError, match="node 'd': a delay of 0.0003 s is 1.5 steps of 0.0002 s; choose a dt"):
+    with pytest.raises(UnsupportedError, match="node 'd': a delay of 0.0003 s is 1.5 steps of 0.0002 s; choose another"):
         read_nir(path, dt_s=2e-4)
     path = written(
         tmp_path / "b.nir",
