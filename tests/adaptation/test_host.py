@@ -59,13 +59,13 @@ def test_the_replacement_names_what_leaves_the_chip():
 @pytest.mark.parametrize("decision", ["mean", "last", "maximum", "each"])
 @pytest.mark.parametrize("neuron", [LEAKY, LI(tau_s=0.001 * np.array([2.0, 2.0, 3.0, 3.0])), None], ids=["LI", "by class", "sum"])
 def test_the_host_has_one_output_for_those_of_a_class(neuron, decision):
-    graph = network(neuron)
-    norm = BatchNorm(weight=RNG.random(4) + 0.5, bias=RNG.random(4), mean=RNG.random(4), var=RNG.random(4) + 0.5, eps=1e-5)
+    graph, rng = network(neuron), np.random.default_rng(2)
+    norm = BatchNorm(weight=rng.random(4) + 0.5, bias=rng.random(4), mean=rng.random(4), var=rng.random(4) + 0.5, eps=1e-5)
     graph = graph.with_layers({"out": replace(graph["out"], norm=norm)})
     together = state_decision(state_outputs_per_class(graph, 2), decision)
     moved = find_host(together).rewrite(together)
     assert (count_classes(moved), count_per_class(moved)) == (2, 1)
-    x = np.random.default_rng(2).integers(0, 2, (7, 20, 1, 4, 4))
+    x = rng.integers(0, 2, (7, 20, 1, 4, 4))
     scores = score_classes(simulate(together, x, dtype=np.float64).output, together)
     theirs = score_classes(read_on_host(moved, simulate(moved, x, dtype=np.float64).output), moved)
     np.testing.assert_allclose(theirs, scores, rtol=1e-5, atol=1e-5)
@@ -151,12 +151,13 @@ def test_what_decides_of_the_readout_is_linear_in_the_weighed_spikes(neuron, dec
 @pytest.mark.parametrize("neuron", [LEAKY, None], ids=["LI", "sum"])
 def test_weights_fitted_to_spikes_tell_classes_apart_again(neuron, decision):
     """Fitted to the mean, the weighted sum of the last step would tell 88 % apart."""
+    rng = np.random.default_rng(4)
     moved = state_decision(move_to_host(network(neuron)), decision)
-    x = RNG.integers(0, 2, (200, 7, 1, 4, 4)).astype(np.uint8)
+    x = rng.integers(0, 2, (200, 7, 1, 4, 4)).astype(np.uint8)
     labels = decide(simulate(moved, np.moveaxis(x, 0, 1)).output, moved)
     split = Split(x=x, y=labels, kind="spikes")
     weight, _ = merge_weights(read_host_readout(moved))
-    lost = replace_weights(moved, weight + 3 * RNG.normal(size=weight.shape).astype(np.float32), np.zeros(4, np.float32))
+    lost = replace_weights(moved, weight + 3 * rng.normal(size=weight.shape).astype(np.float32), np.zeros(4, np.float32))
     assert evaluate(lost, split).accuracy < 0.9
     fitted = fit_readouts(lost, lost, split)
     assert len(fitted) == 3 and max(evaluate(graph, split).accuracy for graph in fitted) > 0.95
