@@ -21,7 +21,7 @@ from spear_deploy.placement.place import Placement
 from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
-from spear_deploy.simulator.synops import count_arrivals, has_synapses
+from spear_deploy.simulator.synops import has_synapses, split_arrivals
 
 CHUNK_WEIGHTS = 1 << 21
 """Weights of a dense layer that are read together when its SynOps are spread over its neurons."""
@@ -130,9 +130,8 @@ def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts, passed: tuple[
     total: Array = np.zeros(graph.shape_of(name))
     if has_synapses(layer):
         for edge in graph.edges_into(name):
-            is_current = edge.source == INPUT and counts.input_kind == "current"
-            if carries_spikes(graph, edge.source) and not is_current:
-                arrived = _pool_values(layer.synapse, count_arrivals(graph, counts, edge).astype(np.float64))
+            if carries_spikes(graph, edge.source):
+                arrived = _pool_values(layer.synapse, split_arrivals(graph, counts, edge)[0].astype(np.float64))
                 total = total + _meet_weights(layer.synapse, arrived, graph.shape_of(name))
     if isinstance(layer.synapse, WEIGHTED):
         return total

@@ -29,7 +29,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.host_readout import list_host_layers
-from spear_deploy.network.spike_paths import carries_spikes
+from spear_deploy.network.spike_paths import carries_spikes, reads_input
 from spear_deploy.simulator import synapse_math
 from spear_deploy.simulator.run import SpikeCounts
 
@@ -73,12 +73,10 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
         for edge in graph.edges_into(layer.name):
             if not carries_spikes(graph, edge.source):
                 continue
-            spikes = pool_counts(layer, count_arrivals(graph, counts, edge)).astype(np.float64)
-            cost = _sum_products(spikes, fan_out)
-            if counts.input_kind == "current" and _is_only_input(graph, edge.source):
-                macs += cost
-            else:
-                operations += cost
+            spikes, values = split_arrivals(graph, counts, edge)
+            operations += _sum_products(pool_counts(layer, spikes).astype(np.float64), fan_out)
+            if values is not None:
+                macs += _sum_products(pool_counts(layer, values).astype(np.float64), fan_out)
         per_layer[layer.name] = operations / counts.samples
     return SynOps(total=sum(per_layer.values()), per_layer=per_layer, macs_first_layer=macs / counts.samples)
 
@@ -112,6 +110,24 @@ def count_arrivals(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tu
     return synapse_math.apply_synapse(layer.synapse, total[None])[0]
 
 
+def split_arrivals(graph: SNNGraph, counts: SpikeCounts, edge: Edge) -> tuple[Array, Array | None]:
+    """Count the spikes an edge delivers and, apart from them, the values of an analogue input; None where there are none."""
+    reaches = edge.source == INPUT or (graph[edge.source].neuron is None and reads_input(graph, edge.source))
+    if counts.input_kind != "current" or not reaches:
+        return count_arrivals(graph, counts, edge), None
+    spikes, values = (_keep_counts(counts, of_input=of_input) for of_input in (False, True))
+    return count_arrivals(graph, spikes, edge), count_arrivals(graph, values, edge)
+
+
+def _keep_counts(counts: SpikeCounts, *, of_input: bool) -> SpikeCounts:
+    """Return the counts of the input alone, or of all other sources; the rest is 0."""
+    sent = {name: count if (name == INPUT) is of_input else np.zeros_like(count) for name, count in counts.sent.items()}
+    delivered = {
+        edge: count if (edge.source == INPUT) is of_input else np.zeros_like(count) for edge, count in counts.delivered.items()
+    }
+    return replace(counts, sent=sent, delivered=delivered)
+
+
 def pool_counts(layer: Layer, count: Array) -> Array:
     """Sum the spikes of each window of a layer's pool; without a pool return them unchanged."""
     if not isinstance(layer.synapse, POOLS):
@@ -124,12 +140,6 @@ def _sum_products(spikes: Array, fan_out: Array) -> float:
     """Return Σ spikes · fan_out; of an assumed rate as one product, since 0.1 + 0.1 + ... rounds otherwise in each order."""
     rate = spikes.flat[0] if spikes.size else 0.0
     return float(rate * fan_out.sum()) if (spikes == rate).all() else float(np.vdot(spikes, fan_out))
-
-
-def _is_only_input(graph: SNNGraph, name: str) -> bool:
-    if name == INPUT:
-        return True
-    return graph[name].neuron is None and all(_is_only_input(graph, edge.source) for edge in graph.edges_into(name))
 
 
 def _check_counts(graph: SNNGraph, counts: SpikeCounts) -> None:
@@ -190,12 +200,11 @@ def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Arr
 
 def count_by_rules(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
     """Return the total of each rule per inference, for spikes only (no MACs of an analogue input)."""
-    totals, on_host, is_analogue = dict.fromkeys(RULES, 0.0), list_host_layers(graph), counts.input_kind == "current"
+    totals, on_host = dict.fromkeys(RULES, 0.0), list_host_layers(graph)
     for layer in graph.layers:
         edges = [edge for edge in graph.edges_into(layer.name) if carries_spikes(graph, edge.source)]
-        edges = [edge for edge in edges if not (is_analogue and _is_only_input(graph, edge.source))]
         if has_synapses(layer) and layer.name not in on_host and edges:
-            spikes = sum(pool_counts(layer, count_arrivals(graph, counts, edge)) for edge in edges)
+            spikes = sum(pool_counts(layer, split_arrivals(graph, counts, edge)[0]) for edge in edges)
             for rule, value in _count_layer_by_rules(graph, layer, np.asarray(spikes, np.float64)).items():
                 totals[rule] += value / counts.samples
     return totals

@@ -13,7 +13,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.budget.energy import estimate_energy, unknown_energy
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
-from spear_deploy.network import IF, Conv1d, Dense
+from spear_deploy.network import IF, Conv1d, Dense, Flatten
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import SpikeCounts, simulate
@@ -275,8 +275,9 @@ def test_energy_is_per_sample_and_scales_with_spikes() -> None:
     assert two.total == pytest.approx(one.total)
 
 
-def test_an_analogue_input_makes_no_synops() -> None:
-    net = dense_net(3, 4, 2)
+@pytest.mark.parametrize("before", [(), (Layer(name="flat", synapse=Flatten()),)], ids=["at once", "reshaped"])
+def test_an_analogue_input_makes_no_synops(before: tuple[Layer, ...]) -> None:
+    net = chain([*before, *dense_net(3, 4, 2).layers], input_shape=(3,))
     counts = replace(resolve_activity(net, 0), input_kind="current")
     flow = count_traffic(net, LOIHI1, place(net, LOIHI1), counts)
     assert flow.core_synops[0] == 0 and flow.core_synops[1] > 0

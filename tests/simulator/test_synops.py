@@ -251,3 +251,19 @@ def test_the_kernel_rule_counts_the_weights_of_one_group(groups):
     graph = chain([Layer(name="conv", synapse=conv, neuron=IF())], input_shape=(4, 5, 5))
     sent = {"input": np.full((4, 5, 5), 2), "conv": np.zeros((4, 3, 4), int)}
     assert count_by_rules(graph, SpikeCounts(sent=sent, steps=2, samples=1))["kernel"] == 200 * 4 * 6 / groups
+
+
+@pytest.mark.parametrize("is_written_out", [False, True])
+def test_an_analogue_input_beside_spikes_counts_apart_however_the_sum_is_written(is_written_out):
+    """Three values and three spikes meet two weights each."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((3, 3))), neuron=IF()), Layer(name="sum")]
+    layers.append(Layer(name="w", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()))
+    ends = [("input", "a"), ("a", "sum"), ("input", "sum"), ("sum", "w")]
+    if not is_written_out:
+        del layers[1]
+        ends = [("input", "a"), ("a", "w"), ("input", "w")]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(Edge(source=s, target=t) for s, t in ends), input_shape=(3,))
+    counts = simulate(graph, np.full((1, 1, 3), 2.0), kind="current").counts
+    result = count_synops(graph, counts)
+    assert (result.total, result.per_layer["w"], result.macs_first_layer) == (6, 6, 9 + 6)
+    assert count_by_rules(graph, counts)["exact"] == 6
