@@ -51,6 +51,10 @@ def from_torch(
         if len(shapes) > 1:
             message = f"samples differ in shape, e.g. {shapes[:3]}; pad or bin them to one shape"
             raise DataError(f"data '{name}', {which} split: {message}")
+        shapes = sorted({np.shape(label) for label in labels})
+        if len(shapes) > 1:
+            message = f"labels differ in shape, e.g. {shapes[:3]}; give one a sample, or one at each of its steps"
+            raise DataError(f"data '{name}', {which} split: {message}")
         arrays |= {f"x_{which}": np.stack(values), f"y_{which}": np.array(labels)}
     return from_arrays(arrays, name=name, steps=steps, seed=seed, input_shape=input_shape, encoding=encoding)
 

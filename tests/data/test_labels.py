@@ -55,6 +55,20 @@ def test_a_torch_dataset_may_have_a_label_at_each_step():
 
 
 @pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda n, y: y[: 4 + n % 2], r"labels differ in shape, e.g. \[\(4,\), \(5,\)\]; give one a sample, or one at each"),
+        (lambda n, y: np.eye(5)[n % 5], "one-hot labels as y.argmax"),
+    ],
+)
+def test_labels_of_a_torch_dataset_that_are_neither_are_refused(label, message):
+    x, y = sequences()
+    pairs = [(a, label(n, b)) for n, (a, b) in enumerate(zip(x, y, strict=True))]
+    with pytest.raises(DataError, match=message):
+        from_torch(pairs[:30], pairs[30:])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda y: y[:, :3], r"labels have shape \(40, 3\), expected \(N,\), .* or \(N, 5\), one at each step"),
