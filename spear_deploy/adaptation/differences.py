@@ -10,6 +10,7 @@ import numpy as np
 from spear_deploy.data import Split
 from spear_deploy.data.input_sums import sum_split
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.quantize import quantize_input
 from spear_deploy.simulator import ChipRun, simulate
 from spear_deploy.simulator.spike_comparison import compare_arrays
 
@@ -23,14 +24,15 @@ def find_first_difference(before: SNNGraph, after: SNNGraph, split: Split) -> di
     Layers that one of them lacks, or that have other neurons, are not compared. None where all spikes are equal.
 
     Args:
-        before, after: floating-point networks.
-        split: the first `SAMPLES` are used.
+        before, after: floating-point networks, or the integers of one.
+        split: the first `SAMPLES` are used, as a floating-point network takes them.
     """
     samples = split.head(SAMPLES)
 
     def run(graph: SNNGraph) -> ChipRun:
         own = sum_split(samples, graph)
-        return simulate(graph, np.moveaxis(own.x, 0, 1), kind=own.kind, record=("spikes",))
+        x = quantize_input(graph, own.x, own.kind) if graph.is_integer else own.x
+        return simulate(graph, np.moveaxis(x, 0, 1), kind=own.kind, record=("spikes",))
 
     old, new = run(before).spikes, run(after).spikes
     for layer in after.layers:

@@ -14,6 +14,7 @@ from spear_deploy.adaptation.learn import LearnSettings
 from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.cli.app import main
 from spear_deploy.data import Dataset, Split
+from spear_deploy.data.arrays import from_arrays
 from spear_deploy.errors import ChipError, DataError, GraphError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.snn_file import write_snn
@@ -74,6 +75,15 @@ def test_a_network_with_currents_and_a_readout_runs_in_specks_integers(speck):
     assert facts["accuracy"]["integers"] >= facts["accuracy"]["trained"] - 0.1
     integers = sd.load(folder / facts["files"]["integers"])
     assert {type(layer.neuron).__name__ for layer in integers.layers if layer.neuron} == {"SpeckIF"}
+
+
+@pytest.mark.parametrize("chip", ["speck2f", "spinnaker1"])
+def test_images_that_are_given_as_a_current_reach_the_integers(chip, tmp_path):
+    rng = np.random.default_rng(0)
+    images = from_arrays({"x": rng.random((40, 1, 4, 4)), "y": np.arange(40) % 3}, name="images", steps=4, encoding="direct")
+    facts = sd.adapt(small_map_network(), chip, images, out=tmp_path / "out", **FAST)
+    assert images.kind == "current" and facts["missing"] == [] and facts["accuracy"]["integers"] is not None
+    assert facts["waterfall"][-1]["after"] == f"integers of {chip}" and facts["waterfall"][-1]["differs"]["share"] > 0
 
 
 def test_accuracy_stands_after_each_step_of_the_waterfall(speck):
