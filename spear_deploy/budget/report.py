@@ -146,6 +146,8 @@ class BudgetReport:
             "latency_interval_s": None if bounds is None else bounds.ends(),
             "latency_evidence": None if bounds is None else bounds.evidence,
             "fullest_core": None if self.work is None else self.work.to_json(),
+            "headline": self.headline,
+            "notes": list(self.notes),
         }
 
     def to_text(self, width: int = TEXT_WIDTH) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from spear_deploy.errors import GraphError
+from spear_deploy.network.classes import DECISION, OUTPUTS_PER_CLASS, Decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import HOST_LAYERS
 
@@ -23,7 +24,7 @@ class _Values(NamedTuple):
 def check_metadata(graph: SNNGraph) -> None:
     """Refuse facts that a file states and no command can read; keys that are not known here may hold anything.
 
-    Classes, bits by layer and a readout on the host are checked where they are read.
+    Bits by layer and a readout on the host are checked where they are read.
 
     Raises:
         GraphError: names the key, the value and what it may be.
@@ -108,6 +109,8 @@ VALUES: dict[str, _Values] = {
     "input_sums_max": _Values(_is_count, "a number above 0"),
     "input_frame": _Values(_is_count, "a number above 0"),
     "input_twice": _Values(_is_shape, "a list of whole numbers of at least 1"),
+    DECISION: _Values(lambda value: value in get_args(Decision), f"one of {', '.join(get_args(Decision))}"),
+    OUTPUTS_PER_CLASS: _Values(_is_whole, "a whole number of at least 1"),
     HOST_LAYERS: _Values(lambda value: _is_list(value, _is_text), "a list of names"),
 }
 """What a fact may be, by its key."""

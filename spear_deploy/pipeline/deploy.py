@@ -257,7 +257,7 @@ def describe_results(task: Task, done: Mapping[str, Any], result: Deployment) ->
     report, quantised = result.report, done["quantise"]
     latency = report.latency.to_json()
     return {
-        CHECK: {**report.to_json(), "headline": result.headline, "notes": list(report.notes), "latency": latency},
+        CHECK: {**report.to_json(), "headline": result.headline, "latency": latency},
         LAYERS: {"dense": done["evaluate"]["layers"], "pruned": quantised["pruned"], "quantised": quantised["quantised"]},
         CORES: describe_cores(report.placement, task.inputs.profile, report.work),
         DEPLOYMENT: result.to_json(),

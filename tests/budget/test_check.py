@@ -35,7 +35,7 @@ from tests.support.chips import dense_net, random_net, small_chip
 LOIHI1, LOIHI2, SPECK, TRUENORTH = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f", "truenorth"))
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
 MORE = ["passes", "chips_used", "packing", "replaced", "chip_synops", "neuron_ops", "latency_interval_s", "latency_evidence",
-        "fullest_core"]  # fmt: skip
+        "fullest_core", "headline", "notes"]  # fmt: skip
 
 
 def rows(report: BudgetReport, status: str) -> set[tuple[str, str]]:

@@ -34,6 +34,8 @@ NOT_READ = {
     "input_sums_max": ("x", None, [1]),
     "input_frame": ("x", [1], 1e300),
     "input_twice": (3, "x", [[1]], [0]),
+    "decision": ("median", None, 3, ["mean"]),
+    "outputs_per_class": (0, 1.5, "2", True, None),
     HOST_LAYERS: (3, None, [["fc"]], ["fc"]),
 }
 READ = {
@@ -50,6 +52,8 @@ READ = {
     "input_sums_max": 3,
     "input_frame": 15,
     "input_twice": [3],
+    "decision": "each",
+    "outputs_per_class": 2,
     HOST_LAYERS: ["out", "one that a rewrite removed"],
 }
 # fmt: on
