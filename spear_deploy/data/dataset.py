@@ -112,6 +112,11 @@ class Dataset:
                 raise DataError(f"{where}: x is {axes}; use one shape")
             if split.kind != self.train.kind:
                 raise DataError(f"{where}: holds {split.kind}, that of train {self.train.kind}; use one kind")
+            if labels_each_step(y) != labels_each_step(np.asarray(self.train.y)):
+                own, other = describe_labels(y), describe_labels(np.asarray(self.train.y))
+                raise DataError(
+                    f"{where}: has {own}, that of train {other}; give one a sample in all splits, or one at each step"
+                )
             if y.max() >= self.classes:
                 raise DataError(
                     f"{where}: label {y.max()} is out of range, {self.classes} classes are numbered 0..{self.classes - 1}"
@@ -176,7 +181,7 @@ class Dataset:
         if outputs is not None and self.classes > outputs:
             raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
         if decision is not None:
-            require_decision(self.name, self.train.y, decision)
+            require_decision(f"data '{self.name}'", self.train.y, decision)
 
 
 def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:

@@ -13,7 +13,7 @@ import numpy as np
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.classes import Decision
-from spear_deploy.util.number_format import format_shape, name_values
+from spear_deploy.util.number_format import format_shape, name_values, plural
 
 NO_LABEL = -1
 """Label of a step whose class is not known: it is neither learnt nor counted."""
@@ -32,9 +32,14 @@ def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
         DataError: another shape, one-hot, not whole, negative, too many classes, or a sample without any label.
     """
     labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == steps and len(labels) and _is_one_hot(labels):
+        raise DataError(
+            f"{where}: labels have one 1 in each row of {plural(steps, 'step')}, as one-hot labels of as many classes have; give "
+            "one-hot labels as y.argmax(-1), and those of steps with other numbers, such as 0 where they have 1 and 1 where 0"
+        )
     if labels.ndim == 1:
         each_step = False
-    elif labels.ndim == 2 and labels.shape[1] == steps and not _is_one_hot(labels):
+    elif labels.ndim == 2 and labels.shape[1] == steps:
         each_step = True
     else:
         each = "" if steps is None else f", or (N, {steps}), one at each step"
@@ -104,7 +109,7 @@ def choose_strata(y: Array) -> Array:
     return np.array([np.bincount(steps[steps != NO_LABEL], minlength=1).argmax() for steps in y], np.int64)
 
 
-def require_decision(name: str, y: Array, decision: Decision) -> None:
+def require_decision(where: str, y: Array, decision: Decision) -> None:
     """Refuse labels of another kind than what a network decides for.
 
     Raises:
@@ -112,11 +117,11 @@ def require_decision(name: str, y: Array, decision: Decision) -> None:
     """
     if labels_each_step(y) and decision != "each":
         raise DataError(
-            f"data '{name}': has a label at each step, and the network decides once a sample (decision '{decision}'); state that "
+            f"{where}: has a label at each step, and the network decides once a sample (decision '{decision}'); state that "
             'it decides in each step, --decision each (decision="each"), or give one label a sample'
         )
     if not labels_each_step(y) and decision == "each":
         raise DataError(
-            f"data '{name}': has one label a sample, and the network decides in each step (decision 'each'); give labels (N, T), "
+            f"{where}: has one label a sample, and the network decides in each step (decision 'each'); give labels (N, T), "
             'or state what decides for a sample, --decision mean, maximum or last (decision="mean")'
         )

@@ -193,10 +193,21 @@ def load_both(a: Net, b: Net, *, like: Array | str | os.PathLike[str] | None = N
 
 
 def apply_defaults(nets: Iterable[Net], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `load` that are set, and of the `defaults`, e.g. of a project file, those that a network takes."""
-    taken = {name for net in nets for name in _list_options(net)}
-    usable = {name: value for name, value in defaults.items() if name in taken}
+    """Return the options of `load` that are set, and of the `defaults` of a project file those that a network takes.
+
+    A `.snn` file takes none: it states what decides for a class, which `adapt` may have changed.
+    """
+    usable: dict[str, Any] = {}
+    for net in nets:
+        if not (isinstance(net, (str, os.PathLike)) and Path(net).suffix.lower() == ".snn"):
+            usable |= select_options(net, defaults)
     return {**usable, **{name: value for name, value in options.items() if value is not None}}
+
+
+def select_options(net: Net, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options of `load` that a network takes."""
+    taken = _list_options(net)
+    return {name: value for name, value in options.items() if name in taken}
 
 
 def _list_options(net: Net) -> tuple[str, ...]:
@@ -377,9 +388,10 @@ def data_with_steps(
 def list_data_steps(source: str | os.PathLike[str] | Dataset, graph: SNNGraph, dataset: Dataset, **options: Any) -> Sequence[int]:
     """Return the numbers of steps that `data_with_steps` can give, from few to many."""
     from spear_deploy.data import Dataset
+    from spear_deploy.data.labels import labels_each_step
     from spear_deploy.data.time_steps import list_steps
 
-    if dataset.steps > 1 and not isinstance(source, Dataset):
+    if dataset.steps > 1 and not isinstance(source, Dataset) and not labels_each_step(dataset.train.y):
         fewer = dataset.steps - 1
         if _read_data(source, graph, **{**options, "steps": fewer}).steps == fewer:
             return range(1, dataset.steps + 1)

@@ -40,7 +40,7 @@ from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.inputs import NETWORK_OPTIONS, apply_defaults, load_for
+from spear_deploy.pipeline.inputs import NETWORK_OPTIONS, load_for, select_options
 from spear_deploy.pipeline.prune import prune
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pruning.budgets import parse_amount
@@ -249,7 +249,7 @@ def _load_networks(plan: SweepPlan) -> dict[str, SNNGraph]:
     Raises:
         DataError: none of them takes an option.
     """
-    options = {name: apply_defaults((name,), {}, plan.reading) for name in plan.networks}
+    options = {name: select_options(name, plan.reading) for name in plan.networks}
     for name in plan.reading:
         if not any(name in taken for taken in options.values()):
             raise DataError(f"sweep: no network takes '{name}', since each states its own; leave the key out")

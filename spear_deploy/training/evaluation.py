@@ -61,7 +61,7 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     classes = count_classes(graph)
     if split.y.max(initial=0) >= classes:
         raise DataError(f"labels go up to {split.y.max()}, the network has outputs 0..{classes - 1}; check the labels")
-    require_decision("samples", split.y, read_decision(graph))
+    require_decision("the split", split.y, read_decision(graph))
     cost = synops_per_spike(graph)
     if split.kind == "current":
         cost[INPUT] = np.zeros(graph.input_shape)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from spear_deploy import export, load
 from spear_deploy.cli import main
-from spear_deploy.interchange.snn_file import hash_network
+from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import LIF, Dense, Layer
 from spear_deploy.network.graph import chain
 
@@ -123,6 +123,17 @@ def test_the_project_file_leaves_networks_alone_that_state_their_own(folder):
     assert run_json("check", "net.nir", "--chip", "generic45nm", "--no-budget")[0]["network_digest"] == hash_network(
         load("net.nir")
     )
+
+
+def test_the_project_file_leaves_what_decides_to_a_snn_file(folder):
+    """`adapt` writes such a file, and may have put spikes that are counted, or a readout on the host, in place of the outputs."""
+    graph = load("digits", decision="last")
+    write_snn(graph, "own.snn")
+    (folder / "spear.toml").write_text('[network]\ndecision = "maximum"\noutputs_per_class = 2\n')
+    value, _ = run_json("check", "own.snn", "--chip", "loihi2")
+    assert value["network_digest"] == hash_network(graph)
+    value, _ = run_json("check", "own.snn", "--chip", "loihi2", "--decision", "mean")
+    assert value["network_digest"] == hash_network(load("digits"))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from spear_deploy.data import Dataset, Split, from_torch, load_data
+from spear_deploy.data import Dataset, Split, from_arrays, from_torch, load_data
 from spear_deploy.data.labels import check_labels, choose_strata, grade_labels
 from spear_deploy.data.time_steps import list_steps
 from spear_deploy.errors import DataError
+from spear_deploy.network import Dense, Layer
+from spear_deploy.network.graph import chain
+from spear_deploy.pipeline.inputs import list_data_steps
 
 STEPS = 5
 
@@ -93,6 +96,24 @@ def test_one_hot_labels_of_as_many_classes_as_steps_are_no_labels_of_steps():
     check_labels(np.eye(STEPS, dtype=int)[[0, 1, 4]] * 2, "d", STEPS)  # no one-hot label has a 2
 
 
+def test_a_step_of_each_sample_with_an_event_is_told_from_one_hot_labels_by_its_number():
+    x, _ = sequences()
+    event = np.zeros((40, STEPS), int)
+    event[:, 2] = 1
+    data = {"x": x, "y": event}
+    with pytest.raises(DataError, match="one 1 in each row of 5 steps, .* such as 0 where they have 1 and 1 where 0"):
+        from_arrays(data, name="d")
+    assert from_arrays({**data, "y": 1 - event}, name="d").train.y.shape[1] == STEPS
+
+
+@pytest.mark.parametrize("which", ["train", "val", "test"])
+def test_labels_of_samples_in_one_split_and_of_steps_in_another_are_refused(which):
+    x, y = sequences()
+    arrays = {f"{key}_{name}": value for name in ("train", "val", "test") for key, value in (("x", x), ("y", y))}
+    with pytest.raises(DataError, match="split: has 40( x 5)? labels, that of train 40( x 5)? labels; give one a sample in all"):
+        from_arrays({**arrays, f"y_{which}": y[:, 0]}, name="d")
+
+
 def test_accuracy_is_the_share_of_labelled_steps():
     rng = np.random.default_rng(1)
     decided, (_, y) = rng.integers(0, 4, (40, STEPS)), sequences()
@@ -117,6 +138,14 @@ def test_labels_of_steps_leave_no_choice_of_steps(tmp_path):
     x, y = sequences(steps=4)
     assert list_steps(load_data(save(tmp_path, x=x, y=y))) == (4,)
     assert list_steps(load_data(save(tmp_path, x=x, y=y[:, 0]))) == (1, 2, 4)
+
+
+def test_labels_of_steps_leave_no_choice_of_steps_of_constant_samples(tmp_path):
+    """Samples without a time axis are read with any number of steps, but their labels have one."""
+    x, y = sequences(steps=4)
+    source = save(tmp_path, x=x[:, 0].astype(np.float32), y=y)
+    graph = chain([Layer(name="fc", synapse=Dense(weight=np.eye(3)))], input_shape=(3,))
+    assert list_data_steps(source, graph, load_data(source, steps=4), steps=4) == (4,)
 
 
 def test_data_and_network_have_to_decide_for_the_same():

@@ -8,7 +8,7 @@ import pytest
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.lava.schedule import schedule_on_chip
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv2d, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, UnroundedLIF
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, state_decision
 from spear_deploy.network.delayed_reset import delay_resets, reset_in_same_step
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.quantize import quantize
@@ -327,6 +327,14 @@ def test_integer_networks_and_wrong_labels_are_refused():
     with pytest.raises(DataError, match=rf"labels go up to {last + 1}, the network has outputs 0..{last}; check the labels"):
         explain(graph, quantize(graph), x, labels=np.array([0, last + 1, 0]))
     assert explain(graph, quantize(graph), x, labels=np.array([0, last, 0])).costs[-1].accuracy is not None
+    each, steps = state_decision(graph, "each"), np.zeros((3, len(x)), int)
+    with pytest.raises(DataError, match="the input: has a label at each step, and the network decides once a sample"):
+        explain(graph, quantize(graph), x, labels=steps)
+    with pytest.raises(DataError, match="the input: has one label a sample, and the network decides in each step"):
+        explain(each, quantize(each), x, labels=np.zeros(3, int))
+    with pytest.raises(DataError, match=rf"labels have shape \(3, {len(x) + 1}\), the input has {len(x)} steps; give one a"):
+        explain(each, quantize(each), x, labels=np.zeros((3, len(x) + 1), int))
+    assert explain(each, quantize(each), x, labels=steps).costs[-1].accuracy is not None
 
 
 def test_a_skip_gets_extra_delay_and_the_output_is_later_by_the_depth():

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.labels import grade_labels
+from spear_deploy.data.labels import grade_labels, require_decision
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
-from spear_deploy.network.classes import count_classes
+from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.quantize.explain.findings import (
     Finding,
@@ -37,6 +37,7 @@ from spear_deploy.quantize.explain.rounding import LayerRounding, measure_roundi
 from spear_deploy.quantize.explain.stages import Stage, build_stages
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 from spear_deploy.simulator.run import decide
+from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 ORDER_NOTE = "contributions depend on the order of the steps, which is as listed; they add up to the whole difference"
@@ -148,8 +149,14 @@ def explain(
     x = check_input(graph, x, kind)
     if labels is not None and len(labels) != x.shape[1]:
         raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
+    if labels is not None and labels.shape[1:] not in ((), (len(x),)):
+        raise DataError(
+            f"labels have shape {labels.shape}, the input has {plural(len(x), 'step')}; give one a sample, or one a step"
+        )
     if labels is not None and (largest := np.max(labels)) >= (classes := count_classes(graph)):
         raise DataError(f"labels go up to {largest}, the network has outputs 0..{classes - 1}; check the labels")
+    if labels is not None:
+        require_decision("the input", labels, read_decision(graph))
     chain = build_stages(graph, integer, x, kind)
     costs: list[StageCost] = []
     start = before = last = _run_stage(chain[0], kind)
