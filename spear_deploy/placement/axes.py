@@ -7,7 +7,7 @@ listed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -21,7 +21,8 @@ class Axis:
 
     Output position o takes the input positions `o · stride + tap − padding` in 0..used − 1. `used` is less than `inputs` where
     the last positions fill no whole window of a pool. `overlaps` where a tap stands for several: windows of pools and kernels
-    behind each other reach one position on several ways.
+    behind each other reach one position on several ways. `cut` are the pairs (output position, tap) whose ways all lead through
+    the padding of a map in between, which holds nothing: a window that hangs over the edge of a convolution's map.
     """
 
     inputs: int
@@ -31,10 +32,11 @@ class Axis:
     stride: int = 1
     padding: int = 0
     overlaps: bool = False
+    cut: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.inputs, self.outputs, self.used, self.taps, self.stride, self.padding))
+        return hash((self.inputs, self.outputs, self.used, self.taps, self.stride, self.padding, self.cut))
 
     def __hash__(self) -> int:
         return self._hash
@@ -42,7 +44,7 @@ class Axis:
     def compose(self, outputs: int, taps: Sequence[int], stride: int, padding: int) -> Axis:
         """Return the axis followed by another one."""
         composed = {a + b * self.stride for a in self.taps for b in taps}
-        return Axis(
+        axis = Axis(
             inputs=self.inputs,
             outputs=outputs,
             used=min(self.used, (self.outputs - 1) * self.stride + max(self.taps) - self.padding + 1),
@@ -51,18 +53,33 @@ class Axis:
             padding=self.padding + padding * self.stride,
             overlaps=self.overlaps or len(composed) < len(self.taps) * len(taps),
         )
+        return replace(axis, cut=self._find_cut(axis, taps, stride, padding)) if padding or self.cut else axis
+
+    def _find_cut(self, whole: Axis, taps: Sequence[int], stride: int, padding: int) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of a composed axis that no way through a position of this one connects."""
+        own, connected = self.match_inputs(), np.zeros((whole.outputs, len(whole.taps)), bool)
+        column = {tap: k for k, tap in enumerate(whole.taps)}
+        for b in taps:
+            between = np.arange(whole.outputs) * stride + b - padding
+            inside = np.flatnonzero((between >= 0) & (between < self.outputs))
+            columns = np.array([column[a + b * self.stride] for a in self.taps])
+            connected[inside[:, None], columns] |= own[between[inside]]
+        return tuple((int(output), whole.taps[k]) for output, k in np.argwhere(whole.match_inputs() & ~connected))
 
     def mark_inputs(self, start: int, stop: int) -> Array:
         """Mark the input positions that the output positions start..stop read: bool (inputs,)."""
-        positions = (np.arange(start, stop)[:, None] * self.stride + np.array(self.taps) - self.padding).ravel()
         marks = np.zeros(self.inputs, bool)
-        marks[positions[(positions >= 0) & (positions < self.used)]] = True
+        marks[self._find_positions(start, stop)[self.match_inputs(start, stop)]] = True
         return marks
 
-    def match_inputs(self) -> Array:
-        """Mark the taps through which an output position reads an input: bool (outputs, taps)."""
-        positions = np.arange(self.outputs)[:, None] * self.stride + np.array(self.taps) - self.padding
-        return (positions >= 0) & (positions < self.used)
+    def match_inputs(self, start: int = 0, stop: int | None = None) -> Array:
+        """Mark the taps through which the output positions start..stop read an input: bool (outputs, taps)."""
+        positions = self._find_positions(start, self.outputs if stop is None else stop)
+        marks: Array = (positions >= 0) & (positions < self.used)
+        for output, tap in self.cut:
+            if start <= output < start + len(marks):
+                marks[output - start, self.taps.index(tap)] = False
+        return marks
 
     def match_outputs(self) -> Array:
         """Mark the taps through which an input position reaches an output: bool (inputs, taps)."""
@@ -70,7 +87,13 @@ class Axis:
         outputs = offset // self.stride
         marks = (offset % self.stride == 0) & (outputs >= 0) & (outputs < self.outputs)
         marks[self.used :] = False
+        for output, tap in self.cut:
+            marks[output * self.stride + tap - self.padding, self.taps.index(tap)] = False
         return marks
+
+    def _find_positions(self, start: int, stop: int) -> Array:
+        """Return the input position of each tap, also those outside the map: int64 (outputs, taps)."""
+        return np.arange(start, stop)[:, None] * self.stride + np.array(self.taps) - self.padding
 
 
 def identity_axis(n: int) -> Axis:
@@ -87,4 +110,4 @@ def count_inputs(axis: Axis, start: int, stop: int) -> int:
 @lru_cache(maxsize=65536)
 def count_pairs(axis: Axis, start: int, stop: int) -> int:
     """Count the pairs of an output position in start..stop and an input position that it reads."""
-    return int(axis.match_inputs()[start:stop].sum())
+    return int(axis.match_inputs(start, stop).sum())

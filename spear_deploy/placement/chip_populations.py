@@ -180,7 +180,7 @@ def _mark_pairs(p: Projection) -> Array:
 def _mark_taps(axis: Axis) -> Array:
     """Mark through which tap an output position reads an input position: int64 (taps, outputs, inputs)."""
     positions = np.arange(axis.outputs) * axis.stride + np.array(axis.taps)[:, None] - axis.padding
-    marks: Array = (positions[..., None] == np.arange(axis.inputs)) & (np.arange(axis.inputs) < axis.used)
+    marks: Array = (positions[..., None] == np.arange(axis.inputs)) & axis.match_inputs().T[..., None]
     return marks.astype(np.int64)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import gcd, prod
 
 import numpy as np
 
@@ -23,7 +24,8 @@ class ProjectionBuilder:
 
     Attributes:
         kernel_axes: axes of the last convolution and of the pools behind it.
-        is_mixed: whether weights that mix channels were added.
+        mixing: how many weights that mix channels were added; which of them are not zero is kept of the first alone.
+        passing: which values in front of those weights a weight of 0 does not stop: bool, or None where none does.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -36,7 +38,8 @@ class ProjectionBuilder:
         self.pool_axes: tuple[Axis, ...] = ()
         self.nonzero: Weights | None = None
         self.kernel: Shape | None = None
-        self.is_mixed = False
+        self.mixing = 0
+        self.passing: Array | None = None
         self.input_map: Shape = ()
         self.output_map: Shape = ()
 
@@ -48,9 +51,15 @@ class ProjectionBuilder:
             self.pool_axes, self.map_channels = tuple(self.axes), self.channels
             self.channels *= int(np.prod(positions, dtype=np.int64))  # 0 where windows lie in the padding alone
         self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
-        known = None if self.is_mixed else nonzero
+        known = None if self.mixing else nonzero
         self.nonzero = known if known is None or isinstance(known, SparseMatrix) else known.reshape(outputs, -1, *self.kernel)
-        self.is_mixed = True
+        if self.passing is not None:
+            passing, self.passing = self.passing, None
+            if isinstance(self.nonzero, SparseMatrix):
+                self.nonzero = self.nonzero * passing.reshape(1, -1)
+            else:
+                self._mask_nonzero(passing[None])
+        self.mixing += 1
 
     def add_conv(self, synapse: Conv1d | Conv2d, after: Shape, nonzero: Array | None) -> None:
         """Add a convolution that gives the shape `after`."""
@@ -60,27 +69,60 @@ class ProjectionBuilder:
         self.kernel_axes = _compose_axes([identity_axis(axis.outputs) for axis in before], after, taps, stride, padding)
         self.input_map, self.output_map = tuple(axis.outputs for axis in before), tuple(after[1:])
         self.kernel_channels = self.outputs // synapse.groups
-        self.outputs, self.groups = after[0], synapse.groups
+        # of groups behind groups those are left whose borders both have: all that a group of both can read
+        self.outputs, self.groups = after[0], gcd(self.groups, synapse.groups)
         self.kind, self.nonzero = "conv", None
-        if nonzero is not None and not self.is_mixed:
+        if nonzero is not None and not self.mixing:
             offsets = [
                 [[a + b * axis.stride for a in axis.taps] for b in along] for axis, along in zip(before, taps, strict=True)
             ]
             self.nonzero = _spread_taps(nonzero, offsets, [axis.taps for axis in self.axes])
-        self.is_mixed = True
+        self.mixing += 1
+        if self.passing is not None:  # a channel of which some values pass is read whole
+            channels = self.passing.reshape(self.groups, -1, prod(self.passing.shape[1:])).any(axis=2)
+            self.passing = None
+            self._mask_nonzero(np.repeat(channels, self.outputs // self.groups, axis=0))
 
-    def add_scale(self, weight: Array, after: Shape) -> None:
+    def add_scale(self, weight: Array, after: Shape, *, zeros: bool) -> None:
         """Add a weight for each value of the shape `after`; behind weights that mix channels it is part of those.
 
         It is one for each neuron where it differs inside a channel, also of a map that is flattened.
         """
         by_channel = np.broadcast_to(weight, after).reshape(self.outputs, -1)
-        if not self.is_mixed and (by_channel != by_channel[:, :1]).any():
+        if not self.mixing and (by_channel != by_channel[:, :1]).any():
             self.kind = "one_to_one"
+        if not zeros or by_channel.all():
+            return
+        if self.mixing:
+            self._mask_nonzero((by_channel != 0).any(axis=1)[:, None])
+        else:
+            passing = (by_channel != 0).reshape(self.outputs, *(axis.outputs for axis in self.axes))
+            self.passing = passing if self.passing is None else self.passing & passing
+
+    def finish(self) -> None:
+        """Leave out the neurons that a weight of 0 in front of them stops: those of whole channels."""
+        if self.passing is not None:
+            passing, self.passing = self.passing.reshape(self.outputs, -1).any(axis=1), None
+            self._mask_nonzero(passing[:, None])
+
+    def _mask_nonzero(self, mask: Array) -> None:
+        """Leave out weights: a mask of (outputs, kernel channels), or with positions; 1 stands for all."""
+        if self.mixing > 1:
+            return
+        positions = self.kernel if self.kind == "dense" else tuple(len(axis.taps) for axis in self.axes)
+        shape = (self.outputs, self.kernel_channels, *(positions or ()))
+        if isinstance(self.nonzero, SparseMatrix):
+            self.nonzero = self.nonzero * mask
+            return
+        mask = np.broadcast_to(mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim)), shape)
+        self.nonzero = mask if self.nonzero is None else self.nonzero & mask
 
     def add_pool(self, synapse: SumPool | AvgPool, after: Shape, *, behind_weights: bool) -> None:
         """Add a pool that gives the shape `after`, in front of the weights or behind them."""
         before = self.axes
+        if self.passing is not None:  # a channel of which some values pass is read whole
+            whole = self.passing.reshape(len(self.passing), -1).any(axis=1)
+            self.passing = np.broadcast_to(whole.reshape(-1, *(1,) * (len(after) - 1)), after)
         windows = [list(range(k)) for k in synapse.kernel_size]
         stride = synapse.stride or synapse.kernel_size
         padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)

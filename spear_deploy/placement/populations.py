@@ -289,9 +289,10 @@ def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: Chann
         _add_synapse(builder, synapse, graph.shape_of(name), zeros, behind_weights=bool(weighted))
         if isinstance(synapse, WEIGHTED):
             weighted = name
+    builder.finish()
     weights = graph[weighted].synapse if weighted else None
     mixing = [name for name, synapse in synapses if isinstance(synapse, (Dense, *CONVS))]
-    mixes_all = bool(mixing) and builder.groups == 1  # else each output reads a fixed number of channels
+    mixes_all = bool(mixing) and getattr(graph[mixing[-1]].synapse, "groups", 1) == 1  # else it reads a fixed number of channels
     return Projection(
         layer=weighted or target,
         kind=builder.kind,
@@ -323,8 +324,8 @@ def _add_synapse(builder: ProjectionBuilder, synapse: Synapse, after: Shape, zer
         builder.add_conv(synapse, after, _nonzero(synapse.weight) if zeros else None)
     elif isinstance(synapse, POOLS):
         builder.add_pool(synapse, after, behind_weights=behind_weights)
-    elif isinstance(synapse, Scale) and synapse.weight.size > 1:
-        builder.add_scale(synapse.weight, after)
+    elif isinstance(synapse, Scale):
+        builder.add_scale(synapse.weight, after, zeros=zeros)
 
 
 def _nonzero(weight: Weights) -> Weights | None:

@@ -247,7 +247,7 @@ def count_axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, i
     last = min(axis.used - 1, (stop - 1) * axis.stride - axis.padding + int(taps.max()))
     offset = np.arange(first, last + 1)[:, None] + axis.padding - taps
     outputs = offset // axis.stride
-    matches = (offset % axis.stride == 0) & (outputs >= start) & (outputs < stop)
+    matches = axis.match_outputs()[first : max(first, last + 1)] & (outputs >= start) & (outputs < stop)
     sizes = {row.tobytes(): int(row.sum()) for row in matches if row.any()}
     return tuple(sorted(Counter(sizes.values()).items()))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.budget.what_if import _select_outputs, _split_reader
+from spear_deploy.errors import GraphError
 from spear_deploy.hardware.profile import list_profiles, load_profile
-from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, SumPool, make_sparse, sparse_matrix
+from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, make_sparse, sparse_matrix
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.populations import (
     add_counts,
@@ -19,6 +21,7 @@ from spear_deploy.placement.populations import (
     find_populations,
 )
 from spear_deploy.placement.projections import SpikeSource
+from spear_deploy.placement.synapse_memory import count_axons, count_synapses
 from tests.placement.test_brute_force import sparse
 from tests.support.chips import matrix_onto, previous, random_net
 
@@ -137,3 +140,110 @@ def test_sparse_weights_behind_a_map_and_its_pool_count_as_the_full_ones(monkeyp
     for a, b in zip(*readers, strict=True):
         assert np.array_equal(a.fan_in, b.fan_in)
         assert np.array_equal(a.fan_out, b.fan_out)
+
+
+def one_layer(*synapses: Any, shape: tuple[int, ...]) -> SNNGraph:
+    """Synapses behind each other, with neurons behind the last alone."""
+    layers = [Layer(name=f"l{n}", synapse=synapse) for n, synapse in enumerate(synapses)]
+    return chain([*layers, Layer(name="out", neuron=IF())], input_shape=shape)
+
+
+def random_geometry(rng: np.random.Generator, channels: int, axes: int) -> list[Any]:
+    """A convolution (maybe depthwise) among up to two pools, whose windows overlap, leave gaps and hang over the edges."""
+
+    def draw(low: int, high: int) -> tuple[int, ...]:
+        return tuple(int(n) for n in rng.integers(low, high, axes))
+
+    def draw_pool() -> SumPool | AvgPool:
+        size = draw(1, 5)
+        padding = tuple(int(rng.integers(0, n // 2 + 1)) for n in size)
+        return (SumPool, AvgPool)[rng.integers(2)](kernel_size=size, stride=draw(1, 4), padding=padding)
+
+    groups = channels if rng.random() < 0.4 else 1
+    weight = np.ones((int(rng.integers(1, 3)) * groups, channels // groups, *draw(1, 4)))
+    kind = Conv1d if axes == 1 else Conv2d
+    conv = kind(weight=weight, stride=draw(1, 4), padding=draw(0, 3), dilation=draw(1, 3), groups=groups)
+    pools = [draw_pool() for _ in range(2)]
+    return [pools[0], conv, pools[1]] if rng.random() < 0.5 else [conv, *pools]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pools_and_kernels_behind_each_other_count_as_the_matrix_of_all_synapses(seed: int) -> None:
+    """Padding of a map in between holds no neuron: what a window finds there reaches none."""
+    rng = np.random.default_rng(seed)
+    for _ in range(8):
+        axes = int(rng.integers(1, 3))
+        shape = tuple(int(n) for n in (rng.integers(1, 4), *rng.integers(3, 9, axes)))
+        try:
+            net = one_layer(*random_geometry(rng, shape[0], axes), shape=shape)
+        except GraphError:
+            continue  # a kernel is larger than its map
+        (population,) = find_populations(net)
+        (projection,) = population.projections
+        exists = matrix_onto(net, INPUT, "out")
+        np.testing.assert_array_equal(projection.fan_in.reshape(-1), exists.sum(axis=1))
+        np.testing.assert_array_equal(projection.fan_out.reshape(-1), exists.sum(axis=0))
+        assert count_axons(projection, tuple((0, n) for n in population.shape)) == exists.any(axis=0).sum()
+        first = tuple((0, -(-n // 2)) for n in population.shape)
+        here = np.zeros(population.shape, bool)
+        here[tuple(slice(*along) for along in first)] = True
+        assert count_synapses(projection, first) == exists[here.reshape(-1)].sum()
+        assert count_axons(projection, first) == exists[here.reshape(-1)].any(axis=0).sum()
+
+
+def test_a_window_over_the_edge_of_a_convolution_reads_no_place_of_its_padding() -> None:
+    """2 outputs read inputs 0 and 2, 1 and 3; windows of 2 at padding 1 hold one of them each, and so 2 inputs, not 3."""
+    conv, pool = Conv1d(weight=np.ones((1, 1, 2)), dilation=(2,)), AvgPool(kernel_size=(2,), padding=(1,))
+    (population,) = find_populations(one_layer(conv, pool, shape=(1, 4)))
+    assert count_synapses_into(population).counts.reshape(-1).tolist() == [2, 2]
+
+
+def test_a_convolution_for_each_channel_behind_another_one_reads_all_that_it_reads() -> None:
+    first, second = Conv1d(weight=np.ones((6, 3, 1))), Conv1d(weight=np.ones((6, 1, 1)), groups=6)
+    (population,) = find_populations(one_layer(first, second, shape=(3, 2)))
+    (projection,) = population.projections
+    assert projection.groups == 1 and projection.fan_in.max() == 3 and projection.fan_out.max() == 6
+    nested = [Conv1d(weight=np.ones((4, 4 // g, 1)), groups=g) for g in (2, 4)]
+    for order in (nested, nested[::-1]):
+        (population,) = find_populations(one_layer(*order, shape=(4, 2)))
+        assert population.projections[0].fan_in.tolist() == [[2, 2]] * 4
+
+
+@pytest.mark.parametrize(
+    ("synapses", "shape"),
+    [
+        ([Scale(weight=np.array([1.0, 0.0, 2.0]))], (3,)),
+        ([Scale(weight=np.array([1.0, 0.0, 2.0])), Dense(weight=np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))], (3,)),
+        ([Scale(weight=np.arange(8.0).reshape(2, 2, 2) % 3), Flatten(), Dense(weight=np.ones((3, 8)))], (2, 2, 2)),
+        ([Dense(weight=np.ones((3, 2))), Scale(weight=np.array([0.0, 1.0, 0.0]))], (2,)),
+        ([Scale(weight=np.array([[0.0], [1.0]])), Conv1d(weight=np.ones((4, 1, 2)), groups=2)], (2, 5)),
+        ([Scale(weight=np.array([[0.0], [1.0]])), AvgPool(kernel_size=(2,)), Conv1d(weight=np.ones((3, 2, 2)))], (2, 6)),
+        ([Conv1d(weight=np.ones((2, 2, 2))), Scale(weight=np.array([[0.0], [1.0]])), SumPool(kernel_size=(2,))], (2, 7)),
+        ([Scale(weight=np.zeros(1))], (4,)),
+        ([Scale(weight=np.array([[0.0], [1.0]])), SumPool(kernel_size=(2,))], (2, 6)),
+    ],
+)
+def test_a_weight_of_zero_to_each_neuron_is_no_synapse(synapses: list[Any], shape: tuple[int, ...]) -> None:
+    net = one_layer(*synapses, shape=shape)
+    ((projection,),) = (population.projections for population in find_populations(net, zeros=True))
+    exists = matrix_onto(net, INPUT, "out")
+    assert not exists.all()
+    np.testing.assert_array_equal(projection.fan_in.reshape(-1), exists.sum(axis=1))
+    np.testing.assert_array_equal(projection.fan_out.reshape(-1), exists.sum(axis=0))
+
+
+def test_a_map_of_which_a_weight_of_zero_stops_some_values_counts_as_whole(monkeypatch) -> None:
+    """Which positions a kernel does not need is not kept; sparse weights and full ones count alike."""
+    gate = Scale(weight=np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    (population,) = find_populations(one_layer(gate, Conv1d(weight=np.ones((1, 2, 2))), shape=(2, 3)), zeros=True)
+    assert population.projections[0].fan_in.tolist() == [[2, 2]]
+    rng, counts = np.random.default_rng(0), []
+    weight, mask = rng.normal(size=(5, 12)) * (rng.random((5, 12)) < 0.5), rng.integers(0, 2, 12).astype(float)
+    for form in (np.asarray, make_sparse):
+        monkeypatch.setattr(sparse_matrix, "FULL_NUMBERS", 0)
+        net = one_layer(Scale(weight=mask), Dense(weight=form(weight)), Scale(weight=np.arange(5.0)), shape=(12,))
+        counts.append(find_populations(net, zeros=True)[0].projections[0])
+    assert (
+        counts[0].fan_in.tolist() == counts[1].fan_in.tolist() == ((weight * mask != 0).sum(axis=1) * (np.arange(5) > 0)).tolist()
+    )
+    assert counts[0].fan_out.tolist() == counts[1].fan_out.tolist()
