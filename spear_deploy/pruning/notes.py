@@ -6,6 +6,7 @@ import numpy as np
 
 from spear_deploy.network.classes import COUNTED_BY_MEAN, count_classes
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_bits, note_possible_bits
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
@@ -55,8 +56,8 @@ def _explain_decision(graph: SNNGraph, classes: int) -> str:
     reasons = ""
     if any(COUNTED_BY_MEAN in str(text) for text in graph.metadata.get("assumptions", ())):
         reasons += "; its forward does not decide by the mean over the steps, as is done here: train it so"
-    outputs = count_classes(graph)
-    if outputs > classes and outputs % classes == 0:
+    outputs = int(np.prod(graph.shape_of(graph.output)))
+    if count_classes(graph) > classes and outputs % classes == 0 and not has_host_readout(graph):
         group = outputs // classes
         reasons += (
             f"; it has {outputs} outputs for {classes} classes: where groups of {group} neurons stand for a class together, the "
@@ -75,7 +76,8 @@ def _is_at_chance(evaluation: Evaluation, classes: int) -> bool:
 
 
 def _write_accuracy(evaluation: Evaluation, classes: int) -> str:
-    return f"{evaluation.accuracy:.1%} of {len(evaluation.labels)} validation samples with {classes} classes"
+    steps = "the labelled steps of " if evaluation.labels.ndim > 1 else ""
+    return f"{evaluation.accuracy:.1%} of {steps}{len(evaluation.labels)} validation samples with {classes} classes"
 
 
 def warn_of_loss(before: Evaluation, after: Evaluation, classes: int) -> list[str]:

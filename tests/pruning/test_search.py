@@ -22,8 +22,9 @@ from spear_deploy.errors import BudgetError, DataError, FileError
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import LI, Dense, Layer
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.classes import COUNTED_BY_MEAN, state_outputs_per_class
+from spear_deploy.network.classes import COUNTED_BY_MEAN, state_decision, state_outputs_per_class
 from spear_deploy.network.graph import chain
+from spear_deploy.network.host_readout import move_to_host
 from spear_deploy.pipeline.demo import digits_network
 from spear_deploy.pruning import notes as notes_module
 from spear_deploy.pruning.candidates import Checkpoint, Evaluator, tool_version
@@ -584,6 +585,29 @@ def test_a_silent_network_and_one_at_chance_are_warned_about(task):
     assert evaluate(together, data.val).accuracy == evaluate(quiet, data.val).accuracy
     (_, warning) = preflight_warnings(together, evaluate(together, data.val), data.classes)
     assert warning.endswith("that data and network belong together")
+
+
+def test_the_outputs_of_a_class_that_a_warning_names_are_those_of_the_network(task):
+    graph, data, _ = task
+    end = graph[graph.output]
+    blind = replace(end, synapse=Dense(weight=np.zeros((8, end.synapse.weight.shape[1]), np.float32)))
+    wide = graph.with_layers({end.name: blind})
+    halves = state_outputs_per_class(wide, 2)
+    (warning,) = preflight_warnings(halves, evaluate(halves, data.val), data.classes)
+    assert "it has 8 outputs for 2 classes" in warning and warning.endswith("--outputs-per-class 4 (outputs_per_class=4)")
+    on_host = move_to_host(wide)  # which has an output a class
+    (warning,) = preflight_warnings(on_host, evaluate(on_host, data.val), data.classes)
+    assert "outputs-per-class" not in warning
+
+
+def test_the_accuracy_of_a_warning_is_of_steps_where_they_are_decided(task):
+    graph, data, _ = task
+    each = state_decision(graph, "each")
+    split = replace(data.val, y=np.zeros(data.val.x.shape[:2], int))
+    silent = each.with_layers({"hidden": replace(each["hidden"], synapse=Dense(weight=0 * each["hidden"].synapse.weight - 1))})
+    bad = evaluate(silent, replace(split, y=split.y + 1))
+    (warning,) = warn_of_loss(evaluate(silent, split), bad, 2)
+    assert f"{bad.accuracy:.1%} of the labelled steps of {len(split)} validation samples" in warning
 
 
 def test_a_pruned_network_at_chance_is_warned_about_where_the_given_one_was_not(task):
