@@ -18,7 +18,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.network.host_readout import has_host_readout, read_host_readout
+from spear_deploy.network.host_readout import has_host_readout, list_host_layers, read_host_readout
 from spear_deploy.network.neurons import CubaLI
 from spear_deploy.util.number_format import plural
 
@@ -41,11 +41,12 @@ COUNTED_AS_SPIKES = "its class is the one that spikes most over all of them, sin
 def count_per_class(graph: SNNGraph) -> int:
     """Return how many outputs stand for a class: 1 unless the metadata name a number that divides the outputs.
 
-    Behind a readout on the host each of its outputs is a class.
+    Behind a readout on the host, also one that is joined to learn, each of its outputs is a class.
     """
     stated, outputs = graph.metadata.get(OUTPUTS_PER_CLASS, 1), int(np.prod(graph.shape_of(graph.output)))
     is_number = isinstance(stated, int) and not isinstance(stated, bool) and stated > 0
-    return int(stated) if is_number and outputs % int(stated) == 0 and not has_host_readout(graph) else 1
+    is_on_host = has_host_readout(graph) or bool(list_host_layers(graph))
+    return int(stated) if is_number and outputs % int(stated) == 0 and not is_on_host else 1
 
 
 def read_decision(graph: SNNGraph) -> Decision:

@@ -270,3 +270,5 @@ def test_files_keep_the_readout_and_the_certificate_names_it(tmp_path, name):
 def test_outputs_per_class_are_those_of_spikes_alone():
     moved = move_to_host(network())
     assert count_per_class(replace(moved, metadata={**moved.metadata, OUTPUTS_PER_CLASS: 2})) == 1
+    stated = replace(moved, metadata={**moved.metadata, OUTPUTS_PER_CLASS: 3})
+    assert count_classes(join_readout(stated)) == count_classes(stated) == 3  # as it learns
