@@ -72,6 +72,10 @@ class Axis:
         marks[self._find_positions(start, stop)[self.match_inputs(start, stop)]] = True
         return marks
 
+    def match_windows(self) -> Array:
+        """Mark the input positions that each output position reads: bool (outputs, inputs)."""
+        return np.stack([self.mark_inputs(output, output + 1) for output in range(self.outputs)])
+
     def match_inputs(self, start: int = 0, stop: int | None = None) -> Array:
         """Mark the taps through which the output positions start..stop read an input: bool (outputs, taps)."""
         positions = self._find_positions(start, self.outputs if stop is None else stop)

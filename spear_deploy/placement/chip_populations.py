@@ -151,7 +151,7 @@ def _mark_pairs(p: Projection) -> Array:
     """Mark which source reaches which neuron: bool (outputs, *positions, source channels, *source positions)."""
     if p.kind == "dense":
         axes, into = p.pool_axes, p.source_channels
-        windows = [np.stack([axis.mark_inputs(n, n + 1) for n in range(axis.outputs)]) for axis in axes]
+        windows = [axis.match_windows() for axis in axes]
         if p.nonzero is None:
             reached = reduce(np.multiply.outer, [window.any(axis=0) for window in windows], np.ones(into, bool))
             return np.broadcast_to(reached, (p.outputs, *reached.shape))

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
-from typing import Literal, TypeAlias
+from math import prod
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from spear_deploy.network import Array, Shape, SparseMatrix, Weights, make_sparse
+from spear_deploy.network import Array, Shape, SparseMatrix, Weights, make_sparse, write_out
 from spear_deploy.network.graph import INPUT
 from spear_deploy.placement.axes import Axis, identity_axis
 
 Kind: TypeAlias = Literal["dense", "conv", "one_to_one"]
 Range: TypeAlias = tuple[int, int]
+MAX_PAIRS = 1 << 24
+"""Pairs of neurons that are listed at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,8 @@ class Projection:
         if self.kind == "dense":
             if self.nonzero is None:
                 return np.broadcast_to(np.int64(self.channels), (self.outputs,))
+            if self.passes_several:
+                return self._dense_pairs[0]
             if isinstance(self.nonzero, SparseMatrix):
                 reads = _outer([axis.match_inputs().sum(axis=1) for axis in self.pool_axes]).reshape(-1)
                 return self.nonzero.astype(np.int64).sum_products(np.tile(reads, self.nonzero.shape[1] // len(reads)))
@@ -134,20 +139,20 @@ class Projection:
     def fan_out(self) -> Array:
         """Count the synapses that leave each neuron of its source: int64, of the source's shape, read-only.
 
-        A source in front of a pool has the synapses of all windows that hold it; where no weight is zero, a target that two
-        windows reach counts once, and the array is a view of one channel.
+        A source in front of a pool has the synapses of all windows that hold it; a target that two windows reach counts once.
+        Where no weight is zero the array is a view of one channel.
         """
         positions = tuple(axis.inputs for axis in self.axes)
         if self.kind == "dense":
             outputs, nonzero, axes = self.outputs, self.nonzero, self.pool_axes
-            windows = [
-                np.stack([axis.mark_inputs(window, window + 1) for window in range(axis.outputs)], axis=1) for axis in axes
-            ]
+            windows = [axis.match_windows().T for axis in axes]
             shape = (self.source_channels, *(axis.outputs for axis in axes))
             if nonzero is None:
                 one = np.minimum(outputs * _outer([window.sum(axis=1) for window in windows]), outputs)
                 return np.broadcast_to(one, (shape[0], *one.shape))
-            return np.minimum(_sum_over_taps(nonzero.sum(axis=0, dtype=np.int64).reshape(shape), windows), outputs)
+            if self.passes_several:
+                return self._dense_pairs[1]
+            return _sum_over_taps(nonzero.sum(axis=0, dtype=np.int64).reshape(shape), windows)
         groups, into, out = self.groups, self.channels // self.groups, self.outputs // self.groups
         if self.nonzero is None:
             one = np.int64(out) * _outer([_outputs_of_inputs(axis) for axis in self.axes])
@@ -155,6 +160,24 @@ class Projection:
         grouped = self.nonzero.reshape(groups, out, into, *self.tap_counts).sum(axis=1, dtype=np.int64)
         taps = grouped.reshape(self.channels, *self.tap_counts)
         return _sum_over_taps(taps, [axis.match_outputs() for axis in self.axes])
+
+    @cached_property
+    def _dense_pairs(self) -> tuple[Array, Array]:
+        """Count the pairs of neurons that a weight of a dense layer connects, behind windows that overlap: fan-in and fan-out."""
+        nonzero: Any = self.nonzero
+        windows = [axis.match_windows().astype(np.float32) for axis in self.pool_axes]
+        shape = (self.source_channels, *(len(window) for window in windows))
+        rows = max(1, MAX_PAIRS // prod((self.source_channels, *(axis.inputs for axis in self.pool_axes))))
+        fan_in, fan_out = [], np.zeros((self.source_channels, *(axis.inputs for axis in self.pool_axes)), np.int64)
+        for first in range(0, self.outputs, rows):
+            part = nonzero[first : first + rows]
+            part = write_out(part) if isinstance(part, SparseMatrix) else part
+            ways = part.reshape(len(part), *shape).astype(np.float32)
+            for k, window in enumerate(windows):
+                ways = np.moveaxis(np.tensordot(ways, window, axes=([2 + k], [0])), -1, 2 + k)
+            fan_in.append(np.count_nonzero(ways, axis=tuple(range(1, ways.ndim))))
+            fan_out += np.count_nonzero(ways, axis=0)
+        return np.concatenate(fan_in), fan_out
 
     @property
     def passes_several(self) -> bool:

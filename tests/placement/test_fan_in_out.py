@@ -14,6 +14,7 @@ from spear_deploy.errors import GraphError
 from spear_deploy.hardware.profile import list_profiles, load_profile
 from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, make_sparse, sparse_matrix
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.placement import projections
 from spear_deploy.placement.populations import (
     add_counts,
     count_synapses_into,
@@ -247,3 +248,22 @@ def test_a_map_of_which_a_weight_of_zero_stops_some_values_counts_as_whole(monke
         counts[0].fan_in.tolist() == counts[1].fan_in.tolist() == ((weight * mask != 0).sum(axis=1) * (np.arange(5) > 0)).tolist()
     )
     assert counts[0].fan_out.tolist() == counts[1].fan_out.tolist()
+
+
+@pytest.mark.parametrize("form", [np.asarray, make_sparse])
+@pytest.mark.parametrize("seed", range(8))
+def test_windows_that_overlap_connect_two_neurons_once(seed: int, form: Any, monkeypatch) -> None:
+    """Weights of 0 never make synapses more, also where several windows lead from a neuron to another."""
+    monkeypatch.setattr(sparse_matrix, "FULL_NUMBERS", 0)
+    monkeypatch.setattr(projections, "MAX_PAIRS", 200)  # so that the pairs are listed in parts
+    rng = np.random.default_rng(seed)
+    pool = AvgPool(kernel_size=(3, 2), stride=(1, int(rng.integers(1, 3))), padding=(1, 0))
+    shape = (2, 5, 6)
+    weight = rng.integers(0, 2, (7, int(np.prod(pool.output_shape(shape))))) * rng.normal(size=(7, 1))
+    net = one_layer(pool, Flatten(), Dense(weight=form(weight)), shape=shape)
+    ((some,),) = (population.projections for population in find_populations(net, zeros=True))
+    ((whole,),) = (population.projections for population in find_populations(net))
+    exists = matrix_onto(one_layer(pool, Flatten(), Dense(weight=weight), shape=shape), INPUT, "out")
+    np.testing.assert_array_equal(some.fan_in, exists.sum(axis=1))
+    np.testing.assert_array_equal(some.fan_out.reshape(-1), exists.sum(axis=0))
+    assert (some.fan_in <= whole.fan_in).all() and (some.fan_out <= whole.fan_out).all()
