@@ -128,14 +128,14 @@ def describe_classes(graph: SNNGraph) -> list[str]:
 
 def _describe_host(graph: SNNGraph, host: SNNGraph) -> str:
     neuron, outputs = host.layers[-1].neuron, int(np.prod(host.input_shape))
-    integrates = "it adds these up over the steps"
+    decision = read_decision(graph)
+    integrates = "it adds these up over the steps, and " if decision == "mean" else ""
     if neuron is not None:
-        integrates = f"it integrates these with the time constant of the trained network ({type(neuron).__name__})"
-    if isinstance(neuron, CubaLI):
-        integrates = f"it integrates these with the time constants of the trained network ({type(neuron).__name__})"
+        constants = "constants" if isinstance(neuron, CubaLI) else "constant"
+        integrates = f"it integrates these with the time {constants} of the trained network ({type(neuron).__name__}), and "
     return (
         f"the readout is not on the chip: in each step the host multiplies the spikes of the {plural(outputs, 'neuron')} of "
-        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}, and {word_answer(read_decision(graph))}"
+        f"'{graph.output}' by weights, {count_classes(graph)} classes; {integrates}{word_answer(decision)}"
     )
 
 

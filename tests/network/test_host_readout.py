@@ -13,7 +13,7 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, Conv2d, CubaLI, Dense, Flatten, Layer, SumPool, make_sparse
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, count_per_class, describe_classes
+from spear_deploy.network.classes import OUTPUTS_PER_CLASS, count_classes, count_per_class, describe_classes, state_decision
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain, merge_parts
 from spear_deploy.network.host_readout import (
     HOST_READOUT,
@@ -272,3 +272,17 @@ def test_outputs_per_class_are_those_of_spikes_alone():
     assert count_per_class(replace(moved, metadata={**moved.metadata, OUTPUTS_PER_CLASS: 2})) == 1
     stated = replace(moved, metadata={**moved.metadata, OUTPUTS_PER_CLASS: 3})
     assert count_classes(join_readout(stated)) == count_classes(stated) == 3  # as it learns
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        ("mean", "3 classes; it adds these up over the steps, and the class with the largest mean over the steps is the answer"),
+        ("maximum", "3 classes; the class with the largest value of any one step is the answer"),
+        ("last", "3 classes; the class with the largest value of the last step is the answer"),
+        ("each", "3 classes; in each step the class with the largest value is the answer"),
+    ],
+)
+def test_sums_of_a_host_are_those_over_the_steps_for_their_mean_alone(decision, words):
+    moved = state_decision(move_to_host(network(Layer(name="out", synapse=Dense(weight=RNG.normal(size=(3, 6)))))), decision)
+    assert describe_classes(moved)[0].endswith(words)
