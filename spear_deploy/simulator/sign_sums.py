@@ -26,8 +26,9 @@ def pack_signs(synapse: Any) -> Any:
     """Return an integer synapse whose weights and bias are their positive part + 2^SIGN_BITS · their negative part.
 
     Raises:
-        DataError: a sum of one spike of every input needs more bits, or sums are shifted.
+        DataError: a sum of one spike of every input needs more bits, sums are shifted, or a weight is no whole number.
     """
+    synapse_math.require_whole_weights(synapse)
     if synapse.weight_exponent:
         raise DataError(f"weight_exponent {synapse.weight_exponent}, sums by sign take 0; shift the weights themselves")
     _require_bits(_sum_magnitudes(synapse) + _find_largest_bias(synapse), "weights of a neuron add up to")

@@ -20,6 +20,7 @@ import numpy as np
 
 from spear_deploy.errors import DataError
 from spear_deploy.network import (
+    CONVS,
     GRADED_NEURONS,
     POOLS,
     WEIGHTED,
@@ -300,15 +301,17 @@ def _make_integer_weigher(layer: Layer, drives: Collection[Drive]) -> synapse_ma
     if isinstance(layer.synapse, AvgPool) or layer.norm is not None:
         raise DataError(f"layer '{layer.name}': an integer network holds no mean and no batch norm; quantise it again")
     synapse = layer.synapse
-    if "signs" in drives:
-        try:
+    try:
+        if isinstance(synapse, (Dense, *CONVS)):
+            synapse_math.require_whole_weights(synapse)
+        if "signs" in drives:
             return sign_sums.make_weigher(synapse)
-        except DataError as error:
-            raise DataError(f"layer '{layer.name}': {error}") from None
+    except DataError as error:
+        raise DataError(f"layer '{layer.name}': {error}") from None
     if "events" in drives:
         return _make_event_passer(layer)
     weigh = synapse_math.make_weigher(synapse, integer=True)
-    if isinstance(layer.synapse, Scale):
+    if isinstance(synapse, Scale):
         return weigh
 
     def weigh_integers(x: Array) -> Array:

@@ -92,6 +92,18 @@ def check_whole(x: Array) -> None:
         )
 
 
+def require_whole_weights(synapse: Any) -> None:
+    """Refuse weights and biases with fractions, which states of integers would lose.
+
+    Raises:
+        DataError: the first such number.
+    """
+    for what, values in (("weight", synapse.weight), ("bias", synapse.bias)):
+        stored = values.data if isinstance(values, SparseMatrix) else values
+        if stored is not None and stored.dtype.kind == "f" and (fraction := stored != np.rint(stored)).any():
+            raise DataError(f"{what} {stored[fraction][0]:.4g} is no whole number, as integers of a chip are; quantise it again")
+
+
 def _make_integer_scaler(scale: Scale) -> Weigher:
     weight = scale.weight.astype(np.float64)
     bias = np.zeros(()) if scale.bias is None else scale.bias.astype(np.float64)

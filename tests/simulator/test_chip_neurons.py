@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError, GraphError
-from spear_deploy.network import CHIP_NEURONS, CatalystLIF, Conv2d, Dense, Layer, OdinLIF, ReckonLIF, SpinnakerLIF, TrueNorthLIF
+from spear_deploy.network import (
+    CHIP_NEURONS,
+    CatalystLIF,
+    Conv2d,
+    Dense,
+    Layer,
+    OdinLIF,
+    ReckonLIF,
+    Scale,
+    SpinnakerLIF,
+    TrueNorthLIF,
+)
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.support.chip_reference import random_network, run_network
@@ -143,6 +154,9 @@ def test_sums_by_sign_take_neither_values_below_0_nor_shifts():
     layer = Layer(name="a", synapse=Dense(weight=[[4]], weight_exponent=-1), neuron=SpinnakerLIF(keep_v=0, v_threshold=None))
     with pytest.raises(DataError, match="layer 'a': weight_exponent -1, sums by sign take 0; shift the weights themselves"):
         simulate(chain([layer], input_shape=(1,)), np.ones((1, 1, 1), bool))
+    layer = Layer(name="a", synapse=Scale(weight=[0.5, 1.0]), neuron=SpinnakerLIF(keep_v=0, v_threshold=None))
+    with pytest.raises(DataError, match="layer 'a': weight 0.5 is no whole number, as integers of a chip are; quantise it again"):
+        simulate(chain([layer], input_shape=(2,)), np.ones((1, 1, 2), bool))
 
 
 @pytest.mark.parametrize(("first", "second"), [(-2, -7), (-2, 7), (2, -7), (2, 7)])

@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError
-from spear_deploy.network import IF, LI, LIF, AvgPool, BatchNorm, CubaLI, CubaLIF, Dense, Layer, LoihiLIF, Scale, SpeckIF
+from spear_deploy.network import (
+    IF,
+    LI,
+    LIF,
+    AvgPool,
+    BatchNorm,
+    CubaLI,
+    CubaLIF,
+    Dense,
+    Layer,
+    LoihiLIF,
+    Scale,
+    SpeckIF,
+    make_sparse,
+)
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import Simulation, simulate
 from spear_deploy.simulator import run as run_module
@@ -281,6 +295,13 @@ def test_integer_networks_refuse_what_is_not_whole():
     norm = BatchNorm(weight=np.ones(1), bias=np.ones(1), mean=np.ones(1), var=np.ones(1))
     with pytest.raises(DataError, match="no batch norm"):
         simulate(chain([Layer(name="p", norm=norm, neuron=neuron)], input_shape=(1,)), np.ones((1, 1, 1), bool))
+    for weight in (np.array([[2.0, 0.75]]), make_sparse(np.array([[2.0, 0.75]]))):
+        fraction = chain([Layer(name="n", synapse=Dense(weight=weight), neuron=neuron)], input_shape=(2,))
+        with pytest.raises(DataError, match="layer 'n': weight 0.75 is no whole number, as integers of a chip are; quantise it"):
+            simulate(fraction, np.ones((1, 1, 2), bool))
+    bias = Layer(name="n", synapse=Dense(weight=[[1.0]], bias=[-0.5]), neuron=neuron)
+    with pytest.raises(DataError, match="layer 'n': bias -0.5 is no whole number"):
+        simulate(chain([bias], input_shape=(1,)), np.ones((1, 1, 1), bool))
 
 
 def test_a_start_outside_the_states_bits_is_refused():
