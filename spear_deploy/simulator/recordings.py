@@ -24,6 +24,8 @@ from spear_deploy.util.shapes import can_reshape
 
 MAX_QUOTED_NAMES = 4
 """Names of arrays that a message quotes."""
+MAX_LABEL = 1 << 31
+"""Label up to which numbers are read; those of int64 would wrap."""
 
 
 def read_input(path: str | os.PathLike[str], graph: SNNGraph) -> tuple[Array, InputKind]:
@@ -57,7 +59,7 @@ def read_labels(path: str | os.PathLike[str], samples: int, steps: int) -> Array
 
     Raises:
         DataError: they are not one whole number from 0 for each of the `samples`, or for each of their `steps`, there with -1 for
-            none.
+            none, or are too large.
     """
     labels = read_arrays(path).get("y")
     if labels is None:
@@ -69,6 +71,8 @@ def read_labels(path: str | os.PathLike[str], samples: int, steps: int) -> Array
             f"file '{path}': y holds {name_values(labels.dtype.kind)} of shape {labels.shape}, expected ({samples},), one whole "
             f"number from 0 for each sample, or ({samples}, {steps}), one for each step"
         )
+    if (largest := known.max(initial=0)) > MAX_LABEL:
+        raise DataError(f"file '{path}': y goes up to {largest:.3g}, expected numbers of classes; check the labels")
     return labels.astype(np.int64)
 
 

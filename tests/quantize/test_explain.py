@@ -332,8 +332,10 @@ def test_integer_networks_and_wrong_labels_are_refused():
         explain(graph, quantize(graph), x, labels=steps)
     with pytest.raises(DataError, match="the input: has one label a sample, and the network decides in each step"):
         explain(each, quantize(each), x, labels=np.zeros(3, int))
-    with pytest.raises(DataError, match=rf"labels have shape \(3, {len(x) + 1}\), the input has {len(x)} steps; give one a"):
+    with pytest.raises(DataError, match=rf"the input: labels have shape \(3, {len(x) + 1}\), expected \(N,\)"):
         explain(each, quantize(each), x, labels=np.zeros((3, len(x) + 1), int))
+    with pytest.raises(DataError, match="the input: sample 0 has no label at any step; leave it out"):
+        explain(each, quantize(each), x, labels=steps - 1)
     assert explain(each, quantize(each), x, labels=steps).costs[-1].accuracy is not None
 
 

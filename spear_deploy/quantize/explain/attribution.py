@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.labels import grade_labels, require_decision
+from spear_deploy.data.labels import check_labels, grade_labels, require_decision
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
@@ -37,7 +37,6 @@ from spear_deploy.quantize.explain.rounding import LayerRounding, measure_roundi
 from spear_deploy.quantize.explain.stages import Stage, build_stages
 from spear_deploy.simulator import ChipRun, InputKind, check_input, simulate
 from spear_deploy.simulator.run import decide
-from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
 ORDER_NOTE = "contributions depend on the order of the steps, which is as listed; they add up to the whole difference"
@@ -53,7 +52,7 @@ class StageCost:
         accuracy: share of right decisions after the stage, or None without labels.
         accuracy_change: against the stage before; these add up to the whole difference.
         agreement: share of samples whose decision is that of the trained network.
-        decisions_changed: samples whose decision this stage changed.
+        decisions_changed: samples, or steps where each is decided, whose decision this stage changed.
         output_error: root mean square of the output's difference from the trained network's, over that of the latter; None where
             the output is a potential in units of the chip whose scale is not known.
         layers: by layer, the distance of its spikes from those of the stage before.
@@ -147,16 +146,7 @@ def explain(
     if find_chip_format(graph):
         raise UnsupportedError("the network is quantised already; give the floating-point network that it was made of")
     x = check_input(graph, x, kind)
-    if labels is not None and len(labels) != x.shape[1]:
-        raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
-    if labels is not None and labels.shape[1:] not in ((), (len(x),)):
-        raise DataError(
-            f"labels have shape {labels.shape}, the input has {plural(len(x), 'step')}; give one a sample, or one a step"
-        )
-    if labels is not None and (largest := np.max(labels)) >= (classes := count_classes(graph)):
-        raise DataError(f"labels go up to {largest}, the network has outputs 0..{classes - 1}; check the labels")
-    if labels is not None:
-        require_decision("the input", labels, read_decision(graph))
+    labels = None if labels is None else _check_labels(graph, labels, x)
     chain = build_stages(graph, integer, x, kind)
     costs: list[StageCost] = []
     start = before = last = _run_stage(chain[0], kind)
@@ -204,6 +194,16 @@ def _run_stage(stage: Stage, kind: InputKind) -> _StageRun:
     elif not stage.graph[name].spikes and stage.graph.is_integer:
         output = None
     return _StageRun(run=run, recorded=recorded, output=output)
+
+
+def _check_labels(graph: SNNGraph, labels: Array, x: Array) -> Array:
+    if len(labels) != x.shape[1]:
+        raise DataError(f"{len(labels)} labels for {x.shape[1]} samples; give one label a sample")
+    labels = check_labels(labels, "the input", len(x))
+    if (largest := labels.max()) >= (classes := count_classes(graph)):
+        raise DataError(f"labels go up to {largest}, the network has outputs 0..{classes - 1}; check the labels")
+    require_decision("the input", labels, read_decision(graph))
+    return labels
 
 
 def _attribute_cost(
