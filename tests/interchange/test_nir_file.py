@@ -268,7 +268,8 @@ def test_nested_graphs_lie_flat(tmp_path):
     ("seconds", "message"),
     [
         (-1.0, "a delay of -1 s is -10000 steps of 0.0001 s, expected 0 s or more; export the network again"),
-        (500.0, r"is 5e\+06 steps of 0.0001 s; choose another time step \(dt_s\), one with which it is at most a million"),
+        (500.0, r"is 5e\+06 steps of 0.0001 s; choose another time step \(dt_s\), one with which it is at most 65,536"),
+        (6.5537, r"is 65537 steps of 0.0001 s; choose another time step \(dt_s\), one with which it is at most 65,536"),
         (1.5e-4, r"is 1.5 steps of 0.0001 s; choose another time step \(dt_s\), one that it is a multiple of"),
     ],
 )

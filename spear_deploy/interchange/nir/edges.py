@@ -13,6 +13,7 @@ import numpy as np
 
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.network import Array
+from spear_deploy.network.graph import MAX_DELAY
 from spear_deploy.util.hdf5.tree import Tree, decode_text
 
 PASS_THROUGH = ("Identity", "Delay")
@@ -20,8 +21,6 @@ PASS_THROUGH = ("Identity", "Delay")
 
 MAX_DELAYS = 64
 """Different delays in one node: each becomes a layer that passes only its neurons."""
-MAX_DELAY_STEPS = 1_000_000
-"""Steps of one delay."""
 MAX_JOINED_EDGES = 10_000
 """Edges that take the place of one node."""
 
@@ -117,13 +116,13 @@ def _read_delay(name: str, node: Tree, dt_s: float) -> Array:
     if not isinstance(delay, np.ndarray) or delay.dtype.kind not in "iuf" or delay.size == 0 or not np.isfinite(delay).all():
         raise GraphError(f"node '{name}': delay is missing or no number; export the network again")
     steps = delay.astype(np.float64) / dt_s
-    wrong = (steps < 0) | (np.abs(steps - np.rint(steps)) > 1e-4 * np.maximum(1.0, steps)) | (steps > MAX_DELAY_STEPS)
+    wrong = (steps < 0) | (np.abs(steps - np.rint(steps)) > 1e-4 * np.maximum(1.0, steps)) | (steps > MAX_DELAY)
     if wrong.any():
         first = steps[wrong].reshape(-1)[0]
         what = f"node '{name}': a delay of {first * dt_s:g} s is {first:g} steps of {dt_s:g} s"
         if first < 0:
             raise UnsupportedError(f"{what}, expected 0 s or more; export the network again")
-        longer = "one with which it is at most a million" if first > MAX_DELAY_STEPS else "one that it is a multiple of"
+        longer = f"one with which it is at most {MAX_DELAY:,}" if first > MAX_DELAY else "one that it is a multiple of"
         raise UnsupportedError(f"{what}; choose another time step (dt_s), {longer}")
     return np.rint(steps).astype(np.int64)
 
