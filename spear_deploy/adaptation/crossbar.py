@@ -69,7 +69,7 @@ def find_hidden_layer(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Rep
     if len(graph.shape_of(graph.output)) > 1 and not is_on_host:
         return
     has_mixed_input = _has_mixed_input(graph)
-    if read_decision(graph) == "each":  # a layer learnt anew counts spikes over all steps
+    if read_decision(graph) == "each" and not is_on_host:  # output neurons learnt anew count spikes over all steps
         return
     if INPUT_SUMS in graph.metadata or INPUT_FRAME in graph.metadata or not (has_mixed_input or _adds_currents(graph)):
         return

@@ -13,8 +13,10 @@ from spear_deploy.data import load_data
 from spear_deploy.data.input_sums import sum_inputs
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network import IF, LI, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network.classes import count_classes, read_decision, state_decision
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.network.host_readout import move_to_host
 from spear_deploy.norse.chip_cells import use_chip_neurons
 from spear_deploy.norse.network import to_norse
 from spear_deploy.norse.straight_through import round_values
@@ -113,6 +115,17 @@ def test_currents_that_add_up_have_no_integers_there_and_one_hidden_layer_stands
     assert offer.what == "currents of several layers of weights that add up" and offer.layers == ("in", "more", "out")
     plan = make_plans(graph, ODIN)[0]
     assert is_anew(plan) and not plan.lacking and quantize(plan.graph, format="odin").is_integer
+
+
+def test_a_network_that_decides_in_each_step_is_learnt_anew_for_a_host_alone():
+    """Output neurons that are learnt anew count spikes over all steps; a host integrates them, and has an answer in each."""
+    graph = state_decision(adds_currents("loop", sign=1.0), "each")
+    graph = graph.with_layers({"out": replace(graph["out"], neuron=LI(tau_s=0.003))})
+    assert not list(find_hidden_layer(graph, ODIN))
+    (offer,) = find_hidden_layer(move_to_host(graph), ODIN)
+    anew = offer.rewrite(move_to_host(graph))
+    assert read_decision(anew) == "each" and count_classes(anew) == count_classes(graph)
+    assert quantize(anew, format="odin").is_integer
 
 
 def test_a_replaced_network_is_named_by_what_it_has():
