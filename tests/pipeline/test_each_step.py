@@ -8,7 +8,9 @@ import pytest
 import spear_deploy as sd
 from spear_deploy.data import from_arrays
 from spear_deploy.errors import DataError
+from spear_deploy.network import IF, LI, Dense, Layer
 from spear_deploy.network.classes import read_decision, state_decision
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.pipeline import api
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
@@ -81,6 +83,23 @@ def test_a_chip_that_keeps_nothing_between_inputs_decides_by_each_step_alone(dat
     assert {"1 step"} == {row["by"] for row in facts["replaced"] if "time constant" in row["what"]}
     once = sd.adapt(state_decision(trained, "mean"), "akd1000", out=tmp_path)
     assert any("one frame" in text for text in once["missing"])
+
+
+def test_the_host_is_advised_where_the_chip_takes_the_network_with_it_alone(data, tmp_path):
+    """ODIN's neurons take the spikes of one layer; a layer learnt anew has an answer in each step on a host."""
+    rng = np.random.default_rng(0)
+    layers = (
+        Layer(name="in", synapse=Dense(weight=rng.normal(size=(16, 10)))),
+        Layer(name="more", synapse=Dense(weight=0.1 * rng.normal(size=(16, 16)))),
+        Layer(name="hidden", neuron=IF()),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 16))), neuron=LI(tau_s=0.003)),
+    )
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "more", 1), ("more", "hidden", 0), ("hidden", "out", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    graph = state_decision(SNNGraph(layers=layers, edges=edges, input_shape=(10,), output="out"), "each")
+    facts = sd.adapt(graph, "odin", data, out=tmp_path / "chip", epochs=1)
+    assert facts["missing"] and any("next to try is `--readout host`" in note for note in facts["notes"])
+    assert sd.adapt(graph, "odin", data, out=tmp_path / "host", epochs=1, readout="host")["missing"] == []
 
 
 def test_what_a_step_costs_is_told_by_labelled_steps(data, trained):

@@ -9,7 +9,9 @@ from typing import Any
 
 from spear_deploy.adaptation.differences import find_first_difference
 from spear_deploy.adaptation.few_values import find_few_values
+from spear_deploy.adaptation.host import can_move_readout, move_readout
 from spear_deploy.adaptation.learn import find_loss
+from spear_deploy.adaptation.plan import make_plans
 from spear_deploy.budget.check import check
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.report_tables import write_resource
@@ -77,8 +79,9 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
     measured = _measure(adapted, task, folder, quantises=quantises)
     report, profile, files = measured.report, task.profile, measured.files
     notes = [*_list_exceeded(report), *adapted.notes, *measured.notes]
-    if task.dataset is not None and task.settings.readout == CHIP and measured.lost > find_loss(find_few_values(profile)):
-        notes += advise_host(task.network)
+    if task.dataset is not None and task.settings.readout == CHIP:
+        loses = measured.lost > find_loss(find_few_values(profile))
+        notes += advise_host(task.network) if loses or (adapted.missing and _lacks_nothing_with_host(task)) else []
     host: dict[str, Any] = {}
     if has_host_readout(adapted.graph):
         host["host_readout"] = read_out = describe_host_readout(adapted.graph, measured.counts)
@@ -103,6 +106,13 @@ def describe_adapted(adapted: Adapted, task: AdaptTask, folder: Path, *, quantis
         "notes": notes,
         "files": {**files, "facts": FACTS},
     }
+
+
+def _lacks_nothing_with_host(task: AdaptTask) -> bool:
+    """Return whether a chip has all that a network needs once the host has its readout."""
+    if not can_move_readout(task.network):
+        return False
+    return not make_plans(move_readout(task.network), task.profile, chips=task.chips)[0].lacking
 
 
 def _list_exceeded(report: BudgetReport) -> list[str]:
