@@ -91,13 +91,13 @@ def state_outputs_per_class(graph: SNNGraph, outputs: int) -> SNNGraph:
     if has_host_readout(graph):
         raise DataError("outputs per class: the network has a readout on the host, of which each output is a class; leave it out")
     all_outputs = int(np.prod(graph.shape_of(graph.output)))
-    if isinstance(outputs, bool) or not isinstance(outputs, int) or outputs < 1 or all_outputs % outputs:
+    if isinstance(outputs, bool) or not isinstance(outputs, (int, np.integer)) or outputs < 1 or all_outputs % outputs:
         raise DataError(
             f"outputs per class: {outputs} given, the network has {plural(all_outputs, 'output')}; give a whole number that "
             "divides them"
         )
     others = {key: value for key, value in graph.metadata.items() if key != OUTPUTS_PER_CLASS}
-    return replace(graph, metadata=others if outputs == 1 else {**others, OUTPUTS_PER_CLASS: outputs})
+    return replace(graph, metadata=others if outputs == 1 else {**others, OUTPUTS_PER_CLASS: int(outputs)})
 
 
 def state_spikes(graph: SNNGraph) -> SNNGraph:

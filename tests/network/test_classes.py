@@ -269,6 +269,8 @@ def test_outputs_of_a_class_are_stated_and_taken_back():
     plain = network(per_class=None)
     assert count_classes(state_outputs_per_class(plain, 3)) == 2
     assert state_outputs_per_class(state_outputs_per_class(plain, 3), 1).metadata == plain.metadata
+    stated = state_outputs_per_class(plain, np.int64(3)).metadata[OUTPUTS_PER_CLASS]
+    assert stated == 3 and type(stated) is int
 
 
 @pytest.mark.parametrize("outputs", [4, 0, -2, True, 2.0, 12])
