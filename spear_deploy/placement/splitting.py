@@ -36,6 +36,8 @@ PackingName: TypeAlias = Literal["vendor", "fewest", "balanced"]
 
 MAX_ROUNDS = 6
 """Rounds in which layers are cut again because the cores of their targets changed: loops settle within a few."""
+MAX_GROWING_ROUNDS = 300
+"""Rounds while copies of neurons become more: by one each, and a core of TrueNorth has room for 256."""
 MAX_BOXES = 20_000
 """Boxes that are measured one by one, if the chips have no more cores."""
 
@@ -73,28 +75,42 @@ class SplitNetwork:
             self.copies = dict.fromkeys(self.copies, 1)
 
     def _cut(self) -> tuple[dict[str, Cuts], dict[str, int]]:
-        """Cut the layers, last ones first: the cores that a neuron's spikes go to decide the number of its copies."""
-        cuts: dict[str, Cuts] = {}
-        copies: dict[str, int] = {}
-        profile = self.cores[0].profile
-        is_crossbar = profile.synapse_memory.format.value == "crossbar"
-        max_target_cores = self.cores[0].max_target_cores if is_crossbar else UNLIMITED
-        max_destinations = profile.core.destinations.max_value if is_crossbar else None
-        for _ in range(MAX_ROUNDS):
-            before = dict(cuts)
+        """Cut the layers, last ones first: the cores that a neuron's spikes go to decide the number of its copies.
+
+        Over a delay or in a loop spikes also go to layers that are cut later: then all are cut again until nothing changes.
+        More copies of a neuron leave less room on a core, and so may need more of them in turn.
+        """
+        copies = {population.name: 1 for population in self.populations}
+        cuts = {population.name: self._split(population, 1) for population in self.populations}
+        for rounds in range(MAX_GROWING_ROUNDS):
+            before, fewer = dict(cuts), dict(copies)
             for population in reversed(self.populations):
-                target_cores = self.cores[0].count_target_cores(population, cuts, self.targets)
-                needed = max(1, ceil_div(target_cores, max_target_cores))
-                if max_destinations is not None:  # a copy on the same core reads the same axons, a loop's too
-                    needed = max(needed, ceil_div(self._count_destinations(population), int(max_destinations)))
-                copies[population.name] = needed
-                cuts[population.name] = self._split(population, copies[population.name])
-            for population in reversed(self.populations):
-                core = self._choose_core(population)
-                cuts[population.name] = refine_for_axons_out(population, core, cuts, self.targets)
-            if cuts == before or len(copies) == sum(copies.values()):
+                name = population.name
+                copies[name] = self._count_copies(population, cuts)
+                cuts[name] = self._split(population, copies[name])
+                cuts[name] = refine_for_axons_out(population, self._choose_core(population), cuts, self.targets)
+            is_growing = any(count > fewer[name] for name, count in copies.items())
+            if cuts == before or self._is_in_order or (rounds + 1 >= MAX_ROUNDS and not is_growing):
                 break
         return cuts, copies
+
+    def _count_copies(self, population: Population, cuts: Mapping[str, Cuts]) -> int:
+        """Return how often a neuron stands on its core: on a crossbar it reaches few cores, and few layers."""
+        core = self.cores[0]
+        if core.profile.synapse_memory.format.value != "crossbar":
+            return 1
+        needed = ceil_div(core.count_target_cores(population, cuts, self.targets), core.max_target_cores)
+        max_destinations = core.profile.core.destinations.max_value
+        if max_destinations is not None:  # a copy on the same core reads the same axons, a loop's too
+            needed = max(needed, ceil_div(self._count_destinations(population), int(max_destinations)))
+        return max(1, needed)
+
+    @cached_property
+    def _is_in_order(self) -> bool:
+        """Whether spikes go to later layers alone, so that each layer is cut when those that read it are."""
+        place = {population.name: k for k, population in enumerate(self.populations)}
+        readers = ((place.get(source, -1), place[target.name]) for source, pairs in self.targets.items() for target, _ in pairs)
+        return all(a < b for a, b in readers)
 
     def _count_destinations(self, population: Population) -> int:
         """Count the layers that read a population."""

@@ -82,3 +82,22 @@ def test_layers_beyond_the_destinations_of_a_core_are_over_where_neurons_have_no
     assert suggest_command("my.nir", "truenorth", report) == ("spear-deploy rank my.nir", "which chip takes it")
     small = override_facts(lists, {"chip.cores": 1, "chip.usable_cores": 1, "core.neurons": 4})
     assert "prune my.nir" in suggest_command("my.nir", "truenorth", check(recurrent(0, 8), small, remedies=False))[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_neurons_stand_once_for_each_core_that_reads_them_also_over_a_delay(seed: int) -> None:
+    """Layers that are read over a delay alone act as early as those that read them, and may be cut in front of them."""
+    rng = np.random.default_rng(seed)
+    sizes, layers, edges = [int(n) for n in rng.integers(2, 12, 5)], [], [Edge(source=INPUT, target="n1")]
+    for k in range(1, 5):
+        layers.append(Layer(name=f"n{k}", synapse=Dense(weight=rng.uniform(0.5, 1, (sizes[k], sizes[k - 1]))), neuron=IF()))
+        edges += [Edge(source=f"n{k - 1}", target=f"n{k}", delay=int(rng.integers(0, 3)))] if k > 1 else []
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(sizes[0],), output="n4")
+    for _ in range(5):
+        limits = {"core.neurons": int(rng.integers(3, 16)), "core.synapse_memory": int(rng.integers(60, 250))}
+        chip = override_facts(TRUENORTH, limits)
+        placement = place(graph, chip)
+        for k in range(1, 4):
+            readers = len(placement.slices_of(f"n{k + 1}"))
+            assert {(part.copies, part.target_cores) for part in placement.slices_of(f"n{k}")} == {(readers, readers)}
+        assert not any(row.resource == "fan_out_cores" for row in check(graph, chip, remedies=False).over)
