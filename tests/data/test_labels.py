@@ -10,6 +10,7 @@ from spear_deploy.errors import DataError
 from spear_deploy.network import Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pipeline.inputs import list_data_steps
+from spear_deploy.pruning.tune.margins import accuracy_error
 
 STEPS = 5
 
@@ -126,7 +127,23 @@ def test_accuracy_is_the_share_of_labelled_steps():
 
 def test_a_sample_counts_by_its_labelled_steps():
     y = np.array([[1, 1, 1, 1], [1, -1, -1, -1]])
-    np.testing.assert_allclose(grade_labels(np.array([[1, 1, 1, 0], [1, 1, 1, 1]]), y), [3 * 2 / 5, 1 * 2 / 5])
+    right = grade_labels(np.array([[1, 1, 1, 0], [1, 1, 1, 1]]), y)
+    np.testing.assert_allclose(right, [0.8 + (3 - 0.8 * 4) * 2 / 5, 0.8 + (1 - 0.8 * 1) * 2 / 5])
+
+
+@pytest.mark.parametrize("most", [8, 200])
+def test_the_standard_error_of_an_accuracy_of_steps_is_its_spread_over_draws(most):
+    """Samples may have few labels or many: how many is no matter of accuracy, though it sums up as if it were."""
+    rng = np.random.default_rng(0)
+    draws, errors = [], []
+    for _ in range(400):
+        labelled = np.arange(200) < rng.integers(1, most + 1, (60, 1))
+        y = np.where(labelled, 1, -1)
+        decided = (rng.random((60, 200)) < rng.normal(0.8, 0.05, (60, 1))).astype(int)
+        right = grade_labels(decided, y)
+        draws.append(right.mean())
+        errors.append(accuracy_error(right))
+    assert np.mean(errors) == pytest.approx(np.std(draws), rel=0.1)
 
 
 def test_samples_are_drawn_by_the_label_of_most_of_their_steps():
