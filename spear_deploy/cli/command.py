@@ -96,7 +96,9 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
     if not Path(name).is_file():
         return {}
     stated = read_budget(name)
-    used = {name: value for name, value in stated.network.items() if params.get(name) is None}
+    nets = [params[name] for name in ("net", "a", "b") if isinstance(params.get(name), str)]
+    states_all = bool(nets) and all(net.lower().endswith(".snn") for net in nets)  # such a file takes no options of networks
+    used = {} if states_all else {name: value for name, value in stated.network.items() if params.get(name) is None}
     coding = {name: value for name, value in stated.data.items() if name in params and params[name] is None}
     params.update(coding)
     if used or coding:
