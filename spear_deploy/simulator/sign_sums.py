@@ -46,7 +46,7 @@ def split_signs(packed: Array) -> tuple[Array, Array]:
 
 
 def make_weigher(synapse: Any) -> synapse_math.Weigher:
-    """Return the function that passes spikes, or packed sums, through a synapse to packed sums: int64.
+    """Return the function that passes spikes, or packed sums, through a synapse to packed sums.
 
     Its function raises `DataError` where a value is below 0, or a sum could need more bits.
     """
@@ -92,7 +92,7 @@ def check_sums(values: Sequence[Array], *, factor: int = 1, offset: int = 0) -> 
 
 def _make_plain_weigher(synapse: Any) -> synapse_math.Weigher:
     """Return the function of a layer that pools, reshapes or passes on; a window's values add up."""
-    weigh = synapse_math.make_weigher(synapse, integer=True)
+    weigh = synapse_math.make_weigher(synapse)
     taps = prod(synapse.kernel_size) if isinstance(synapse, POOLS) else 1
 
     def pass_on(x: Array) -> Array:

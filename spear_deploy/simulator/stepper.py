@@ -333,7 +333,7 @@ def _make_event_passer(layer: Layer) -> synapse_math.Weigher:
         raise DataError(f"layer '{name}': {what}, this chip takes spike by spike: Dense in front of its own neurons")
     if isinstance(synapse, Dense) and (synapse.weight_exponent or (synapse.bias is not None and synapse.bias.any())):
         raise DataError(f"layer '{name}': a bias or a weight_exponent, this chip takes spike by spike: weights alone; drop them")
-    weigh = synapse_math.make_weigher(Flatten() if isinstance(synapse, Dense) else synapse, integer=True)
+    weigh = synapse_math.make_weigher(Flatten() if isinstance(synapse, Dense) else synapse)
 
     def pass_on(x: Array) -> Array:
         synapse_math.check_whole(x)

@@ -145,7 +145,11 @@ def test_labels_of_an_input_file(tmp_path):
             DataError, match=r"expected \(3,\), one whole number from 0 for each sample, or \(3, 2\), one for each step"
         ):
             read_labels(path, 3, 2)
-    for large in (np.inf, 1e30, 2**63):
+    np.savez(path, y=np.array([0, 1, 2**31]))
+    assert read_labels(path, 3, 2).tolist() == [0, 1, 2**31]
+    for large in (np.inf, 1e30, 2**63, 2**31 + 1):
         np.savez(path, y=np.array([0, 1, large]))
-        with pytest.raises(DataError, match=r"in.npz': y goes up to (inf|1e\+30|9.22e\+18), expected numbers of classes; check"):
+        with pytest.raises(
+            DataError, match=r"in.npz': y goes up to (inf|1e\+30|9.22e\+18|2.15e\+09), expected numbers of classes; check"
+        ):
             read_labels(path, 3, 2)

@@ -200,6 +200,10 @@ def test_what_exact_sums_do_not_hold_is_refused():
     assert simulate(graph, np.full((1, 1, 1), (1 << 51) + 1)).output.item() == 3 * ((1 << 51) + 1)
     with pytest.raises(DataError, match=r"layer 'n': sums of up to 1.35e\+16 are not exact, whole numbers up to 2\^53 are"):
         simulate(graph, np.full((1, 1, 1), (1 << 52) + 1))
+    graph = chain([Layer(name="n", synapse=Scale(weight=[1], bias=[1 << 52]), neuron=SpeckIF(v_threshold=1))], input_shape=(1,))
+    for value in (1 << 52, -(1 << 52)):
+        with pytest.raises(DataError, match=r"layer 'n': sums of up to 9.01e\+15 are not exact"):
+            simulate(graph, np.full((1, 1, 1), value), kind="current")
 
 
 def test_wraps_and_saturations_are_counted():

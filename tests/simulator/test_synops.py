@@ -267,3 +267,18 @@ def test_an_analogue_input_beside_spikes_counts_apart_however_the_sum_is_written
     result = count_synops(graph, counts)
     assert (result.total, result.per_layer["w"], result.macs_first_layer) == (6, 6, 9 + 6)
     assert count_by_rules(graph, counts)["exact"] == 6
+
+
+@pytest.mark.parametrize("is_written_out", [False, True])
+def test_an_analogue_input_and_spikes_that_arrive_late_count_apart(is_written_out):
+    """In 3 steps 2 times 3 values and once 3 spikes arrive; what would arrive after the end does not."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((3, 3))), neuron=IF()), Layer(name="sum")]
+    layers.append(Layer(name="w", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()))
+    ends = [("input", "a", 0), ("a", "sum", 2), ("input", "sum", 1), ("sum", "w", 0)]
+    if not is_written_out:
+        del layers[1]
+        ends = [("input", "a", 0), ("a", "w", 2), ("input", "w", 1)]
+    edges = tuple(Edge(source=s, target=t, delay=delay) for s, t, delay in ends)
+    graph = SNNGraph(layers=tuple(layers), edges=edges, input_shape=(3,))
+    result = count_synops(graph, simulate(graph, np.full((3, 1, 3), 2.0), kind="current").counts)
+    assert (result.total, result.per_layer["w"], result.macs_first_layer) == (6, 6, 27 + 12)
