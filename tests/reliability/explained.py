@@ -130,6 +130,10 @@ REASONS: dict[str, tuple[str, ...]] = {
     "data of one class, or without samples, are refused either way": (r"data/dataset\.py split_at_random: (0 → 1|1 → 2 \(3\))",),
     "an array that may be written to, or is copied once more, has the same values": (
         r"quantize/fuse_weights\.py (_compose_dense|_multiply|compose_synapses): False → True( \(2\))?",
+        r"simulator/sign_sums\.py (check_sums|make_weigher\.weigh_signs): False → True",
+    ),
+    "counts that hold no value of the input have 0 of them where they are split": (
+        r"simulator/synops\.py split_arrivals: graph\[edge\.source\]\.neuron is None and .*",
     ),
     "a further round over columns without values adds 0": (r"quantize/fuse_weights\.py _multiply: 0 → 1 \([23]\)",),
     "a factor of all gains of a layer: only their ratios count": (

@@ -53,6 +53,7 @@ CHIPS = (
 )  # fmt: skip
 TARGETS = {
     "simulator/synops.py": ("tests/simulator/test_synops.py", "tests/simulator/test_counting_rules.py"),
+    "simulator/sign_sums.py": ("tests/simulator/test_sign_sums.py", "tests/simulator/test_chip_neurons.py"),
     "placement/splitting.py": (
         "tests/placement/test_recorded_placements.py", "tests/placement/test_full_cores.py",
         "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
