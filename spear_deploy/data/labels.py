@@ -103,6 +103,16 @@ def grade_labels(decided: Array, y: Array) -> Array:
     return np.asarray(accuracy + (right - accuracy * labelled) * (len(y) / total))
 
 
+def average_right(right: Array) -> float:
+    """Return the accuracy, the mean of what `grade_labels` gives; equal shares of steps are equal numbers.
+
+    >>> average_right(grade_labels(np.array([[1, 2, 2], [0, 0, 0]]), np.array([[1, 2, 0], [0, -1, -1]])))
+    0.75
+    """
+    mean = float(np.mean(right))
+    return mean if right.dtype == bool else round(mean, 12)
+
+
 def choose_strata(y: Array) -> Array:
     """Return one label for each sample, by which samples are drawn in equal shares: its own, or that of most of its steps.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from spear_deploy import simulator
 from spear_deploy.data import Split
-from spear_deploy.data.labels import grade_labels, labels_each_step
+from spear_deploy.data.labels import average_right, grade_labels, labels_each_step
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
@@ -240,7 +240,7 @@ def compare_with_lava(integer: SNNGraph, split: Split, samples: int | None = Non
         raise DataError("there is no test sample to run on Lava; give at least one")
     ours = _run_fast(integer, part)
     theirs = api.simulate(integer, np.moveaxis(part.x, 0, 1), kind=part.kind, backend="lava", record=("spikes",))
-    accuracy = float(np.mean(grade_labels(decide(theirs.output, integer), part.y)))
+    accuracy = average_right(grade_labels(decide(theirs.output, integer), part.y))
     return {"samples": len(part), "accuracy": accuracy, **count_differences(ours, theirs)}, ours, theirs
 
 

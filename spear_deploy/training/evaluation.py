@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spear_deploy.data import Split
-from spear_deploy.data.labels import NO_LABEL, grade_labels, require_decision
+from spear_deploy.data.labels import NO_LABEL, average_right, grade_labels, require_decision
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array
 from spear_deploy.network.classes import count_classes, read_decision, score_classes
@@ -80,7 +80,7 @@ def evaluate(graph: SNNGraph, split: Split) -> Evaluation:
     labels = np.concatenate(decisions)
     right = grade_labels(labels, split.y)
     return Evaluation(
-        accuracy=float(np.mean(right)),
+        accuracy=average_right(right),
         right=right,
         synops=count_synops(graph, counts),
         counts=counts,

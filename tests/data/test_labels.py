@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.data import Dataset, Split, from_arrays, from_torch, load_data
-from spear_deploy.data.labels import check_labels, choose_strata, grade_labels
+from spear_deploy.data.labels import average_right, check_labels, choose_strata, grade_labels
 from spear_deploy.data.time_steps import list_steps
 from spear_deploy.errors import DataError
 from spear_deploy.network import Dense, Layer
@@ -129,6 +129,19 @@ def test_a_sample_counts_by_its_labelled_steps():
     y = np.array([[1, 1, 1, 1], [1, -1, -1, -1]])
     right = grade_labels(np.array([[1, 1, 1, 0], [1, 1, 1, 1]]), y)
     np.testing.assert_allclose(right, [0.8 + (3 - 0.8 * 4) * 2 / 5, 0.8 + (1 - 0.8 * 1) * 2 / 5])
+
+
+def test_equal_shares_of_steps_are_equal_accuracies_whichever_steps_are_right():
+    rng, (_, y) = np.random.default_rng(3), sequences(samples=37)
+    places, labelled = np.argwhere(y >= 0), int((y >= 0).sum())
+    accuracies = set()
+    for _ in range(50):
+        decided = np.where(y >= 0, y + 1, 0)
+        chosen = tuple(places[rng.permutation(labelled)[: labelled // 3]].T)
+        decided[chosen] = y[chosen]
+        accuracies.add(average_right(grade_labels(decided, y)))
+    (accuracy,) = accuracies
+    assert accuracy == pytest.approx(labelled // 3 / labelled)
 
 
 @pytest.mark.parametrize("most", [8, 200])

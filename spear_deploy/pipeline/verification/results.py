@@ -14,7 +14,7 @@ import numpy as np
 
 from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
-from spear_deploy.data.labels import grade_labels
+from spear_deploy.data.labels import average_right, grade_labels
 from spear_deploy.errors import DataError
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt_stage import read_adaptation
@@ -175,6 +175,6 @@ def _prove(task: Task, full: bool) -> dict[str, Any]:
     return {
         **facts,
         "samples": len(part),
-        "accuracy": float(np.mean(grade_labels(decide(run.output, integer), part.y))),
+        "accuracy": average_right(grade_labels(decide(run.output, integer), part.y)),
         "spikes_compared": sum(layer.compared for layer in compared if layer.what == "spikes"),
     }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import INPUT_TWICE
+from spear_deploy.data.labels import average_right
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, format_amount, resource_name
@@ -172,7 +173,7 @@ class FineTuning:
         before = self._remember(target)
         self._learn(epochs, target, CALM_PEAK)
         after = self._remember(target)
-        if after.use.active_use > 1 or after.use.over or after.right.mean() < before.right.mean():
+        if after.use.active_use > 1 or after.use.over or average_right(after.right) < average_right(before.right):
             self._restore(before)
 
     def _remember(self, target: float | None) -> _Learnt:
@@ -183,8 +184,8 @@ class FineTuning:
         """Take the best earlier network within the aim where the accuracy fell by more than chance since; return its target."""
         last = networks[-1]
         within = [network for network in networks if network.use.active_use <= 1 and not network.use.over]
-        best = max(within, key=lambda network: float(network.right.mean()), default=last)
-        lost = float(best.right.mean() - last.right.mean())
+        best = max(within, key=lambda network: average_right(network.right), default=last)
+        lost = average_right(best.right) - average_right(last.right)
         if lost <= COLLAPSE * accuracy_error(best.right, self.dataset.val.group):
             return last.target
         self._restore(best)

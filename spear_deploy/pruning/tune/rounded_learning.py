@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spear_deploy.data import Split
+from spear_deploy.data.labels import average_right
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.chip_costs import ChipCosts
@@ -195,7 +196,7 @@ class _Measured:
     @property
     def accuracy(self) -> float:
         """Accuracy of the integers on validation."""
-        return float(self.right.mean())
+        return average_right(self.right)
 
 
 def _measure(graph: SNNGraph, monitor: BudgetMonitor, form: IntegerForm, batches: int) -> _Measured:

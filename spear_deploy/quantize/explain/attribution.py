@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spear_deploy.data.labels import check_labels, grade_labels, require_decision
+from spear_deploy.data.labels import average_right, check_labels, grade_labels, require_decision
 from spear_deploy.errors import DataError, UnsupportedError
 from spear_deploy.network import Array
 from spear_deploy.network.chip_format import find_chip_format
@@ -210,7 +210,7 @@ def _attribute_cost(
     stage: Stage, start: _StageRun, before: _StageRun, now: _StageRun, labels: Array | None, earlier: Sequence[StageCost]
 ) -> StageCost:
     decided, at_start, previous = (decide(each.run.output, stage.graph) for each in (now, start, before))
-    accuracy = None if labels is None else float(np.mean(grade_labels(decided, labels)))
+    accuracy = None if labels is None else average_right(grade_labels(decided, labels))
     change = None if accuracy is None else accuracy - (earlier[-1].accuracy or 0.0) if earlier else 0.0
     common = [name for name in start.recorded.spikes if name in now.recorded.spikes]
     differences = {name: find_first_difference(name, before.recorded, now.recorded) for name in common}
