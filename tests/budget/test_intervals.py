@@ -100,10 +100,11 @@ def test_a_packet_that_goes_anywhere_needs_no_hops() -> None:
     energy, _ = estimate(dense_net(3, 4, 2), small_chip("loihi1", energy__packet_pj=1000, timing__step_s=1e-3), counts())
     assert energy.missing == () and energy.total == pytest.approx(sum(term.joules for term in energy.terms))
     packets = {"energy__packet_pj": 1000, "energy__spike_local_pj": None, "timing__step_s": 1e-3}
-    chip = small_chip("loihi1", core__neurons=1, chip__cores=2, chip__usable_cores=2, topology__mesh_rows=None, **packets)
-    energy, _ = estimate(dense_net(3, 4, 2), chip, counts(), chips=3)
-    assert energy.missing == ("packets between chips",) and energy.total is None
-    assert energy.dynamic.low > 0 and energy.dynamic.high is None  # a budget is not kept by a part
+    for neurons, chips in ((1, 3), (2, 2)):
+        cores = {"core__neurons": neurons, "chip__cores": 2, "chip__usable_cores": 2, "topology__mesh_rows": None}
+        energy, _ = estimate(dense_net(3, 4, 2), small_chip("loihi1", **cores, **packets), counts(), chips=chips)
+        assert energy.missing == ("packets between chips",) and energy.total is None
+        assert energy.dynamic.low > 0 and energy.dynamic.high is None  # a budget is not kept by a part
 
 
 def test_prices_of_events_stay_where_packets_between_chips_have_none() -> None:

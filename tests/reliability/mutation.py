@@ -65,7 +65,7 @@ TARGETS = {
     "budget/check.py": (
         "tests/budget/test_check.py", "tests/budget/test_unsupported.py", "tests/budget/test_report.py",
         "tests/budget/test_remote_rows.py", "tests/budget/test_core_work.py", "tests/budget/test_latency.py",
-        "tests/budget/test_zero_weights.py", "tests/budget/test_axon_room.py",
+        "tests/budget/test_zero_weights.py", "tests/budget/test_axon_room.py", "tests/budget/test_energy.py",
     ),
     "budget/axon_room.py": ("tests/budget/test_axon_room.py",),
     "budget/axon_cuts.py": ("tests/budget/test_axon_room.py",),
