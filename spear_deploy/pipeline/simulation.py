@@ -36,7 +36,7 @@ class SimulationSettings:
     """What is run, and what is kept.
 
     Attributes:
-        input_file: an `.npz` with spikes or current (T, B, *input), and labels `y` (B,), if known.
+        input_file: an `.npz` with spikes or current (T, B, *input), and labels `y`, (B,) or (B, T), if known.
         backend: one of `backends.BACKENDS`.
         chip: run the integers of this chip.
         overrides: facts of its profile to replace, by dotted key.

@@ -85,7 +85,7 @@ def explain(
         net, chip: see `pipeline.inputs`.
         x: (T, B, *input), or data, whose test split is run and whose training split sets the scales as in `deploy`.
         kind: of `x`.
-        labels: (B,) of `x`, if known; data have their own.
+        labels: (B,) of `x`, or (B, T), if known; data have their own.
         samples: maximum of samples of the test split.
         progress: is called when a step begins.
 
