@@ -39,7 +39,9 @@ def parse_record(text: str) -> list[str]:
 
 @click.command(cls=Command, short_help="Run on our simulator, Lava or Norse; record, explain.")
 @click.argument("net", shell_complete=completion.complete_nets)
-@click.option("--input", "input_file", metavar="FILE", help="An .npz with spikes or current, (T, B, *input); y (B,) or (B, T) are labels.")
+@click.option(
+    "--input", "input_file", metavar="FILE", help="An .npz with spikes or current, (T, B, *input); y (B,) or (B, T) are labels."
+)
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
