@@ -17,7 +17,7 @@ from spear_deploy.data.dataset import (
     split_at_random,
 )
 from spear_deploy.data.encoders import Encoding, encode
-from spear_deploy.data.labels import check_labels
+from spear_deploy.data.labels import check_labels, stack_parts
 from spear_deploy.errors import DataError
 from spear_deploy.network import Array, Shape
 from spear_deploy.simulator import InputKind
@@ -99,7 +99,7 @@ def _add_time(
 ) -> tuple[dict[str, Array], bool]:
     """Return the sample arrays by key, each (N, T, *input), and whether time was added to them."""
     keys = ["x"] if "x" in arrays or "x_train" not in arrays else [f"x_{which}" for which in SPLITS if f"x_{which}" in arrays]
-    samples = {key: np.asarray(_require_key(arrays, key, name)) for key in keys}
+    samples = {key: stack_parts(_require_key(arrays, key, name), f"data '{name}': samples of '{key}'") for key in keys}
     named = encoding is not None and input_shape is None  # an encoding is for samples without a time axis
     static = [_is_static(x, key, name, input_shape) or named for key, x in samples.items()]
     encoding = encoding or "direct"

@@ -31,7 +31,7 @@ def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
     Raises:
         DataError: another shape, one-hot, not whole, negative, too many classes, or a sample without any label.
     """
-    labels = np.asarray(y)
+    labels = stack_parts(y, f"{where}: labels")
     if labels.ndim == 2 and labels.shape[1] == steps and len(labels) and _is_one_hot(labels):
         raise DataError(
             f"{where}: labels have one 1 in each row of {plural(steps, 'step')}, as one-hot labels of as many classes have; give "
@@ -64,6 +64,18 @@ def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
     labels = labels.astype(np.int64)
     labels.setflags(write=False)
     return labels
+
+
+def stack_parts(parts: Any, what: str) -> Array:
+    """Return samples or labels as one array.
+
+    Raises:
+        DataError: they are a list of parts of different lengths.
+    """
+    try:
+        return np.asarray(parts)
+    except ValueError as error:
+        raise DataError(f"{what} differ in length; pad or cut all to one, labels of steps with -1 where there is none") from error
 
 
 def _is_one_hot(labels: Array) -> bool:

@@ -107,6 +107,18 @@ def test_a_step_of_each_sample_with_an_event_is_told_from_one_hot_labels_by_its_
     assert from_arrays({**data, "y": 1 - event}, name="d").train.y.shape[1] == STEPS
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("x", "data 'd': samples of 'x' differ in length; pad or cut all to one"), ("y", "labels differ in length")],
+)
+def test_sequences_of_different_lengths_are_refused(key, message):
+    x, y = sequences()
+    arrays = {"x": x, "y": y}
+    arrays[key] = [part[: 3 + n % 3] for n, part in enumerate(arrays[key])]
+    with pytest.raises(DataError, match=message):
+        from_arrays(arrays, name="d")
+
+
 @pytest.mark.parametrize("which", ["train", "val", "test"])
 def test_labels_of_samples_in_one_split_and_of_steps_in_another_are_refused(which):
     x, y = sequences()
