@@ -91,6 +91,14 @@ def test_unusable_labels_of_steps_are_refused(tmp_path, change, message):
         load_data(save(tmp_path, x=x, y=change(y)))
 
 
+@pytest.mark.parametrize("shape", [(40,), (40, 5)])
+def test_samples_without_steps_or_values_are_refused_whatever_their_labels(shape):
+    _, y = sequences()
+    split = Split(x=np.ones(shape, np.uint8), y=y if len(shape) == 2 else y[:, 0])
+    with pytest.raises(DataError, match=r"train split: x has shape \(40.*\), expected \(N, T, \*input\), none of them empty"):
+        Dataset(name="d", train=split, val=split, test=split, classes=4)
+
+
 def test_one_hot_labels_of_as_many_classes_as_steps_are_no_labels_of_steps():
     with pytest.raises(DataError, match="one-hot"):
         check_labels(np.eye(STEPS)[[0, 1, 4]], "d", STEPS)

@@ -82,7 +82,7 @@ TARGETS = {
     "quantize/rounded_weights.py": (INTEGERS, "tests/quantize/test_rounded_weights.py"),
     "quantize/rounding.py": ("tests/quantize/test_rounding.py", "tests/training/test_rounding.py"),
     "quantize/fold.py": (*QUANTIZE, "tests/quantize/test_fold.py"),
-    "quantize/fuse_weights.py": QUANTIZE,
+    "quantize/fuse_weights.py": (*QUANTIZE, "tests/network/test_fixed_weights.py"),
     "quantize/fuse_pools.py": ("tests/quantize/test_fuse_pools.py", "tests/quantize/test_fuse_weights.py"),
     "quantize/scaled_weights.py": (INTEGERS, "tests/quantize/test_scaled_weights.py", "tests/quantize/test_loihi.py"),
     "quantize/weighted_inputs.py": (
@@ -103,7 +103,9 @@ TARGETS = {
     "adaptation/calibrate.py": ("tests/adaptation/test_calibrate.py",),
     "pruning/tune/margins.py": ("tests/pruning/test_margins.py",),
     "util/memory.py": ("tests/util/test_memory.py",),
-    "data/dataset.py": ("tests/data/test_datasets.py", "tests/data/test_shapes.py", "tests/data/test_time_steps.py"),
+    "data/dataset.py": (
+        "tests/data/test_datasets.py", "tests/data/test_shapes.py", "tests/data/test_time_steps.py", "tests/data/test_labels.py",
+    ),
 }  # fmt: skip
 """Modules, and the tests that mirror them."""
 OPERATORS = {
