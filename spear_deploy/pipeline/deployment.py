@@ -12,7 +12,7 @@ from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import are_bits_alone, check_steps
 from spear_deploy.pruning.settings import check_learning_rate, choose_method
 from spear_deploy.util.number_format import plural
-from spear_deploy.util.workers import Workers
+from spear_deploy.util.workers import Workers, read_workers
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
@@ -61,6 +61,7 @@ class DeploySettings:
     command: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "workers", read_workers(self.workers))  # a number, too
         parse_amount(self.synops, "synops")
         choose_method(self.method, self.levers)
         if are_bits_alone(self.levers):

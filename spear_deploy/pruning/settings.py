@@ -22,7 +22,7 @@ from spear_deploy.pruning.search.settings import (
 )
 from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.training.device import choose_device
-from spear_deploy.util.workers import Workers
+from spear_deploy.util.workers import Workers, read_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,7 @@ class PruneSettings:
     completes: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "workers", read_workers(self.workers))  # a number, too
         choose_method(self.method, self.levers)
         check_bits_alone(self.levers, self.limits, self.method)
         for name, text in self.limits.items():

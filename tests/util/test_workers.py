@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spear_deploy.errors import BudgetError, FileError, WorkerError
-from spear_deploy.util.workers import Workers, map_jobs, parse_workers
+from spear_deploy.errors import BudgetError, FileError, MissingPackageError, WorkerError
+from spear_deploy.pipeline.adaptation.task import AdaptSettings
+from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pruning.settings import PruneSettings
+from spear_deploy.util.workers import Workers, give_logs, map_jobs, parse_workers, read_workers
+from spear_deploy.util.workers import settings as settings_of_workers
 from spear_deploy.util.workers.job import check_versions, collect_versions, run_job
 from tests.support import worker_jobs
 
@@ -123,3 +127,26 @@ def test_missing_packages_and_clusters_are_sentences(tmp_path, monkeypatch) -> N
         slurm.open_slurm(Workers(count=2, place="slurm"), None)
     with pytest.raises(WorkerError, match=r"workers 'ray:127.0.0.1:1': no Ray cluster answers there \(.+\); start it with"):
         ray_cluster.open_ray(parse_workers("ray:127.0.0.1:1"), None)
+
+
+def test_a_number_or_the_text_of_the_option_are_workers() -> None:
+    assert read_workers(None) is None
+    assert read_workers(2) == Workers(count=2) == read_workers("2") == read_workers(Workers(count=2))
+    logged = give_logs(3, Path("out"))
+    assert logged is not None and (logged.count, logged.logs) == (3, Path("out/logs"))
+    for settings in (PruneSettings, DeploySettings, AdaptSettings):
+        assert settings(workers=2).workers == Workers(count=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, [2]])
+def test_what_is_no_number_of_workers_is_refused(wrong: object) -> None:
+    with pytest.raises(WorkerError, match="expected a number of processes, 'ray', 'ray:HOST:PORT' or 'slurm:N'"):
+        read_workers(wrong)  # type: ignore[arg-type]
+    with pytest.raises(WorkerError, match="workers: 0 given, expected 1 to 1024"):
+        read_workers(0)
+
+
+def test_a_package_of_workers_that_is_not_installed_is_missed_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings_of_workers.PACKAGES, "ray", ("--workers ray", ("ray_that_nobody_has",)))
+    with pytest.raises(MissingPackageError, match="--workers ray needs the package 'ray_that_nobody_has'"):
+        PruneSettings(workers=Workers(place="ray", count=0))

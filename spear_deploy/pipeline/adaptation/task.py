@@ -13,7 +13,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.progress import Progress
-from spear_deploy.util.workers import Workers
+from spear_deploy.util.workers import Workers, read_workers
 
 CHIP, HOST = PLACES = ("chip", "host")
 """Where a readout may be."""
@@ -43,6 +43,7 @@ class AdaptSettings:
     workers: Workers | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "workers", read_workers(self.workers))  # a number, too
         if self.readout not in PLACES:
             raise UnsupportedError(f"readout '{self.readout}': expected one of {', '.join(PLACES)}")
 

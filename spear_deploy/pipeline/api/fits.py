@@ -179,7 +179,7 @@ def rank(
     activity: SpikeCounts | float | str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     sort: RankKey = "fit",
-    workers: Workers | None = None,
+    workers: Workers | int | str | None = None,
     **options: Any,
 ) -> list[Ranked]:
     """Check a network against many chips, and return the reports, the best first.
@@ -203,6 +203,7 @@ def rank(
     from spear_deploy.budget.chip_ranking import rank as rank_graph
     from spear_deploy.hardware.profile import HardwareProfile, list_profiles
     from spear_deploy.quantize.fold import fold_chained_weights
+    from spear_deploy.util.workers import read_workers
 
     check_options(options, NETWORK_OPTIONS, "rank")
     graph = fold_chained_weights(load(net, **options))
@@ -211,7 +212,7 @@ def rank(
     named = [n for chip in (["all"] if chips is None else chips) for n in (list_profiles() if chip == "all" else [chip])]
     named = [chip for number, chip in enumerate(named) if chip not in named[:number]]
     targets = [resolve_chip(chip, overrides) for chip in named]
-    ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=workers)
+    ranking = rank_graph(graph, targets, activity=_read_activity(activity, graph), sort=sort, workers=read_workers(workers))
     names = [
         profile.name if isinstance(chip, HardwareProfile) else os.fspath(chip)
         for chip, (profile, _) in zip(named, targets, strict=True)

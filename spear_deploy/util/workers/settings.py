@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from spear_deploy.errors import WorkerError
+from spear_deploy.util.extras import require_packages
 
 Place: TypeAlias = Literal["processes", "ray", "slurm"]
+PACKAGES: dict[Place, tuple[str, tuple[str, ...]]] = {
+    "processes": ("--workers", ("joblib", "cloudpickle")), "ray": ("--workers ray", ("ray",)),
+    "slurm": ("--workers slurm", ("submitit",)),
+}  # fmt: skip
+"""Option and packages of each place."""
 MAX_WORKERS = 1024
 LOGS = "logs"
 """Folder of the logs in an output folder."""
@@ -61,6 +67,25 @@ def parse_workers(text: str, logs: Path | None = None) -> Workers:
     raise WorkerError(f"workers '{text}': {EXPECTED}")
 
 
-def give_logs(workers: Workers | None, folder: Path) -> Workers | None:
-    """Return workers that keep their logs in an output folder, where they have no other place."""
-    return workers if workers is None or workers.logs is not None else replace(workers, logs=folder / LOGS)
+def read_workers(workers: Workers | int | str | None) -> Workers | None:
+    """Return workers, of a number of processes or the text of the option too, whose packages are installed.
+
+    Raises:
+        WorkerError: none of these.
+        MissingPackageError: their package is not installed: before a command begins, not when it first has jobs for them.
+    """
+    if workers is None:
+        return None
+    if not isinstance(workers, Workers):
+        if isinstance(workers, bool) or not isinstance(workers, (int, str)):
+            raise WorkerError(f"workers {workers!r}: {EXPECTED}")
+        workers = parse_workers(str(workers))
+    option, packages = PACKAGES[workers.place]
+    require_packages(*packages, user=option)
+    return workers
+
+
+def give_logs(workers: Workers | int | str | None, folder: Path) -> Workers | None:
+    """Return the workers that `read_workers` reads, with their logs in an output folder where they have no other place."""
+    read = read_workers(workers)
+    return read if read is None or read.logs is not None else replace(read, logs=folder / LOGS)
