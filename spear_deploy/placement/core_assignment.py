@@ -179,6 +179,7 @@ class CoreBins:
         self.open: list[int] = []
         self.cores_of_layer: dict[str, set[int]] = {}
         self.cores_of_axons: dict[AxonSet, set[int]] = {}
+        self.axons_on_core: dict[AxonSet, dict[int, int]] = {}  # of whole sets, however many parts of them there are
         self.needs = {id(item): np.array([item.amount(name) for name in ADDED], np.int64) for item in items}
         self.first_cores: dict[int, int] = {}
 
@@ -213,9 +214,8 @@ class CoreBins:
         cores, axons_left = cores[fits], left[fits, -2]
         new = np.full(len(cores), item.amount("axons_in"), np.int64)
         for axons in item.axons:
-            holders = self.cores_of_axons.get(axons)
-            if holders:
-                new -= axons.count * np.array([core in holders for core in cores.tolist()], bool)
+            if axons.whole in self.axons_on_core:
+                new -= np.array([axons.count - self._count_new(axons, core) for core in cores.tolist()], np.int64)
         room = np.flatnonzero(axons_left >= new)
         return int(cores[room[0]]) if len(room) else -1
 
@@ -230,6 +230,8 @@ class CoreBins:
         left[-1] -= core not in cores
         cores.add(core)
         for axons in item.axons:
+            on_core = self.axons_on_core.setdefault(axons.whole, {})
+            on_core[core] = on_core.get(core, 0) + self._count_new(axons, core)
             self.cores_of_axons.setdefault(axons, set()).add(core)
         is_full = bool(((self.min_needs > 0) & (left[:-2] < self.min_needs)).any())
         if is_full and core in self.open:
@@ -239,7 +241,13 @@ class CoreBins:
 
     def _count_new_axons(self, item: Slice, core: int) -> int:
         """Count the axons that an item adds to a core."""
-        return item.amount("axons_in") - sum(axons.count for axons in item.axons if core in self.cores_of_axons.get(axons, ()))
+        return item.amount("axons_in") - sum(axons.count - self._count_new(axons, core) for axons in item.axons)
+
+    def _count_new(self, axons: AxonSet, core: int) -> int:
+        """Count the axons of a set that a core does not have: of sets of the same sources together no more than these have."""
+        if core in self.cores_of_axons.get(axons, ()):
+            return 0
+        return min(axons.count, axons.whole.count - self.axons_on_core.get(axons.whole, {}).get(core, 0))
 
 
 # --------------------------------------------------------------------------------------------------- cores that are alike

@@ -8,7 +8,7 @@ several ways lead from it into one layer each has a row of its own, but on chips
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, reduce
 from itertools import product
 from math import prod
@@ -53,6 +53,8 @@ class AxonSet:
         ranges: along each axis of positions the output positions start..stop that read them.
         count: axons.
         way: number among the ways from these sources into a layer, each of which has rows of its own.
+        used: which neurons of the sources have a weight that is not 0, as bits; empty where all have.
+        whole_count: axons where all have.
     """
 
     sources: tuple[str, ...]
@@ -60,6 +62,13 @@ class AxonSet:
     ranges: tuple[tuple[Axis, int, int], ...]
     count: int
     way: int = 0
+    used: bytes = b""
+    whole_count: int = 0
+
+    @cached_property
+    def whole(self) -> AxonSet:
+        """The same sources where all have a weight that is not 0."""
+        return replace(self, count=self.whole_count, used=b"", whole_count=0) if self.used else self
 
     @cached_property
     def _hash(self) -> int:
@@ -298,7 +307,11 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0) -> AxonSet:
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
     ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
-    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way)
+    skips_sources = p.kind == "dense" and p.nonzero is not None and count < p.channels
+    used = np.packbits(p.fan_out.reshape(-1) > 0).tobytes() if skips_sources else b""
+    return AxonSet(
+        sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=p.channels if used else 0
+    )
 
 
 def has_one_row(profile: HardwareProfile) -> bool:
@@ -350,5 +363,8 @@ def _count_marked(sets: Sequence[AxonSet]) -> int:
         marks[slice(*axons.channels)] = True
         for axis, start, stop in axons.ranges:
             marks = marks[..., None] & axis.mark_inputs(start, stop)
-        union |= marks.reshape(-1)
+        marks = marks.reshape(-1)
+        if axons.used:
+            marks = marks & np.unpackbits(np.frombuffer(axons.used, np.uint8), count=len(union)).astype(bool)
+        union |= marks
     return int(union.sum())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
+from spear_deploy.budget.core_rows import check_cores
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense
-from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
+from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_needs import AxonSet, Core
-from spear_deploy.placement.place import lower_bound, place
+from spear_deploy.placement.place import lower_bound, place, place_populations
+from spear_deploy.placement.weight_bits import stored_bits
 from tests.support.chips import conv, dense_net, small_chip
 
 SPECK = load_profile("speck2f")
@@ -290,3 +294,60 @@ def test_first_fit_that_skips_cores_an_equal_slice_did_not_fit_is_plain_first_fi
     fast, plain = CoreBins(core, items, len(items)), CoreBins(core, items, len(items))
     assert [fast.put_first(item) for item in items] == [plain.put(item, plain.open) for item in items]
     assert fast.used > 20
+
+
+def read_in_parts(rng: np.random.Generator, layers: int) -> SNNGraph:
+    """Return layers side by side that read the same inputs, each some of them, and a layer that reads the first."""
+    inputs, sizes = int(rng.integers(4, 12)), [int(n) for n in rng.integers(1, 5, layers)]
+    masks = rng.random((layers, inputs)) < 0.6
+    masks[:, 0] = True
+    made = [
+        Layer(name=f"l{k}", synapse=Dense(weight=masks[k] * rng.uniform(0.5, 1, (size, inputs))), neuron=IF())
+        for k, size in enumerate(sizes)
+    ]
+    made.append(Layer(name="out", synapse=Dense(weight=np.ones((2, sizes[0]))), neuron=IF()))
+    edges = [Edge(source=INPUT, target=layer.name) for layer in made[:-1]] + [Edge(source="l0", target="out")]
+    return SNNGraph(layers=made, edges=edges, input_shape=(inputs,), output="out")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_core_has_a_row_for_each_source_that_any_of_its_layers_reads(seed: int) -> None:
+    """Layers that leave out other sources, but as many, need more rows together than each alone."""
+    rng = np.random.default_rng(seed)
+    net = read_in_parts(rng, int(rng.integers(2, 5)))
+    chip = small_chip("odin", core__neurons=int(rng.integers(4, 30)), core__axons_in=int(rng.integers(12, 24)))
+    placement = place_populations(find_chip_populations(net, chip), stored_bits(net, chip), chip)
+    rows: dict[int, set[tuple[str, int]]] = {}
+    for part in placement.slices:
+        read = np.flatnonzero(net[part.layer].synapse.weight.any(axis=0))
+        rows.setdefault(part.core, set()).update((net.edges_into(part.layer)[0].source, int(n)) for n in read)
+        assert part.axons_in == len(read)
+    most = max(len(sources) for sources in rows.values())
+    assert max(row.used for row in check_cores(placement, chip) if row.resource == "axons_in") == most
+    assert most <= chip.core.axons_in.value
+
+
+def test_sources_that_layers_on_a_core_leave_out_count_where_another_layer_reads_them() -> None:
+    """Two layers read 150 of 300 inputs each, not the same ones: 300 rows, more than the 256 of a core."""
+    weight = np.ones((10, 300))
+    weight[:, :150] = 0
+    layers = [Layer(name=name, synapse=Dense(weight=w), neuron=IF()) for name, w in (("a", weight), ("b", weight[:, ::-1]))]
+    net = SNNGraph(layers=layers, edges=[Edge(source=INPUT, target=name) for name in "ab"], input_shape=(300,), output="b")
+    odin = small_chip("odin")
+    report = check(net, odin, remedies=False)
+    assert [part.axons_in for part in report.placement.slices] == [150, 150]
+    assert (report.verdict, report.cores_used) == ("does_not_fit", 2)
+    whole = net.with_layers(lambda layer: replace(layer, synapse=Dense(weight=weight)))
+    report = check(whole, odin, remedies=False)
+    assert report.cores_used == 1 and {row.used for row in report.rows if row.resource == "axons_in"} == {150}
+
+
+def test_layers_that_leave_out_sources_share_the_axons_of_a_core_as_whole_ones_do() -> None:
+    """Two layers that read 150 of 200 inputs each, 300 in all, have no more rows than the 200 of layers that read them all."""
+    weight = np.ones((10, 200))
+    weight[:, :50] = 0
+    for first in (weight, np.ones((10, 200))):
+        layers = [Layer(name=name, synapse=Dense(weight=w), neuron=IF()) for name, w in (("a", first), ("b", weight[:, ::-1]))]
+        net = SNNGraph(layers=layers, edges=[Edge(source=INPUT, target=name) for name in "ab"], input_shape=(200,), output="b")
+        report = check(net, small_chip("odin"), remedies=False)
+        assert report.cores_used == 1 and {row.used for row in report.rows if row.resource == "axons_in"} == {200}
