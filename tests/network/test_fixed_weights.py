@@ -70,6 +70,22 @@ def test_votes_with_a_factor_behind_them_stay_fixed_where_both_become_one_layer(
     np.testing.assert_allclose(folded["times"].synapse.weight, 10 * VOTES)
 
 
+def test_votes_that_become_part_of_weights_which_learn_are_fixed_no_more():
+    graph = voting()
+    behind = Layer(name="c", synapse=Dense(weight=np.ones((4, 10), np.float32)))
+    longer = replace(graph, layers=(*graph.layers, behind), edges=(*graph.edges, Edge(source="vote", target="c")), output="c")
+    folded = fold_batchnorm(longer)
+    assert [layer.name for layer in folded.layers] == ["a", "b", "c"] and list_fixed_layers(folded) == ()
+
+
+def test_votes_that_are_also_read_without_the_factor_behind_them_keep_their_name():
+    graph = voting()
+    layers = (*graph.layers, Layer(name="times", synapse=Scale(weight=np.full(1, 10.0))), Layer(name="sum"))
+    edges = [Edge(source=s, target=t) for s, t in (("vote", "times"), ("vote", "sum"), ("times", "sum"))]
+    folded = fold_batchnorm(replace(graph, layers=layers, edges=(*graph.edges, *edges), output="sum"))
+    assert list_fixed_layers(folded) == ("vote",)
+
+
 def test_names_that_are_passed_on_leave_others_and_odd_metadata_alone():
     graph = voting()
     assert pass_on_fixed(graph, {"a": "b"}) is graph

@@ -16,6 +16,9 @@ REASONS: dict[str, tuple[str, ...]] = {
     "the part decides which sets of axons are one object, which saves memory and time; their contents stay": (
         r"placement/splitting\.py _find_axons: (1 → 2 \([23]\)|p\.kind == .*|len\(box\) == .*|len\(p\.axes\) \+ 1 → .*)",
     ),
+    "a network of which only the input seems to go back is cut once more, with the same cuts": (
+        r"placement/splitting\.py SplitNetwork\._is_in_order: (-1 → 1|1 → 2)",
+    ),
     "limits are raised to what one neuron needs, so that one fits": (r"placement/splitting\.py split_population: 1 → 2",),
     "a bound that rules candidates out early: what it lets pass is measured and refused": (
         r"placement/splitting\.py split_population: limits\['neurons'\] // copies → .*",
