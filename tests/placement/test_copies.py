@@ -5,12 +5,13 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network import IF, Conv1d, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.pipeline.api import suggest_command
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, eighths, random_neuron
+from tests.support.chips import small_chip
 
 TRUENORTH = load_profile("truenorth")
 SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
@@ -101,3 +102,20 @@ def test_neurons_stand_once_for_each_core_that_reads_them_also_over_a_delay(seed
             readers = len(placement.slices_of(f"n{k + 1}"))
             assert {(part.copies, part.target_cores) for part in placement.slices_of(f"n{k}")} == {(readers, readers)}
         assert not any(row.resource == "fan_out_cores" for row in check(graph, chip, remedies=False).over)
+
+
+def test_a_layer_that_reads_itself_is_cut_until_its_copies_are_enough_for_its_own_cores() -> None:
+    """Cut for the 2 cores that read a neuron, it has cores of 8 neurons, and 3 of them read one: cores of 5 it has in the end."""
+    layers = (
+        Layer(name="in", synapse=Conv1d(weight=np.ones((1, 1, 1)))),
+        Layer(name="loop", synapse=Conv1d(weight=np.ones((1, 1, 11)), padding=(5,))),
+        Layer(name="hidden", neuron=IF()),
+    )
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "loop", 1), ("loop", "hidden", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(1, 40), output="hidden")
+    parts = place(graph, small_chip("truenorth", core__neurons=16, core__axons_in=64)).slices
+    core = np.repeat(np.arange(len(parts)), [part.neurons for part in parts])
+    readers = [len(set(core[max(0, neuron - 5) : neuron + 6])) for neuron in range(40)]
+    assert max(readers) == 3 and {part.copies for part in parts} == {3}
+    assert max(part.neurons * part.copies for part in parts) == 15
