@@ -214,8 +214,10 @@ class CoreBins:
         cores, axons_left = cores[fits], left[fits, -2]
         new = np.full(len(cores), item.amount("axons_in"), np.int64)
         for axons in item.axons:
-            if axons.whole in self.axons_on_core:
-                new -= np.array([axons.count - self._count_new(axons, core) for core in cores.tolist()], np.int64)
+            on_core = self.axons_on_core.get(axons.whole)
+            if on_core:
+                had = (axons.count - self._count_new(axons, core) if core in on_core else 0 for core in cores.tolist())
+                new -= np.fromiter(had, np.int64, len(cores))
         room = np.flatnonzero(axons_left >= new)
         return int(cores[room[0]]) if len(room) else -1
 
