@@ -174,7 +174,7 @@ def sweep(
     plan: SweepPlan | str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
-    workers: Workers | None = None,
+    workers: Workers | int | str | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     command: str | None = None,
@@ -197,10 +197,13 @@ def sweep(
     Raises:
         FileError: the sweep file cannot be read, or another run writes into the folder.
         DataError: an option that no network of the sweep takes.
+        WorkerError: `workers` are none.
+        MissingPackageError: their package is not installed.
         SpearError: a network or a chip cannot be read.
     """
     plan = plan if isinstance(plan, SweepPlan) else read_sweep(plan)
     device = choose_device(device)
+    placed = give_logs(workers, Path(out))
     with own_folder(out) as folder:
         cells = plan.cells()
         networks = _load_networks(plan)
@@ -208,14 +211,14 @@ def sweep(
         rows = {cell: _read_cell(folder / cell.name, keys[cell]) for cell in cells}
         missing = [cell for cell in cells if rows[cell] is None]
         shared = _Shared(
-            folder=folder, plan=plan, networks=networks, device=device, progress=progress if workers is None else None
+            folder=folder, plan=plan, networks=networks, device=device, progress=progress if placed is None else None
         )
 
         def keep(index: int, row: dict[str, Any]) -> None:
             rows[missing[index]] = row
 
         map_jobs(
-            _run_cell, [(cell, keys[cell]) for cell in missing], shared=shared, workers=give_logs(workers, folder), keep=keep,
+            _run_cell, [(cell, keys[cell]) for cell in missing], shared=shared, workers=placed, keep=keep,
             names=[cell.name for cell in missing], stage="sweep", progress=progress,
         )  # fmt: skip
         done = [row for row in rows.values() if row is not None]

@@ -21,7 +21,7 @@ import numpy as np
 
 from spear_deploy import load
 from spear_deploy.cli import main
-from spear_deploy.errors import BudgetError, DataError, FileError
+from spear_deploy.errors import BudgetError, DataError, FileError, WorkerError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF
 from spear_deploy.pipeline.sweep import CELL, _load_networks, find_front, read_sweep, sweep
@@ -118,6 +118,14 @@ def test_a_finished_sweep_is_taken_whole_and_an_edited_cell_runs_again(inputs, s
     cell.write_text(json.dumps(content))
     mended = sweep("sweep.toml", out=out)
     assert mended["taken"] == 3 and facts_of(mended["cells"]) == facts_of(result["cells"])
+
+
+def test_workers_of_a_sweep_are_a_number_or_refused_before_it_begins(inputs, swept, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs)
+    with pytest.raises(WorkerError, match="workers 'many': expected a number of processes"):
+        sweep("sweep.toml", out=tmp_path / "out", workers="many")
+    assert not (tmp_path / "out").exists()
+    assert facts_of(sweep("sweep.toml", out=swept[0], workers=2)["cells"]) == facts_of(swept[1]["cells"])
 
 
 @pytest.mark.slow

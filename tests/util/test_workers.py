@@ -132,6 +132,7 @@ def test_missing_packages_and_clusters_are_sentences(tmp_path, monkeypatch) -> N
 def test_a_number_or_the_text_of_the_option_are_workers() -> None:
     assert read_workers(None) is None
     assert read_workers(2) == Workers(count=2) == read_workers("2") == read_workers(Workers(count=2))
+    assert read_workers(np.int64(2)) == Workers(count=2)  # type: ignore[arg-type]
     logged = give_logs(3, Path("out"))
     assert logged is not None and (logged.count, logged.logs) == (3, Path("out/logs"))
     for settings in (PruneSettings, DeploySettings, AdaptSettings):

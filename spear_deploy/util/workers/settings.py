@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -77,7 +78,7 @@ def read_workers(workers: Workers | int | str | None) -> Workers | None:
     if workers is None:
         return None
     if not isinstance(workers, Workers):
-        if isinstance(workers, bool) or not isinstance(workers, (int, str)):
+        if isinstance(workers, bool) or not isinstance(workers, (Integral, str)):
             raise WorkerError(f"workers {workers!r}: {EXPECTED}")
         workers = parse_workers(str(workers))
     option, packages = PACKAGES[workers.place]
