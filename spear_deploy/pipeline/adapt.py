@@ -20,6 +20,7 @@ from spear_deploy.pipeline.adaptation.task import AdaptSettings, AdaptTask
 from spear_deploy.pipeline.inputs import DATA_OPTIONS, NETWORK_OPTIONS, load_for, merge_options, split_options
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.device import choose_device
@@ -76,6 +77,8 @@ def adapt(
     profile, chips = api.resolve_chip(chip, overrides)
     network = fold_chained_weights(api.load(net, **reading) if data is None else load_for(net, data, **reading))
     dataset = _load_data(data, network, settings.seed, coding)
+    if dataset is not None:  # learning would end in the same refusal
+        require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
     task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
     with own_folder(out) as folder:
         facts = describe_adapted(adapt_network(task), task, folder)

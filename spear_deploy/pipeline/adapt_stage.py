@@ -28,6 +28,7 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.quantize.fold import fold_chained_weights
+from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.report.tables import count_kinds
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
@@ -62,6 +63,7 @@ def adapt_for_deployment(
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
     dataset.check(network.input_shape, count_classes(network), read_decision(network))
+    require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset,
         settings=AdaptSettings(

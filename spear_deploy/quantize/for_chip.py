@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from spear_deploy.errors import ChipError, Refusal, SpearError
+import numpy as np
+
+from spear_deploy.errors import ChipError, DataError, Refusal, SpearError
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.layer_bits import read_layer_bits
-from spear_deploy.quantize.network import FAMILIES, FORMATS, NETWORK, Format, is_quantized, quantize
+from spear_deploy.quantize.network import FAMILIES, FORMATS, NETWORK, Format, choose_input_scale, is_quantized, quantize
 from spear_deploy.simulator import InputKind
 
 
@@ -81,6 +83,29 @@ def require_values(profile: HardwareProfile, kind: InputKind) -> None:
             remedy="code it as spikes (`spear_deploy.data.rate_code`)" + (", or take loihi2" if is_loihi else ""),
         )
     )
+
+
+def require_unsigned(profile: HardwareProfile, x: Array, kind: InputKind, where: str) -> None:
+    """Raise where a current has negative values that do not round to 0, and the chip is sent its values as events.
+
+    Args:
+        profile: the chip.
+        x: values of any shape.
+        kind: of the input.
+        where: for the message.
+
+    Raises:
+        DataError: so it is; what a chip is sent at all is for `require_values`.
+    """
+    family = FAMILIES.get(profile.meta.family)
+    if kind != "current" or family is None or profile.meta.family == "loihi" or not takes_current(profile):
+        return
+    lowest = float(np.min(x, initial=0))
+    if np.rint(lowest * choose_input_scale(x, kind, family.input_levels)) < 0:
+        raise DataError(
+            f"{where}: {lowest:.3g} given, {profile.name} takes a current as events, which have no sign; give negative values "
+            "channels of their own"
+        )
 
 
 def ask_integers(graph: SNNGraph, profile: HardwareProfile, kind: InputKind = "spikes") -> SNNGraph | Refusal | None:

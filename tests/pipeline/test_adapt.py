@@ -31,6 +31,7 @@ from spear_deploy.pipeline.stage_cache import StageCache
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.results import derive
+from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.simulator import simulate
 from spear_deploy.training import train
 from spear_deploy.training.evaluation import evaluate
@@ -84,6 +85,25 @@ def test_images_that_are_given_as_a_current_reach_the_integers(chip, tmp_path):
     facts = sd.adapt(small_map_network(), chip, images, out=tmp_path / "out", **FAST)
     assert images.kind == "current" and facts["missing"] == [] and facts["accuracy"]["integers"] is not None
     assert facts["waterfall"][-1]["after"] == f"integers of {chip}" and facts["waterfall"][-1]["differs"]["share"] > 0
+
+
+@pytest.mark.parametrize("chip", ["speck2f", "spinnaker1", "akd1000", "odin", "catalyst_n1", "xylo_audio2"])
+def test_a_current_below_0_is_refused_before_anything_is_learnt_for_a_chip_that_takes_events(chip, tmp_path):
+    rng = np.random.default_rng(0)
+    images = from_arrays({"x": rng.normal(size=(40, 1, 4, 4)), "y": np.arange(40) % 3}, name="images", steps=4, encoding="direct")
+    with pytest.raises(DataError, match=rf"data 'images': -\d.* given, {chip} takes a current as events, which have no sign"):
+        sd.adapt(small_map_network(), chip, images, out=tmp_path / "out", progress=pytest.fail, **FAST)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="which have no sign"):
+        sd.deploy(small_map_network(), chip, images, out=tmp_path / "deployed", synops="70%", method="uniform")
+
+
+def test_a_current_whose_values_below_0_round_to_no_event_is_taken():
+    speck, values = load_profile("speck2f"), np.array([[0.0, 1.0, -1e-6]])
+    require_unsigned(speck, values, "current", "data")
+    require_unsigned(load_profile("loihi2"), -values, "current", "data")
+    with pytest.raises(DataError, match="data: -1 given, speck2f takes a current as events"):
+        require_unsigned(speck, -values, "current", "data")
 
 
 def test_accuracy_stands_after_each_step_of_the_waterfall(speck):
