@@ -69,7 +69,7 @@ def test_a_deployment_counts_the_labelled_steps_in_floating_point_integers_and_o
 
 @pytest.mark.parametrize("readout", ["chip", "host"])
 def test_adaptation_learns_a_class_in_each_step(data, trained, tmp_path, readout):
-    facts = sd.adapt(trained, "truenorth", data, out=tmp_path, epochs=4, readout=readout)
+    facts = sd.adapt(trained, "truenorth", data, out=tmp_path, epochs=24, readout=readout)
     adapted = sd.load(tmp_path / "adapted.snn")
     assert read_decision(adapted) == "each"
     assert facts["accuracy"]["adapted"] == pytest.approx(evaluate(adapted, data.test).accuracy)
