@@ -64,11 +64,18 @@ def test_example_prunes(name, tmp_path, monkeypatch, capsys):
     assert not match.groups() or float(match[1]) <= 50
 
 
-def test_event_camera_asks_for_its_recordings(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["event_camera.py"])
-    monkeypatch.delenv("NMNIST", raising=False)
-    with pytest.raises(SystemExit, match="give the folder of N-MNIST"):
-        runpy.run_path(str(FOLDER / "event_camera.py"), run_name="__main__")
+@pytest.mark.parametrize(
+    ("name", "variable", "message"),
+    [
+        ("event_camera", "NMNIST", "give the folder of N-MNIST"),
+        ("ecg_waves", "QTDB", "give QTDB_train.mat as the first argument"),
+    ],
+)
+def test_an_example_asks_for_its_recordings(name, variable, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
 
 
 @pytest.mark.slow
@@ -79,13 +86,6 @@ def test_event_camera_reaches_60_percent(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     assert float(re.search(r"accuracy (\d+\.\d)%", output)[1]) > 60
     assert (tmp_path / "events.png").exists()
-
-
-def test_ecg_waves_asks_for_its_recordings(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ecg_waves.py"])
-    monkeypatch.delenv("QTDB", raising=False)
-    with pytest.raises(SystemExit, match="give QTDB_train.mat as the first argument"):
-        runpy.run_path(str(FOLDER / "ecg_waves.py"), run_name="__main__")
 
 
 @pytest.mark.slow

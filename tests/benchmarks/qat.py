@@ -265,6 +265,24 @@ def compare(rows: Sequence[Mapping[str, Any]], integers: str, floating: str) -> 
     return f"{np.mean(differences):+.1f}{error}"
 
 
+def write_families(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table over the tasks of each chip, at 8 and at 4 bits."""
+    lines = [
+        "| chip | runs | as trained − itself | learnt on − itself | rounded − learnt on | rounded last − learnt on | "
+        "− in the same halves |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    pairs = (
+        ("trained", "trained"), ("longer", "longer"), ("rounded", "longer"), ("rounded_last", "longer"), ("rounded_last", HALVES),
+    )  # fmt: skip
+    for chip, bits in (("loihi2", 8), ("loihi2", 4), ("speck2f", 8), ("xylo_audio2", 8)):
+        of = [row for row in rows if (CASES[row["case"]].chip, CASES[row["case"]].bits) == (chip, bits)]
+        if of:
+            texts = " | ".join(compare(of, *pair) for pair in pairs)
+            lines.append(f"| {chip}, {bits} bits | {len(of)} | {texts} |")
+    return lines
+
+
 def write_range(seeds: Sequence[int]) -> str:
     """Return seeds in short: 0–11 where they follow one another.
 
@@ -304,6 +322,7 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
         pairs = (("longer", "longer"), ("rounded", "longer"), ("rounded_last", "longer"), ("rounded_last", HALVES))
         texts += [compare(of, *pair) for pair in pairs]
         lines.append(f"| {case.task} | {case.chip}, {case.bits} bits | {seeds} | {case.epochs} | {' | '.join(texts)} |")
+    lines += ["", *write_families(rows)]
     sizes = {CASES[row["case"]].task: row["test_samples"] for row in rows if "test_samples" in row}
     samples = ", ".join(f"{100 / size:.2g} of {task}" for task, size in sizes.items())
     lines += ["", f"A test sample is so many points: {samples}."]

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spear_deploy.util.extras import require_packages
 from spear_deploy.util.temporary_folder import make_file_error, open_temporary_folder
 from spear_deploy.util.workers.job import ONE_THREAD, Batch, JobFunction, Outcome, RunBatch, WorkerDied, run_job
-from spear_deploy.util.workers.settings import Workers
+from spear_deploy.util.workers.settings import Workers, require_place
 
 _shared: dict[str, Any] = {}
 """In a worker: what its jobs read, by file; one entry."""
@@ -28,7 +27,7 @@ def open_processes(workers: Workers, shared: Any) -> RunBatch:
         MissingPackageError: joblib or cloudpickle is not installed.
         FileError: of the function, where what the jobs read cannot be written into the temporary folder.
     """
-    require_packages("joblib", "cloudpickle", user="--workers")
+    require_place("processes")
     from cloudpickle import dumps
 
     content = dumps(shared)

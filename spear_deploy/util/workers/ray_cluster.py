@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from spear_deploy.errors import WorkerError
-from spear_deploy.util.extras import require_packages
 from spear_deploy.util.workers.job import (
     MAX_DEATHS,
     ONE_THREAD,
@@ -20,7 +19,7 @@ from spear_deploy.util.workers.job import (
     collect_versions,
     run_job,
 )
-from spear_deploy.util.workers.settings import Workers
+from spear_deploy.util.workers.settings import Workers, require_place
 
 CONNECT_S = 5.0
 """Seconds after which a cluster that does not answer is not there."""
@@ -33,7 +32,7 @@ def open_ray(workers: Workers, shared: Any) -> RunBatch:
         MissingPackageError: ray is not installed.
         WorkerError: no cluster answers at the address.
     """
-    require_packages("ray", user="--workers ray")
+    require_place("ray")
     if workers.address:
         _check_answers(workers.address)
     import ray

@@ -68,6 +68,16 @@ def parse_workers(text: str, logs: Path | None = None) -> Workers:
     raise WorkerError(f"workers '{text}': {EXPECTED}")
 
 
+def require_place(place: Place) -> None:
+    """Check that the packages of a place are installed.
+
+    Raises:
+        MissingPackageError: one is not.
+    """
+    option, packages = PACKAGES[place]
+    require_packages(*packages, user=option)
+
+
 def read_workers(workers: Workers | int | str | None) -> Workers | None:
     """Return workers, of a number of processes or the text of the option too, whose packages are installed.
 
@@ -81,8 +91,7 @@ def read_workers(workers: Workers | int | str | None) -> Workers | None:
         if isinstance(workers, bool) or not isinstance(workers, (Integral, str)):
             raise WorkerError(f"workers {workers!r}: {EXPECTED}")
         workers = parse_workers(str(workers))
-    option, packages = PACKAGES[workers.place]
-    require_packages(*packages, user=option)
+    require_place(workers.place)
     return workers
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from spear_deploy.errors import WorkerError
-from spear_deploy.util.extras import require_packages
 from spear_deploy.util.workers.job import (
     ONE_THREAD,
     Batch,
@@ -25,7 +24,7 @@ from spear_deploy.util.workers.job import (
     collect_versions,
     run_job,
 )
-from spear_deploy.util.workers.settings import Workers
+from spear_deploy.util.workers.settings import Workers, require_place
 
 MINUTES = 24 * 60
 """Time limit of a job."""
@@ -44,7 +43,7 @@ def open_slurm(workers: Workers, shared: Any) -> RunBatch:
         MissingPackageError: submitit is not installed.
         WorkerError: this machine has no Slurm, or no folder for logs that the machines share is named.
     """
-    require_packages("submitit", user="--workers slurm")
+    require_place("slurm")
     if shutil.which("sbatch") is None:
         raise WorkerError("workers 'slurm': this machine has no `sbatch`; run the command on a login node of the cluster")
     if workers.logs is None:
