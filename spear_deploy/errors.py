@@ -167,7 +167,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "; did you mean 'weight_bits'?"
     """
     written = {name.lower(): name for name in known}
-    close = get_close_matches(word.lower(), list(written), n=1)
+    close = get_close_matches(str(word).lower(), list(written), n=1)
     return f"; did you mean '{written[close[0]]}'?" if close else ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from sys import float_info
 
 import numpy as np
@@ -57,6 +58,7 @@ from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.quantize.for_chip import ask_integers, takes_current
 from spear_deploy.simulator import InputKind, SpikeCounts
 from spear_deploy.simulator.synops import count_synops
+from spear_deploy.util.arguments import require_whole_number
 from spear_deploy.util.number_format import plural
 
 NO_LIMITS = UserLimits()
@@ -384,13 +386,19 @@ def _estimate_costs(on_chip: _OnChip, counts: SpikeCounts | None) -> _Costs:
 
 def _check_arguments(chips: int, activity: SpikeCounts | float | None, steps: int | None, limits: UserLimits) -> None:
     for name, value in (("chips", chips), ("steps", steps), ("cores", limits.cores)):
-        if value is not None and (int(value) != value or not 1 <= value <= MAX_CAPACITY):
-            raise DataError(f"{name}: {quote_value(value)} given, expected a whole number of 1 to {MAX_CAPACITY}")
+        if value is not None:
+            require_whole_number(name, value, most=MAX_CAPACITY)
     for name, limit in (("synops", limits.synops), ("energy_j", limits.energy_j), ("latency_s", limits.latency_s)):
-        if limit is not None and not 0 <= limit <= float_info.max:
+        if limit is not None and not (_is_number(limit) and 0 <= limit <= float_info.max):
             raise DataError(f"{name}: {quote_value(limit)} given, expected a finite number of at least 0")
-    if activity is not None and not isinstance(activity, SpikeCounts) and not 0 <= activity <= float_info.max:
+    if activity is None or isinstance(activity, SpikeCounts):
+        return
+    if not (_is_number(activity) and 0 <= activity <= float_info.max):
         raise DataError(f"activity: {quote_value(activity)} given, expected spikes per neuron and step, at least 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdict:

@@ -56,11 +56,11 @@ def parse_steps(text: str | int | StepsRange | None) -> int | StepsRange | None:
     >>> parse_steps("8"), parse_steps("3..8"), parse_steps("auto")
     (8, StepsRange(low=3, high=8), StepsRange(low=None, high=None))
     """
-    if text is None or isinstance(text, (int, StepsRange)):
+    if text is None or (isinstance(text, (int, StepsRange)) and not isinstance(text, bool)):
         return text
     if text == AUTO:
         return StepsRange()
-    bounds = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", text)
+    bounds = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", str(text))
     if bounds is None:
         raise DataError(f"steps '{text}': expected a number, a range such as 3..8, or {AUTO}")
     low = int(bounds[1])

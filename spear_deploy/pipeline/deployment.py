@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from spear_deploy.data.time_steps import StepsRange, parse_steps
 from spear_deploy.errors import BudgetError
+from spear_deploy.pipeline.adaptation.task import CHIP, check_readout
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import are_bits_alone, check_steps
 from spear_deploy.pruning.settings import check_learning_rate, choose_method
+from spear_deploy.util.arguments import require_seed, require_switch, require_whole_number
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import Workers, read_workers
 
@@ -42,7 +44,8 @@ class DeploySettings:
     Raises:
         BudgetError: the budget is neither a number nor a share above 0, or there is no such method; bits as the only lever; a
             range of steps without the lever, or the lever without a range; a learning rate out of its range.
-        DataError: the steps are neither a number nor a range.
+        DataError: the steps are neither a number nor a range; a seed or a number of samples that is none.
+        UnsupportedError: there is no such place for a readout.
     """
 
     synops: str | float = "50%"
@@ -50,7 +53,7 @@ class DeploySettings:
     levers: str | tuple[str, ...] | None = None
     learning_rate: float | None = None
     seed: int = 0
-    readout: str = "chip"
+    readout: str = CHIP
     lava_samples: int | None = None
     overrides: Mapping[str, Any] | None = None
     steps: int | str | None = None
@@ -71,6 +74,11 @@ class DeploySettings:
             )
         check_steps(self.levers, self.steps)
         check_learning_rate(self.learning_rate)
+        require_seed(self.seed)
+        require_switch("fresh", self.fresh)
+        check_readout(self.readout)
+        if self.lava_samples is not None:
+            require_whole_number("lava_samples", self.lava_samples)
 
     @property
     def steps_range(self) -> StepsRange | None:

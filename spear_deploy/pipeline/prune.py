@@ -21,7 +21,7 @@ from spear_deploy.pipeline.preflight import CheckedInputs, check_inputs, require
 from spear_deploy.pipeline.result import add_header, describe_run
 from spear_deploy.pipeline.time_steps import add_choice, choose_input_steps
 from spear_deploy.placement.weight_bits import describe_stated_bits
-from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, resource_name
+from spear_deploy.pruning.budgets import WRITTEN, Amount, Budgets, parse_amount, resource_name
 from spear_deploy.pruning.candidates import list_unprunable
 from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs
 from spear_deploy.pruning.levers import LeverStage, check_steps
@@ -143,10 +143,9 @@ def prune_front(
         {front: [the return value of `prune`, for each budget], files}.
 
     Raises:
-        BudgetError: no budget is given, or one cannot be reached.
+        BudgetError: no budget is given, one that is none, or two that have one folder; or one cannot be reached.
     """
-    if not synops:
-        raise BudgetError("budgets: none given, expected at least one such as 50%")
+    _check_budgets(synops)
     require_kept(out, list_front_results(synops), net, data)
     net, coding, options = load_named(net, data, options)
     settings = merge_options(settings or PruneSettings(), options, "prune")
@@ -180,6 +179,23 @@ def _name_limits(settings: PruneSettings) -> str:
 def list_front_results(synops: Sequence[str | float]) -> list[str]:
     """Return the files that `prune_front` writes to these budgets, beside its page."""
     return [*RESULTS, *(f"{_name_folder(budget)}/{name}" for budget in synops for name in RESULTS)]
+
+
+def _check_budgets(synops: Sequence[str | float]) -> None:
+    """Check the budgets of a front, each of which has a folder.
+
+    Raises:
+        BudgetError: none is given, one is neither a number nor a share above 0, or two have the same folder.
+    """
+    if isinstance(synops, str) or not isinstance(synops, Sequence):
+        raise BudgetError(f"budgets: {synops!r} given, expected several such as ('70%', '50%')")
+    if not synops:
+        raise BudgetError("budgets: none given, expected at least one such as 50%")
+    for budget in synops:
+        parse_amount(budget, "synops")
+    folders = [_name_folder(budget) for budget in synops]
+    if double := next((name for name in folders if folders.count(name) > 1), None):
+        raise BudgetError(f"budgets: two would be written into the folder '{double}'; name each once, all as shares or none")
 
 
 def _name_folder(budget: str | float | None) -> str:

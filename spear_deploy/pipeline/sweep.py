@@ -48,6 +48,7 @@ from spear_deploy.pruning.search.settings import check_method
 from spear_deploy.report import write_report
 from spear_deploy.report.sweep_page import measure_cell
 from spear_deploy.training.device import choose_device
+from spear_deploy.util.arguments import MAX_SEED
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import read_text, write_json
 from spear_deploy.util.folder_lock import own_folder
@@ -76,7 +77,7 @@ class SweepPlan(BaseModel):
     chips: Annotated[list[Text], Field(min_length=1)]
     budgets: Annotated[list[Text | int | float], Field(min_length=1)]
     methods: Annotated[list[Text], Field(min_length=1)] = [DEFAULT]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=MAX_SEED)]], Field(min_length=1)] = [0]
     data: Text
     episodes: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None

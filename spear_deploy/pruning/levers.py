@@ -62,6 +62,8 @@ def parse_levers(text: str | tuple[str, ...]) -> tuple[Lever, ...]:
     >>> parse_levers("weights, channels"), parse_levers(("weights",))
     (('channels', 'weights'), ('weights',))
     """
+    if not isinstance(text, (str, tuple, list)):
+        raise BudgetError(f"levers: {text!r} given, expected one or several of {', '.join(LEVERS)}")
     names = [part.strip() for part in text.split(",")] if isinstance(text, str) else list(text)
     for name in names:
         if name not in LEVERS:

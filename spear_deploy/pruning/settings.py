@@ -22,6 +22,8 @@ from spear_deploy.pruning.search.settings import (
 )
 from spear_deploy.pruning.short_learning import PEAK
 from spear_deploy.training.device import choose_device
+from spear_deploy.training.recipe import MAX_EPOCHS
+from spear_deploy.util.arguments import require_seed, require_switch, require_whole_number
 from spear_deploy.util.workers import Workers, read_workers
 
 
@@ -59,7 +61,8 @@ class PruneSettings:
     Raises:
         BudgetError: a limit is neither a number nor a share above 0; there is no such method or lever, or the method does not
             have the lever; bits alone beside another budget than memory and cores; fewer than one episode or epoch; a learning
-            rate out of its range.
+            rate out of its range; details of a search that are none.
+        DataError: a seed that is none, or a switch that is neither True nor False.
     """
 
     synops: str | float | None = None
@@ -88,8 +91,13 @@ class PruneSettings:
         for name, text in self.limits.items():
             parse_amount(text, name)
         for name, value in (("episodes", self.episodes), ("epochs", self.epochs)):
-            if value is not None and value < 1:
-                raise BudgetError(f"pruning settings: {value} {name} given; expected at least 1")
+            if value is not None:
+                require_whole_number(f"pruning settings, {name}", value, most=MAX_EPOCHS, error=BudgetError)
+        for name, switch in (("fit", self.fit), ("completes", self.completes)):
+            require_switch(name, switch)
+        require_seed(self.seed)
+        if self.search is not None and not isinstance(self.search, SearchSettings):
+            raise BudgetError(f"search: {quote_value(self.search)} given, expected SearchSettings; name a method as `method`")
         check_learning_rate(self.learning_rate)
 
     @property

@@ -16,7 +16,7 @@ def choose_device(name: str) -> str:
     """
     if name == "cpu":
         return name
-    kind, _, number = name.partition(":")
+    kind, _, number = str(name).partition(":")
     if kind not in DEVICES or (number and not (kind == "cuda" and number.isascii() and number.isdigit())):
         raise DataError(f"device '{name}': expected one of {', '.join(DEVICES)}, or cuda:N")
     require_packages("torch", user=f"device '{name}'")

@@ -202,9 +202,9 @@ def test_a_misspelt_option_is_refused_with_the_one_that_is_meant(tmp_path, verb,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"epochs": -1}])
-def test_fewer_than_one_episode_or_epoch_is_refused(wrong):
-    with pytest.raises(BudgetError, match=r"pruning settings: (0 episodes|-1 epochs) given; expected at least 1"):
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"epochs": -1}, {"epochs": 1.5}, {"epochs": 10**10}, {"episodes": True}])
+def test_other_than_a_whole_number_of_episodes_or_epochs_is_refused(wrong):
+    with pytest.raises(BudgetError, match=r"pruning settings, ep\w+: \S+ given, expected a whole number of 1 to 1000000000"):
         PruneSettings(**wrong)
 
 

@@ -12,6 +12,8 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.training.recipe import MAX_EPOCHS
+from spear_deploy.util.arguments import require_seed, require_switch, require_whole_number
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import Workers, read_workers
 
@@ -32,6 +34,7 @@ class AdaptSettings:
         workers: where alternatives learn at the same time before one is chosen; None: one after the other in this process.
 
     Raises:
+        DataError: epochs or a seed that are none, or a switch that is neither True nor False.
         UnsupportedError: there is no such place for a readout.
     """
 
@@ -44,13 +47,25 @@ class AdaptSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "workers", read_workers(self.workers))  # a number, too
-        if self.readout not in PLACES:
-            raise UnsupportedError(f"readout '{self.readout}': expected one of {', '.join(PLACES)}")
+        require_whole_number("epochs", self.epochs, most=MAX_EPOCHS)
+        require_switch("narrows", self.narrows)
+        require_seed(self.seed)
+        check_readout(self.readout)
 
     @property
     def learning(self) -> LearnSettings:
         """How it learns."""
         return LearnSettings(epochs=self.epochs, seed=self.seed, device=self.device)
+
+
+def check_readout(place: Any) -> None:
+    """Check where a readout is computed.
+
+    Raises:
+        UnsupportedError: there is no such place.
+    """
+    if place not in PLACES:
+        raise UnsupportedError(f"readout '{place}': expected one of {', '.join(PLACES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,18 +76,19 @@ def check(
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
     graph = load(net, **apply_defaults([net], reading, stated.network))
     graph = fold_chained_weights(graph)  # weights that do not fold have a row of their own
-    chips, overrides = chips or stated.chips, {**stated.overrides, **(overrides or {})}
+    chips, overrides = stated.chips if chips is None else chips, {**stated.overrides, **(overrides or {})}
     target, board_chips = resolve_chip(chip, overrides)
+    chips_there = board_chips if chips is None else chips
     report = check_graph(
         graph,
         target,
-        chips=chips or board_chips,
+        chips=chips_there,
         activity=_read_activity(stated.activity if activity is None else activity, graph),
         limits=stated.limits.override(UserLimits(**limits)),
     )
     if not (report.unsupported or exceeds_fixed(report)) or find_chip_format(graph):
         return report
-    reach = find_reach(graph, target, chips=chips or board_chips, report=report)
+    reach = find_reach(graph, target, chips=chips_there, report=report)
     named = os.fspath(chip) if isinstance(chip, (str, os.PathLike)) else report.profile
     words = repeat_chip(named, chips=chips, overrides=overrides)
     return name_replacements(report, reach, net=name or _name(net), chip=words)

@@ -16,6 +16,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline.backends import Backend, BackendChoice
 from spear_deploy.pipeline.inputs import Chip, Net, load_both, load_for, quantize_for_chip
 from spear_deploy.simulator import ChipRun, InputKind, Record, spike_comparison
+from spear_deploy.util.arguments import require_seconds
 from spear_deploy.util.progress import Progress, prefix_stage
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def simulate(
         `output` (T, B, *output), recordings `spikes`, `v` and `u` by layer (T, B, *shape), `counts` of spikes, and `overflows`.
 
     Raises:
-        DataError: the input does not fit the network, or a `BackendChoice` beside what it states.
+        DataError: the input does not fit the network, a `BackendChoice` beside what it states, or a time limit that is none.
         BackendError: Lava or Norse fails, or takes longer than `timeout_s`.
         TypeError: there is no such option.
     """
+    require_seconds("timeout_s", timeout_s)
     if isinstance(net, BackendChoice):
         for name in (*options, *(["chip"] if chip is not None else []), *(["backend"] if backend != "fast" else [])):
             raise DataError(f"{name}: a BackendChoice states its own; leave it out, or give simulate the network")
@@ -151,13 +153,15 @@ def compare(
         For each layer `mismatches`, `compared` and `first` {step, sample, neuron}, None where none differs.
 
     Raises:
-        DataError: the networks do not have the same spiking layers, or no such states that can be compared.
+        DataError: the networks do not have the same spiking layers, no such states that can be compared, or a time limit that
+            is none.
         TypeError: there is no such option.
     """
     simulator.check_record(states := tuple(states))
+    require_seconds("timeout_s", timeout_s)  # before the first run, which may take long
     choices = [choice if isinstance(choice, BackendChoice) else BackendChoice(net=choice) for choice in (a, b)]
     for choice in choices:
-        choice.require_packages()  # before the first run, which may take long
+        choice.require_packages()
     graphs = list(load_both(*(choice.net if choice.graph is None else choice.graph for choice in choices), like=x, **options))
     pairs = spike_comparison.pair_layers(*graphs)
     graphs = [
