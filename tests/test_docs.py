@@ -109,6 +109,19 @@ def test_links_resolve():
     assert seen > 20
 
 
+def test_named_files_of_the_code_exist():
+    """A page names a file by its path in the repository or the package, or by the end of it behind one that it named before."""
+    folders = [ROOT / name for name in ("spear_deploy", "tests", "docs", "examples")]
+    files = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*.py")}
+    named = 0
+    for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for name in re.findall(r"(?<![\w.])((?:\w+/)+\w+\.py)\b", page.read_text()):
+            if "NAME" not in name and name not in ("chip/net.py", "frameworks/decaysnn.py"):  # files that a reader makes
+                assert any(f"/{path}".endswith(f"/{name}") for path in files), f"{page.name}: {name}"
+                named += 1
+    assert named > 50
+
+
 def test_every_profile_has_a_page_with_every_number_and_its_source():
     made = dict(hooks.pages())
     for name in list_profiles():

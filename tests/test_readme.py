@@ -136,8 +136,27 @@ def test_74_cores_of_pilotnet_are_tested():
 
 
 def test_links_to_files_exist():
+    anchors = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^## (.*)$", README, re.MULTILINE)
+    }
     for target in re.findall(r"\]\(([^)h][^)]*)\)", README):
-        assert (ROOT / target).exists(), target
+        assert target[1:] in anchors if target.startswith("#") else (ROOT / target).exists(), target
+
+
+def test_the_leads_of_the_methods_are_those_of_the_tables():
+    search, levers = ((ROOT / "docs" / "benchmarks" / f"{name}.md").read_text() for name in ("search", "levers"))
+    section = README.split("## How it prunes")[1].split("\n## ")[0]
+    first, equal, recipe = (line for line in section.splitlines() if " ahead" in line and line.startswith("| "))
+    for line, names in ((first, ("spear", "uniform")), (equal, ("spear+40", "uniform+40"))):
+        for cell, name in zip(line.split("|")[2:4], names, strict=True):
+            lead, error = (float(x) for x in re.search(rf"\| {re.escape(name)} \| 48 \| \+([\d.]+) ± ([\d.]+) ", search).groups())
+            assert f"{lead:.1f} ± {error:.1f}" in cell
+    assert "in 0.42 of its time" in first and re.search(r"\| spear \| 48 .* 0\.42 \|", search)
+    for cell, name in zip(recipe.split("|")[2:4], ("spear", "uniform"), strict=True):
+        lead, rows = re.search(
+            rf"^- of `{name}`, on seeds run after all choices: ([\d.]+ ± [\d.]+) \((\d+ rows)", levers, re.M
+        ).groups()
+        assert f"{lead} ahead" in cell and rows in cell
 
 
 def test_there_are_no_placeholders():

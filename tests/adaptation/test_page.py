@@ -46,7 +46,7 @@ def test_what_the_hosts_help_adds_is_counted_apart():
     row = {**next(row for row in rows() if row["chip"] == "odin"), "readout": "chip", "missing": [], "verdict": "fits"}
     on_chip, on_host = ({**row, "accuracy": {"trained": 0.98, "adapted": 0.5, "integers": integers}} for integers in (0.9, 0.98))
     both = summarize([on_chip, {**on_host, "readout": "host"}])
-    assert "of 1 chips 1 hold the network. On 0 it loses" in both
-    assert both.endswith("With the readout on the host, tried on 1 of them, it does on 1 more: odin.")
+    assert "of 1 chips 1 hold the adapted network. On 0 it loses" in both
+    assert both.endswith("With the readout on the host, tried on 1 chip, it does so on 1 more: odin.")
     assert "readout on the host" not in summarize([on_chip])
     assert "| odin | host |" in write_table([{**on_host, "readout": "host"}])

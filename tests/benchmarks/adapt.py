@@ -32,6 +32,9 @@ from tests.benchmarks.adapt_tasks import TASKS, load_trained
 FEW_BITS = ("truenorth", "akd1000", "akd1500", "odin")
 """Chips with four weights a neuron or weights of four bits and fewer, where two points may be lost instead of one."""
 
+COLUMNS = """*Exact, learnt*: how many parts of the network were replaced, with the same spikes and by learning. *Widths*:
+channels or neurons of each layer, before and after. Accuracy on the test split: of the trained network, of the adapted one in
+floating point, and of it in the chip's integers."""
 LIMITS = """**What this does not show.** Small networks, one seed; the settings of learning were chosen on digits, and on
 images of MNIST that are in no split here. A test sample is 0.3 points of digits and skips (360), 0.1 of mnist
 (1,000) and 1.4 of braille (70). *Integers* are those of the chip's published arithmetic as this package
@@ -105,15 +108,16 @@ def _summarize_network(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     on_chip, on_host = ([row for row in rows if _place(row) == place] for place in ("chip", "host"))
     fitting = [row for row in on_chip if _holds(row)]
     good = sorted((row for row in fitting if _loss(row) <= _allowed(row)), key=_key)
-    kinds = {"in its integers": True, "in floating point": False}
+    kinds = {"in the chip's integers": True, "in floating point": False}
     named = {
         words: [row["chip"] for row in good if (row["accuracy"]["integers"] is not None) is proven]
         for words, proven in kinds.items()
     }
-    where = "; ".join(f"{words} on {len(chips)}: {', '.join(chips)}" for words, chips in named.items() if chips)
+    where = "; ".join(f"{words} on {', '.join(chips)} ({len(chips)})" for words, chips in named.items() if chips)
     return (
-        f"{name}: of {len(on_chip)} chips {len(fitting)} hold the network. On {len(good)} it loses at most a point, or two where "
-        f"weights have four values or four bits ({where or 'none'}).{_summarize_host(on_host, {row['chip'] for row in good})}"
+        f"{name}: of {len(on_chip)} chips {len(fitting)} hold the adapted network. On {len(good)} it loses at most 1 point of "
+        f"test accuracy, or 2 where weights have four values or four bits{where and ': '}{where}."
+        f"{_summarize_host(on_host, {row['chip'] for row in good})}"
     )
 
 
@@ -122,8 +126,9 @@ def _summarize_host(rows: Sequence[Mapping[str, Any]], without: set[str]) -> str
     if not rows:
         return ""
     more = sorted(row["chip"] for row in rows if _holds(row) and _loss(row) <= _allowed(row) and row["chip"] not in without)
-    count = f"{len(more)} more: {', '.join(more)}" if more else "none more"
-    return f" With the readout on the host, tried on {len(rows)} of them, it does on {count}."
+    count = f"{len(more)} more: {', '.join(more)}" if more else "no other"
+    chips = "1 chip" if len(rows) == 1 else f"{len(rows)} chips"
+    return f" With the readout on the host, tried on {chips}, it does so on {count}."
 
 
 def _holds(row: Mapping[str, Any]) -> bool:
@@ -169,7 +174,10 @@ def write_page(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page of the site."""
     command = "python -m tests.benchmarks.adapt --networks digits mnist braille skips --out results/adapt --docs docs/benchmarks"
     more = " Rows with the readout on the host: the same with `--readout host`." if any(_place(r) == "host" for r in rows) else ""
-    return f"# A network on every chip\n\nMade by `{command}`.{more}\n\n{summarize(rows)}\n\n{write_table(rows)}\n\n{LIMITS}\n"
+    return (
+        f"# A network on every chip\n\nMade by `{command}`.{more} The networks: [tasks](index.md#tasks).\n\n"
+        f"{summarize(rows)}\n\n{COLUMNS}\n\n{write_table(rows)}\n\n{LIMITS}\n"
+    )
 
 
 def main() -> None:
