@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from spear_deploy.budget.core_rows import BudgetRow, check_limit
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import Array
 from spear_deploy.placement.core_needs import Target, group_targets_by_source
 from spear_deploy.placement.place import Placement
+from spear_deploy.placement.populations import Population
 
 
 def check_remote_synapses(placement: Placement, profile: HardwareProfile) -> Iterator[BudgetRow]:
     """Yield a row for each layer whose neurons have synapses onto other cores, where the chip limits these.
 
-        Σ over slices of the targets on other cores of min(neurons of the slice, synapses that leave a neuron)
-
-    for the slice of the layer for which it is largest: exact for dense layers, an upper bound for convolutions. A profile that
-    says nothing about it has no such limit: few chips have one.
+    It counts the synapses of the neuron that has most, borders and zero weights included. A profile that says nothing about it
+    has no such limit: few chips have one.
     """
     limit = profile.connectivity.fan_out_remote
     if limit.max_value is None:
         return
     targets = group_targets_by_source(placement.populations)
-    for name in placement.layers:
-        reached = _count_by_core(placement, targets.get(name, []))
-        everywhere = sum(reached.values())
-        used = max(everywhere - reached[part.run, part.core] for part in placement.slices_of(name))
-        yield from check_limit("fan_out_remote", name, used, limit)
+    for population in placement.populations:
+        used = int(_count_remote(placement, population, targets.get(population.name, ())).max())
+        yield from check_limit("fan_out_remote", population.name, used, limit)
 
 
-def _count_by_core(placement: Placement, targets: Sequence[Target]) -> Counter[tuple[int, int]]:
-    """Return the synapses of one neuron onto each (run, core), at most as many as the core has neurons of the target."""
-    reached: Counter[tuple[int, int]] = Counter()
-    for population, projection in targets:
-        fan_out = int(projection.fan_out.max())
-        for part in placement.slices_of(population.name):
-            reached[part.run, part.core] += min(part.neurons, fan_out)
-    return reached
+def _count_remote(placement: Placement, population: Population, targets: Sequence[Target]) -> Array:
+    """Count the synapses of each neuron onto other cores: those of all its synapses that do not lead to its own."""
+    own: dict[tuple[int, int], list[tuple[slice, ...]]] = {}
+    for part in placement.slices_of(population.name):
+        own.setdefault((part.run, part.core), []).append(tuple(slice(*along) for along in part.box))
+    remote: Array = np.zeros(population.shape, np.int64)
+    for target, projection in targets:
+        remote += projection.fan_out.reshape(population.shape)
+        for part in placement.slices_of(target.name):
+            if (part.run, part.core) in own:
+                onto = projection.count_fan_out(part.box).reshape(population.shape)
+                for here in own[part.run, part.core]:
+                    remote[here] -= onto[here]
+    return remote

@@ -85,11 +85,11 @@ class Axis:
                 marks[output - start, self.taps.index(tap)] = False
         return marks
 
-    def match_outputs(self) -> Array:
-        """Mark the taps through which an input position reaches an output: bool (inputs, taps)."""
+    def match_outputs(self, start: int = 0, stop: int | None = None) -> Array:
+        """Mark the taps through which an input position reaches the output positions start..stop: bool (inputs, taps)."""
         offset = np.arange(self.inputs)[:, None] + self.padding - np.array(self.taps)
         outputs = offset // self.stride
-        marks = (offset % self.stride == 0) & (outputs >= 0) & (outputs < self.outputs)
+        marks = (offset % self.stride == 0) & (outputs >= start) & (outputs < (self.outputs if stop is None else stop))
         marks[self.used :] = False
         for output, tap in self.cut:
             marks[output * self.stride + tap - self.padding, self.taps.index(tap)] = False

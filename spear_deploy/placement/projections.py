@@ -121,7 +121,7 @@ class Projection:
             if self.nonzero is None:
                 return np.broadcast_to(np.int64(self.channels), (self.outputs,))
             if self.passes_several:
-                return self._dense_pairs[0]
+                return self._count_dense_pairs(0, self.outputs)[0]
             if isinstance(self.nonzero, SparseMatrix):
                 reads = _outer([axis.match_inputs().sum(axis=1) for axis in self.pool_axes]).reshape(-1)
                 return self.nonzero.astype(np.int64).sum_products(np.tile(reads, self.nonzero.shape[1] // len(reads)))
@@ -142,35 +142,57 @@ class Projection:
         A source in front of a pool has the synapses of all windows that hold it; a target that two windows reach counts once.
         Where no weight is zero the array is a view of one channel.
         """
-        positions = tuple(axis.inputs for axis in self.axes)
+        if self.nonzero is not None:
+            return self.count_fan_out(tuple((0, n) for n in (self.outputs, *(axis.outputs for axis in self.axes))))
         if self.kind == "dense":
-            outputs, nonzero, axes = self.outputs, self.nonzero, self.pool_axes
-            windows = [axis.match_windows().T for axis in axes]
-            shape = (self.source_channels, *(axis.outputs for axis in axes))
-            if nonzero is None:
-                one = np.minimum(outputs * _outer([window.sum(axis=1) for window in windows]), outputs)
-                return np.broadcast_to(one, (shape[0], *one.shape))
-            if self.passes_several:
-                return self._dense_pairs[1]
-            return _sum_over_taps(nonzero.sum(axis=0, dtype=np.int64).reshape(shape), windows)
-        groups, into, out = self.groups, self.channels // self.groups, self.outputs // self.groups
-        if self.nonzero is None:
-            one = np.int64(out) * _outer([_outputs_of_inputs(axis) for axis in self.axes])
-            return np.broadcast_to(one, (self.channels, *positions))
-        grouped = self.nonzero.reshape(groups, out, into, *self.tap_counts).sum(axis=1, dtype=np.int64)
-        taps = grouped.reshape(self.channels, *self.tap_counts)
-        return _sum_over_taps(taps, [axis.match_outputs() for axis in self.axes])
+            reached = _outer([axis.match_windows().any(axis=0) for axis in self.pool_axes])
+            return np.broadcast_to(self.outputs * reached, (self.source_channels, *reached.shape))
+        one = np.int64(self.outputs // self.groups) * _outer([_outputs_of_inputs(axis) for axis in self.axes])
+        return np.broadcast_to(one, (self.channels, *(axis.inputs for axis in self.axes)))
 
-    @cached_property
-    def _dense_pairs(self) -> tuple[Array, Array]:
-        """Count the pairs of neurons that a weight of a dense layer connects, behind windows that overlap: fan-in and fan-out."""
+    def count_fan_out(self, box: Sequence[Range]) -> Array:
+        """Count the synapses that leave each neuron of its source onto the neurons of a box: int64, of the source's shape.
+
+        Args:
+            box: start and stop along each axis of (outputs, *positions), or of the neurons in a row.
+        """
+        if self.kind == "dense":
+            (start, stop), nonzero = box[0], self.nonzero
+            if nonzero is None:
+                return self.fan_out // self.outputs * (stop - start)
+            if self.passes_several:
+                return self._count_dense_pairs(start, stop)[1]
+            shape = (self.source_channels, *(axis.outputs for axis in self.pool_axes))
+            windows = [axis.match_windows().T for axis in self.pool_axes]
+            return _sum_over_taps(nonzero[start:stop].sum(axis=0, dtype=np.int64).reshape(shape), windows)
+        total: Array = np.zeros((self.channels, *(axis.inputs for axis in self.axes)), np.int64)
+        for (start, stop), *ranges in self.split_box(box):
+            out, into = self.outputs // self.groups, self.channels // self.groups
+            firsts = np.array([start, *range((start // out + 1) * out, stop, out)])
+            if self.nonzero is None:
+                counts = np.diff([*firsts, stop]).reshape(-1, *(1,) * (1 + len(ranges)))
+                counts = np.broadcast_to(counts, (len(firsts), into, *self.tap_counts))
+            else:
+                counts = np.add.reduceat(self.nonzero[start:stop], firsts - start, axis=0, dtype=np.int64)
+            channels = slice(start // out * into, (start // out + len(firsts)) * into)
+            matches = [axis.match_outputs(*along) for axis, along in zip(self.axes, ranges, strict=True)]
+            total[channels] += _sum_over_taps(counts.reshape(-1, *self.tap_counts), matches)
+        return total
+
+    def split_box(self, box: Sequence[Range]) -> Sequence[Sequence[Range]]:
+        """Return a box of (outputs, *positions), or the boxes that neurons in a row make up."""
+        shape = (self.outputs, *(axis.outputs for axis in self.axes))
+        return [box] if len(box) == len(shape) else split_row(shape, *box[0])
+
+    def _count_dense_pairs(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Count the pairs of neurons that weights of a dense layer connect, behind windows that overlap: fan-in and fan-out."""
         nonzero: Any = self.nonzero
         windows = [axis.match_windows().astype(np.float32) for axis in self.pool_axes]
         shape = (self.source_channels, *(len(window) for window in windows))
         rows = max(1, MAX_PAIRS // prod((self.source_channels, *(axis.inputs for axis in self.pool_axes))))
         fan_in, fan_out = [], np.zeros((self.source_channels, *(axis.inputs for axis in self.pool_axes)), np.int64)
-        for first in range(0, self.outputs, rows):
-            part = nonzero[first : first + rows]
+        for first in range(start, stop, rows):
+            part = nonzero[first : min(first + rows, stop)]
             part = write_out(part) if isinstance(part, SparseMatrix) else part
             ways = part.reshape(len(part), *shape).astype(np.float32)
             for k, window in enumerate(windows):
@@ -227,6 +249,26 @@ def select_nonzero(nonzero: Weights | None, outputs: Range, into: Range, channel
         positions = nonzero.shape[1] // channels
         into = into[0] * positions, into[1] * positions
     return None if nonzero is None else nonzero[slice(*outputs), slice(*into)]
+
+
+def split_row(shape: Shape, start: int, stop: int) -> list[tuple[Range, ...]]:
+    """Return boxes that hold the places start..stop of an array of a shape, counted in a row with the last axis fastest.
+
+    >>> split_row((4, 3), 2, 8)
+    [((0, 1), (2, 3)), ((1, 2), (0, 3)), ((2, 3), (0, 2))]
+    """
+    if len(shape) == 1 or start >= stop:
+        return [((start, stop),)] if start < stop else []
+    inner = prod(shape[1:])
+    first, last = -(-start // inner), stop // inner  # rows that are whole
+    whole: list[tuple[Range, ...]] = []
+    if first < last:
+        whole = [((first, last), *((0, n) for n in shape[1:]))]
+    ends = [(start, min(stop, first * inner)), (max(start, last * inner), stop)] if first <= last else [(start, stop)]
+    parts = [
+        [((a // inner, a // inner + 1), *box) for box in split_row(shape[1:], a % inner, a % inner + b - a)] for a, b in ends
+    ]
+    return [*parts[0], *whole, *(parts[1] if len(parts) > 1 else [])]
 
 
 def drop_single_positions(p: Projection) -> Projection:
