@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,7 +28,8 @@ def report(folder: str, out: str | None, as_json: bool) -> None:
     """
     from spear_deploy.report import write_report
     from spear_deploy.report.folder import read_network_digest
+    from spear_deploy.report.page import find_shown
 
-    path = write_report(folder, out)
-    facts: dict[str, Any] = {"report": str(path), "bytes": path.stat().st_size, "network_digest": read_network_digest(folder)}
+    path, digest = write_report(folder, out), read_network_digest(folder, find_shown(Path(folder)))
+    facts: dict[str, Any] = {"report": str(path), "bytes": path.stat().st_size, "network_digest": digest}
     emit(facts, as_json=as_json, out=None, show=lambda console: console.print(f"report: {path}", highlight=False, soft_wrap=True))

@@ -13,7 +13,7 @@ from spear_deploy.budget.latency import has_step_limits
 from spear_deploy.data import Dataset
 from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import BudgetError
-from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network.labels import label_layers
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.inputs import load_named, merge_options
@@ -94,8 +94,13 @@ def prune(
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, progress=progress, **coding)
         steps = parse_steps(coding["steps"]) if is_range else None
         facts = _prune_into(folder, inputs, settings, steps, progress)
-        write_json(folder / FACTS, {"front": [facts], **describe_run(command)})
+        write_json(folder / FACTS, {"front": [facts], **_describe_run(command, inputs)})
         return add_header({**facts, "files": {**facts["files"], "report": write_report(folder).name}}, inputs.network)
+
+
+def _describe_run(command: str | None, inputs: CheckedInputs) -> dict[str, Any]:
+    """Return how results were made, and of which network."""
+    return {**describe_run(command), "network_digest": hash_network(inputs.network)}
 
 
 def _prune_into(
@@ -159,7 +164,7 @@ def prune_front(
         settings = replace(settings, workers=give_logs(settings.workers, folder))
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, progress=progress, **coding)
         rows = _prune_front_into(folder, inputs, synops, settings, progress)
-        write_json(folder / FRONT, {"front": rows, **describe_run(command)})
+        write_json(folder / FRONT, {"front": rows, **_describe_run(command, inputs)})
         files = {"front": FRONT, "report": write_report(folder).name}
         return add_header({"front": rows, "files": files}, inputs.network)
 

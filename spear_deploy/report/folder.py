@@ -22,7 +22,7 @@ NEEDED = {
     "provenance": ("made", "command", "options", "versions", "network", "data", "chip", "sha256"),
 }
 """Required keys of the JSON files."""
-DEPLOYMENT = "deployment.json"
+DEPLOYMENT, PROVENANCE = "deployment.json", "provenance.json"
 STAGES = "stages.json"
 RASTER = "raster.npz"
 ADAPTATION = "adapt.json"
@@ -129,10 +129,18 @@ def read_origin(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     return {name: facts[name] for name in ORIGIN} if set(ORIGIN) <= set(facts) else None
 
 
-def read_network_digest(folder: str | os.PathLike[str]) -> str | None:
-    """Return the digest of the network that was deployed, as its provenance states it; None where the folder holds none."""
+def read_network_digest(folder: str | os.PathLike[str], results: str = DEPLOYMENT) -> str | None:
+    """Return the digest of the network that results were made of; None where they state none, as those of a sweep.
+
+    Args:
+        folder: of the results.
+        results: their file; of a deployment the provenance states the network.
+    """
+    name, keys = (PROVENANCE, ("network", "digest")) if results == DEPLOYMENT else (results, ("network_digest",))
     try:
-        digest = json.loads((Path(folder) / "provenance.json").read_text(encoding="utf-8"))["network"]["digest"]
+        digest = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+        for key in keys:
+            digest = digest[key]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return digest if isinstance(digest, str) else None

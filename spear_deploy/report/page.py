@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spear_deploy.errors import FileError
 from spear_deploy.report import adaptation_page, tables
 from spear_deploy.report.floor_plan import draw_floor_plan
-from spear_deploy.report.folder import Evidence, read_folder
+from spear_deploy.report.folder import ADAPTATION, DEPLOYMENT, Evidence, read_folder
 from spear_deploy.report.layer_names import label_evidence
 from spear_deploy.report.pruning_page import PAGES, describe_results, find_results
 from spear_deploy.report.raster import draw_rasters
@@ -50,20 +50,29 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     """
     if out is not None and Path(out).suffix.lower() not in ENDINGS:  # another file of the folder would be replaced by a page
         raise FileError(f"file '{out}': is no name of a page; give one that ends in .html")
-    place = Path(folder)
-    if (place / SWEEP).exists():
+    place, results = Path(folder), find_shown(Path(folder))
+    if results == SWEEP:
         name, text = PAGE, _render(SWEEP_TEMPLATE, place, lambda: describe_sweep(place))
-    elif adaptation_page.holds_adaptation(place):
+    elif results == ADAPTATION:
         name = adaptation_page.PAGE
         text = _render(ADAPTATION_TEMPLATE, place, lambda: adaptation_page.describe_adapted(place))
-    elif (pruned := find_results(place)) is not None:
-        name, text = PAGES[pruned], render_pruning(place)
+    elif results in PAGES:
+        name, text = PAGES[results], render_pruning(place)
     else:
         name, text = NAME, render_deployment(read_folder(folder))
     path = place / name if out is None else Path(out)
     with replace_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
     return path
+
+
+def find_shown(folder: Path) -> str:
+    """Return the file of the results that the page of a folder shows: of a sweep, an adaptation, pruning, or a deployment."""
+    if (folder / SWEEP).exists():
+        return SWEEP
+    if adaptation_page.holds_adaptation(folder):
+        return ADAPTATION
+    return find_results(folder) or DEPLOYMENT
 
 
 def render_deployment(evidence: Evidence) -> str:

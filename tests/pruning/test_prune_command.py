@@ -16,7 +16,7 @@ from spear_deploy.cli.tables import show_aims
 from spear_deploy.data import from_arrays
 from spear_deploy.errors import BudgetError, ChipError, FileError, UnsupportedError
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.interchange.snn_file import write_snn
+from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import IF, LIF
 from spear_deploy.pipeline import api
 from spear_deploy.pipeline.deployment import DeploySettings
@@ -105,6 +105,8 @@ def test_prune_writes_a_page_for_one_budget(tmp_path):
     assert facts["files"]["report"] == "prune.html" and "Accuracy within the budget" in page and "60% SynOps" in page
     assert f"{100 * facts['accuracy']['pruned']:.2f}\u00a0%" in page and "Reward of each evaluation" in page
     assert write_report(tmp_path) == tmp_path / "prune.html" and (tmp_path / "prune.html").read_text() == page
+    again = json.loads(CliRunner().invoke(main, ["report", str(tmp_path), "--json"]).stdout)
+    assert again["network_digest"] == facts["network_digest"] == hash_network(network(IF(), hidden=20))
     enough = sd.prune(network(IF(), hidden=20), "loihi2", task(), out=tmp_path / "whole", **FAST)
     assert "what fits loihi2" in (tmp_path / "whole" / enough["files"]["report"]).read_text()
 
@@ -126,6 +128,8 @@ def test_one_search_serves_several_budgets(tmp_path):
     for row in front:
         measured = evaluate(api.load(tmp_path / "out" / row["files"]["pruned"]), from_arrays({"x": x, "y": y}, name="d").test)
         assert measured.synops.total == row["synops"]["achieved"] <= row["synops"]["budget"]
+    again = json.loads(CliRunner().invoke(main, ["report", str(tmp_path / "out"), "--json"]).stdout)
+    assert again["network_digest"] == json.loads(result.stdout)["network_digest"] == hash_network(network(IF(), hidden=12))
     page = (tmp_path / "out" / "front.html").read_text()
     assert "<code>spear-deploy prune " in page and "--budgets 80%,60%" in page
     for row in front:

@@ -106,14 +106,17 @@ def test_the_page_is_of_the_newest_results_and_of_a_deployment_where_there_is_on
     shutil.copytree(deployed()[1], folder)
     (folder / "adapt.json").write_text(json.dumps(FACTS))
     assert write_report(folder).name == "report.html"
+    shown = json.loads(CliRunner().invoke(main, ["report", str(folder), "--json"]).stdout)
+    assert shown["network_digest"] == json.loads((folder / "provenance.json").read_text())["network"]["digest"]
 
 
 def test_the_command_writes_it_again(tmp_path):
     read(tmp_path)
     (tmp_path / "adapt.html").unlink()
-    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    (tmp_path / "adapt.json").write_text(json.dumps({**FACTS, "network_digest": "d1"}))
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "adapt.html").exists()
+    assert (tmp_path / "adapt.html").exists() and json.loads(result.stdout)["network_digest"] == "d1"
 
 
 def test_without_data_no_accuracy_is_shown_and_commands_are_code(tmp_path):
