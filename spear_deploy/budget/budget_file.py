@@ -58,18 +58,26 @@ TOP = {
     "data": "a table",
     "set": "a table",
 }
+WORDS = {
+    "source": ("snntorch", "norse", "sinabs", "rockpool", "spyx", "lava", "spikingjelly", "nir"),
+    "reset": ("value", "subtract", "none"),
+    "decision": ("mean", "maximum", "last", "each"),
+    "encoding": ("direct", "rate", "bernoulli", "latency"),
+}
+"""The words of an option: those of `interchange.nir.frameworks`, `network.classes` and `data.encoders`, which this room does not
+import."""
+EXPECTED = {name: f"{', '.join(map(repr, words[:-1]))} or {words[-1]!r}" for name, words in WORDS.items()}
 NETWORK = {
-    "source": "a text",
+    "source": EXPECTED["source"],
     "dt_s": "a number above 0",
-    "reset": "'value', 'subtract' or 'none'",
-    "decision": "'mean', 'maximum', 'last' or 'each'",
+    "reset": EXPECTED["reset"],
+    "decision": EXPECTED["decision"],
     "outputs_per_class": "a whole number of at least 1",
     "input_shape": "a list of whole numbers of at least 1",
 }
-WORDS = {"reset": ("value", "subtract", "none"), "decision": ("mean", "maximum", "last", "each")}
 DATA = {
     "steps": "a whole number of at least 1, or for prune and deploy 'auto' or a range such as '3..8'",
-    "encoding": "'direct', 'rate', 'bernoulli' or 'latency'",
+    "encoding": EXPECTED["encoding"],
 }
 BUDGET = {
     "max_cores": f"a whole number of 1 to {MAX_CAPACITY}",
@@ -177,12 +185,13 @@ def _check_keys(source: Path, data: Mapping[str, Any], allowed: Mapping[str, str
 
 
 def _read_options(source: Path, data: Mapping[str, Any], name: str, allowed: Mapping[str, str]) -> dict[str, Any]:
-    """Return a table of options; the words of source and encoding are checked where they are used."""
+    """Return a table of options."""
     table = _table(source, data, name)
     _check_keys(source, table, allowed, f"{name}.")
     for key, value in table.items():
         if not _is_option(key, value):
-            _refuse(source, f"{name}.{key}", value, allowed[key])
+            meant = did_you_mean(value, WORDS[key]) if key in WORDS and isinstance(value, str) else ""
+            _refuse(source, f"{name}.{key}", value, allowed[key], meant)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
@@ -195,7 +204,7 @@ def _is_option(key: str, value: Any) -> bool:
         return type(value) is int and value > 0
     if key == "dt_s":
         return type(value) in (int, float) and 0 < value <= sys.float_info.max
-    return isinstance(value, str) and (key not in WORDS or value in WORDS[key])
+    return isinstance(value, str) and value in WORDS[key]
 
 
 def _is_steps(value: Any) -> bool:
@@ -255,6 +264,6 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _refuse(source: Path, key: str, value: Any, expected: str) -> None:
+def _refuse(source: Path, key: str, value: Any, expected: str, meant: str = "") -> None:
     given = f"{quote_value(value)} given, expected {expected}"
-    raise FileError(f"budget file '{source}', key '{key}': {given}; correct it or leave it out")
+    raise FileError(f"budget file '{source}', key '{key}': {given}{meant or '; correct it or leave it out'}")

@@ -149,6 +149,15 @@ def test_the_project_file_leaves_what_decides_to_a_snn_file(folder):
         ("[network]\noutputs_per_class = 0\n", "key 'network.outputs_per_class': 0 given, expected a whole number of at least 1"),
         ("[network]\ninput_shape = [28.0]\n", "key 'network.input_shape': .28.0. given, expected a list of whole numbers"),
         ("[data]\nsteps = true\n", "key 'data.steps': true given, expected a whole number of at least 1"),
+        (
+            "[network]\nsource = 'snntroch'\n",
+            r"file 'spear.toml', key 'network.source': 'snntroch' given, expected 'snntorch', .*; did you mean 'snntorch'\?",
+        ),
+        ("[network]\nsource = 3\n", "key 'network.source': 3 given, expected 'snntorch', .*; correct it or leave it out"),
+        (
+            "[data]\nencoding = 'poisson'\n",
+            "key 'data.encoding': 'poisson' given, expected 'direct', 'rate', 'bernoulli' or 'latency'; correct it",
+        ),
     ],
 )
 def test_options_of_the_project_file_that_cannot_be_are_refused(text, message, folder):
@@ -158,6 +167,16 @@ def test_options_of_the_project_file_that_cannot_be_are_refused(text, message, f
     (folder / "spear.toml").write_text(text)
     with pytest.raises(FileError, match=message):
         read_budget("spear.toml")
+
+
+def test_the_words_of_the_project_file_are_those_of_the_readers():
+    from spear_deploy.budget.budget_file import WORDS
+    from spear_deploy.data import ENCODINGS
+    from spear_deploy.interchange.nir.frameworks import FRAMEWORKS, PLAIN
+    from spear_deploy.network.classes import DECISION_WORDS
+
+    assert WORDS["source"] == (*FRAMEWORKS, PLAIN) and WORDS["encoding"] == ENCODINGS
+    assert WORDS["decision"] == tuple(DECISION_WORDS) and set(WORDS) == {"source", "reset", "decision", "encoding"}
 
 
 def test_python_takes_the_same_options_as_keywords(folder):
