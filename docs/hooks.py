@@ -168,23 +168,45 @@ def notebook_pages() -> Iterator[tuple[str, str]]:
         yield f"notebooks/{path.stem}.md", f"{title}\n\n{source}\n{rest}\n"
 
 
+TASKS = {"search_tasks": "all but adapt", "lever_tasks": "levers, layer_bits, qat", "adapt_tasks": "adapt; braille also levers"}
+"""Modules whose docstrings hold a table of tasks, and the benchmarks that use them."""
+
+
 def benchmarks_page() -> str:
-    """Return the index of the benchmarks: a row for each script, and links to results and raw data."""
+    """Return the index of the benchmarks: results with their raw data, the tasks, and a row for each script."""
     lines = [
         "# Benchmarks",
         "",
-        "Each table is made by a script of `tests/benchmarks`, with seeds and the baseline in the same run.",
+        "Each table is made by a script of `tests/benchmarks`, with seeds, and with the baseline in the same run. Figures "
+        "of accuracy "
+        "are of a test split that no choice of the run has seen; where settings were chosen with one in view, the page "
+        "says so. Data "
+        "are read from the folder `SPEAR_SHARED`; nothing is downloaded.",
         "",
+        "## Results",
+        "",
+        "| page | made by | raw data |",
+        "|---|---|---|",
     ]
-    lines += ["| command | |", "|---|---|"]
+    for path in sorted((DOCS / "benchmarks").glob("*.md")):
+        title = path.read_text().splitlines()[0].lstrip("# ")
+        raw = [name for name in (f"{path.stem}.json", f"{path.stem}.svg") if (DOCS / "benchmarks" / name).exists()]
+        links = ", ".join(f"[{name}]({name})" for name in raw)
+        lines.append(f"| [{title}]({path.name}) | `tests.benchmarks.{path.stem}` | {links} |")
+    tutorials = sorted(path.relative_to(DOCS / "benchmarks") for path in (DOCS / "benchmarks" / "tutorials").glob("*.json"))
+    links = ", ".join(f"[{path.stem}]({path})" for path in tutorials)
+    lines.append(f"| [Tutorial networks of frameworks](../interop.md) | `tests.support.tutorial_networks` | {links} |")
+    lines += ["", "## Tasks", "", "| task | network | data | benchmarks |", "|---|---|---|---|"]
+    for name, users in TASKS.items():
+        text = ast.get_docstring(ast.parse((ROOT / "tests" / "benchmarks" / f"{name}.py").read_text())) or ""
+        rows = [re.split(r"\s{2,}", line, maxsplit=2) for line in text.splitlines() if re.match(r"\w+ {2,}\S", line)]
+        lines += [f"| {' | '.join([f'`{row[0]}`', *map(_cell, row[1:]), users])} |" for row in rows]
+    lines += ["", "## Scripts", "", "| command | |", "|---|---|"]
     for path in sorted((ROOT / "tests" / "benchmarks").glob("*.py")):
         text = path.read_text()
         if "__main__" in text:
             first = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
             lines.append(f"| `python -m tests.benchmarks.{path.stem}` | {_cell(first)} |")
-    files = sorted(path.relative_to(DOCS / "benchmarks") for path in (DOCS / "benchmarks").rglob("*") if path.is_file())
-    if files:
-        lines += ["", "## Results and raw data", "", *(f"- [{path}]({path})" for path in files)]
     return "\n".join(lines) + "\n"
 
 

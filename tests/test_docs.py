@@ -1,6 +1,7 @@
 """Documentation: blocks run, links resolve, generated parts are up to date."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,8 @@ from click.testing import CliRunner
 
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles, load_profile
+from tests.benchmarks.adapt_tasks import TASKS as ADAPT_TASKS
+from tests.benchmarks.levers import LEVER_TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -133,6 +136,20 @@ def test_every_profile_has_a_page_with_every_number_and_its_source():
     neurons = load_profile("loihi2").core.neurons
     assert f"| `core.neurons` | {neurons.value:,} | neuron | {neurons.evidence} | {neurons.source} |" in made["chips/loihi2.md"]
     assert "`energy.synop_pj`" in made["chips/loihi2.md"].split("Not published")[1]
+
+
+@pytest.mark.parametrize(("name", "function"), [("fit", "write_tables"), ("layer_bits", "write_tables"), ("qat", "write_table")])
+def test_pages_of_benchmarks_are_made_of_their_raw_data(name, function):
+    write = getattr(importlib.import_module(f"tests.benchmarks.{name}"), function)
+    rows = json.loads((DOCS / "benchmarks" / f"{name}.json").read_text())
+    assert (DOCS / "benchmarks" / f"{name}.md").read_text() == write(rows)
+
+
+def test_the_index_of_benchmarks_has_every_page_and_every_task():
+    page = hooks.benchmarks_page()
+    for path in (DOCS / "benchmarks").glob("*.md"):
+        assert path.read_text().startswith("# ") and f"]({path.name})" in page
+    assert all(f"| `{name}` |" in page for name in (*LEVER_TASKS, *ADAPT_TASKS))
 
 
 def test_every_command_and_option_has_a_row():

@@ -1,4 +1,4 @@
-"""Accuracy of networks in the integers of each chip that takes them as they are: `python -m tests.benchmarks.chip_integers`.
+"""Accuracy of networks in the integers of each chip that takes them as they are.
 
 Three dense networks of 64 hidden neurons are trained on digits: IF with one reset and the other, and LIF with an LI readout. Each
 chip's integers are chosen on training samples and measured on the test split, beside floating point in the same run. Nothing is

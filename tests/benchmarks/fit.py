@@ -172,9 +172,10 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = sorted({(row["task"], row["seed"]) for row in rows}, key=lambda cell: (list(CASES).index(cell[0]), cell[1]))
     lines = [
         "# Networks that do not fit", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.fit`: `prune --chip X` without a budget. Digits; test accuracy in per",
-        "cent, trained in floating point and after pruning as the chip's integers; in brackets the batches learnt from in all,",
-        "search included. `uniform` has at least as many as the default. Raw data: [fit.json](fit.json).", "",
+        f"{len(rows)} runs of `python -m tests.benchmarks.fit`: `prune --chip X` without a budget, so that the limits of the",
+        "chip are the budget. Networks for digits. Test accuracy in per cent, as trained in floating point, and as",
+        "the chip's integers after pruning; in brackets the batches learnt from, search included. *Default*: without `--method`.",
+        "*Uniform*: one ratio for all layers, with at least as many batches. Raw data: [fit.json](fit.json).", "",
         "| network, chip | what it exceeds | seed | trained | default | uniform | widths, default | widths, uniform |",
         "|---|---|--:|--:|--:|--:|---|---|",
     ]  # fmt: skip
@@ -195,10 +196,12 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"`{method}` makes {sum(row['fits'] for row in of)} of {len(of)} fit."]
     if len(leads) > 1:
         error = np.std(leads, ddof=1) / np.sqrt(len(leads))
-        lines += ["", f"Default ahead by {np.mean(leads):.1f} ± {error:.1f} points ({min(leads):.1f} to {max(leads):.1f})."]
-    chance = [f"{row['task']} with seed {row['seed']}" for row in rows if row.get("accuracy", {}).get("dense", 1) < MIN_TRAINED]
-    if chance:
-        names = ", ".join(dict.fromkeys(chance))
+        chance = ", which may be chance" if abs(np.mean(leads)) < 2 * error else ""
+        lead = f"{np.mean(leads):.1f} ± {error:.1f} points ({min(leads):.1f} to {max(leads):.1f}){chance}"
+        lines += ["", f"The default is ahead by {lead}; mean over rows and its standard error."]
+    hardly = [f"{row['task']} with seed {row['seed']}" for row in rows if row.get("accuracy", {}).get("dense", 1) < MIN_TRAINED]
+    if hardly:
+        names = ", ".join(dict.fromkeys(hardly))
         lines += ["", f"Not counted among the leads, since the trained network is hardly better than chance: {names}."]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""What small networks can make of the digits: `python -m tests.benchmarks.input_ceiling`.
+"""Accuracy that small networks reach on the digits, and on sums of their pixels.
 
 A support vector machine with a radial kernel, its two parameters chosen on validation, reads the spikes of the 64 pixels over all
 steps; their sums over 2 x 2 pixels, which the host forms for Xylo; and their first 16 principal components, which it does not.

@@ -1,4 +1,4 @@
-"""The interop matrix: every cell is run, and written to `docs/interop.md` and `docs/refused_modules.md`.
+"""Parts and modules through every file format, each cell run; written to `docs/interop.md` and `docs/refused_modules.md`.
 
     python -m tests.benchmarks.interop                    the tables that need this environment alone
     python -m tests.benchmarks.interop --frameworks       and those of other frameworks, each installed for it

@@ -1,4 +1,4 @@
-"""Bits by layer benchmark: a budget of memory, or cores with too little, by fewer bits and channels or by channels alone.
+"""Bits by layer: accuracy within a budget of memory, by fewer bits and channels or by channels alone.
 
     python -m tests.benchmarks.layer_bits --out results/layer_bits
     python -m tests.benchmarks.layer_bits --out results/layer_bits --tasks nmnist,braille27 --budgets 20%,10% --seeds 6,7
@@ -118,10 +118,14 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     lines = [
         "# Bits by layer", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.layer_bits`: a perceptron of 64-256-256-10 on digits, and networks of",
-        "the [levers](levers.md) benchmark, to a share of their words of synapse memory on Loihi 1, or to three cores with half",
-        "of the memory that the largest layer needs. Test accuracy in per cent of the chip's integers; in brackets the batches",
-        "learnt from: `rl` and `channels` have at least as many. Raw data: [layer_bits.json](layer_bits.json).", "",
+        f"{len(rows)} runs of `python -m tests.benchmarks.layer_bits` on Loihi 1. The budget is a share of the words of synapse",
+        "memory, or three cores with half of the memory that the largest layer needs. *channels, bits*: fewer bits for single",
+        "layers, and fewer channels. *rl*: both by reinforcement learning. *channels*: fewer channels alone. On digits a "
+        "perceptron",
+        "of 64-256-256-10, else [tasks](index.md#tasks) of [levers](levers.md). Test accuracy of the chip's integers, in "
+        "per cent;",
+        "in brackets the batches learnt from: `rl` and `channels` have at least as many. Raw data:",
+        "[layer_bits.json](layer_bits.json).", "",
         f"| task | memory | seed | trained | {' | '.join(name.replace(',', ', ') for name in WAYS)} |",
         f"|---|---|--:|--:|{'--:|' * len(WAYS)}",
     ]  # fmt: skip
@@ -131,7 +135,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         trained = 100 * found[(*case, "channels")]["accuracy"]["dense"]
         lines.append(f"| {case[0]} | {case[1]} | {case[2]} | {trained:.1f} | {' | '.join(texts)} |")
     lines += [
-        "", "Bits in place of 8, and widths:", "",
+        "", "Bits of the layers that have fewer than 8, and widths before and after:", "",
         f"| task | memory | seed | {' | '.join(WAYS)} |", f"|---|---|--:|{'---|' * len(WAYS)}",
     ]  # fmt: skip
     for case in cases:
@@ -143,7 +147,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
             texts.append(widths if way == "channels" else f"{bits or 'all 8'}; {widths}")
         lines.append(f"| {case[0]} | {case[1]} | {case[2]} | {' | '.join(texts)} |")
     if len(cases) > 1:
-        lines += [""]
+        lines += ["", "Mean over rows and its standard error (lowest to highest row):", ""]
         for first, second in (("channels,bits", "channels"), ("rl", "channels"), ("rl", "channels,bits")):
             leads = {case: accuracy[case][first] - accuracy[case][second] for case in cases}
             lines.append(f"- `{first}` against `{second}`: {_describe(list(leads.values()))}")
@@ -155,7 +159,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
             sum(row["verdict"] != "does_not_fit" and row["met"] for row in (found[(*case, way)] for case in cases))
             for way in WAYS
         ]
-        lines += [f"Within their limits are {', '.join(map(str, fits))} of {len(cases)}.", "", LIMITS]
+        within = ", ".join(f"`{way}` {count}" for way, count in zip(WAYS, fits, strict=True))
+        lines += [f"Networks within their limits, of {len(cases)}: {within}.", "", LIMITS]
     return "\n".join(lines) + "\n"
 
 

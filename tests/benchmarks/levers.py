@@ -1,4 +1,4 @@
-"""Levers benchmark: the recipe, searches of all levers, SPEAR and the levers one at a time, at equal learning.
+"""Levers of pruning: accuracy of the recipe, of searches and of each lever alone, at equal learning.
 
     python -m tests.benchmarks.levers --out results/levers
     python -m tests.benchmarks.levers --out results/levers --tasks nmnist --budgets 50,20,10,5 --batches 300
@@ -64,6 +64,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"method": "uniform"},
     "evolution": {"method": "evolution"},
 }
+MEANINGS = {
+    "recipe": "channels and weights, a fixed share of the budget for each: the default on chips that save the SynOps of zeros",
+    "rl": "channels and weights, by constrained reinforcement learning",
+    "recipes": "channels and weights, by a search of shares (`--episodes 4`)",
+    "spear": "channels, by the method of SPEAR (DDPG, LRE, TAR)",
+    "weights": "weights alone",
+    "channels": "channels alone, one ratio for all layers, in the schedule of `recipe`",
+    "uniform": "channels alone, one ratio for all layers",
+    "evolution": "channels alone, by regularised evolution: the default on other chips",
+}
+"""What each method does, for the page."""
 ALL, WITHOUT = "all levers", "without "
 CHIP, CHIP_BITS = "loihi2", 4
 """Where levers are left out one at a time; it holds every layer of the tasks. Weights of 8 bits lose nothing, so that the lever
@@ -214,14 +225,15 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
     methods = [name for name in METHODS if any(row["method"] == name for row in rows)]
     lines = [
         "# Levers at equal learning", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}. Batches that",
-        f"`recipe` learns from, median by task: {_list_batches(rows)}. `recipe` is half widths and half",
-        "weights, `rl` constrained reinforcement learning over both, `recipes` the search of recipes (`--episodes 4`),",
-        "`spear` DDPG, LRE and TAR on widths, `weights` weights alone, `channels` the recipe without weights, `uniform`",
-        "widths alone, `evolution` the default on chips that do not reward zeros.",
-        "Each seed has a network and a validation split of its own. Test accuracy, per cent; in brackets batches in all (search",
-        "and fine-tuning) and the share of the SynOps budget that is used on the test split. "
-        f"Batches of the other methods: {_compare_batches(rows)}.", "Raw data: [levers.json](levers.json).", "",
+        "Accuracy at equal SynOps of several ways to prune, which all learn from as many batches.",
+        f"{len(rows)} runs of `python -m tests.benchmarks.levers`, seeds {', '.join(map(str, seeds))}; each seed has a "
+        f"network and a",
+        "validation split of its own. [Tasks](index.md#tasks); raw data: [levers.json](levers.json).", "",
+        "| method | what it does |", "|---|---|", *(f"| `{name}` | {MEANINGS[name]} |" for name in methods), "",
+        "Test accuracy in per cent; in brackets the batches learnt from, in search and fine-tuning, and the share of the SynOps",
+        f"budget that is used on the test split. Batches of `recipe`, median by task: {_list_batches(rows)}. Of the other "
+        f"methods:",
+        f"{_compare_batches(rows)}.", "",
         "| task | budget | seed | dense | " + " | ".join(methods) + " |", "|---|--:|--:|--:|" + "--:|" * len(methods),
     ]  # fmt: skip
     for task, budget, seed in cells:
@@ -232,7 +244,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         lines.append(f"| {task} | {-budget:g} % | {seed} | {100 * dense:.1f} | {' | '.join(texts)} |")
     over, unused = [row for row in rows if row["share"] > 1], [100 * (1 - row["share"]) for row in rows]
-    lines += ["", "Points of accuracy by which `recipe` is ahead, mean over the rows that have both, ± its standard error:", ""]
+    lines += ["", "## How far `recipe` is ahead", ""]
+    lines += ["Points of accuracy, mean over the rows that have both, ± its standard error (lowest to highest row):", ""]
     for name in methods:
         paired = [cell for cell in cells if (*cell, "recipe") in found and (*cell, name) in found]
         leads = [(c[2], 100 * (found[(*c, "recipe")]["accuracy"] - found[(*c, name)]["accuracy"])) for c in paired]
@@ -244,7 +257,8 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
                 lines += [f"  {line}" for line in _describe_leads(name, f"at {budget:g} %", of)]
             lines += _list_rows_behind(name, rows)
     lines += [
-        "", f"Above the budget on the test split: {len(over)} of {len(rows)} runs. Unused: median {np.median(unused):.1f} %, "
+        "", "## Use of the budget", "", f"Above the budget on the test split: {len(over)} of {len(rows)} runs. Unused: "
+        "median {np.median(unused):.1f} %, "
         f"at most {max(unused):.1f} %; above 2 %: {sum(value > 2 for value in unused)} runs.", *_describe_unused(rows),
         *write_ablation(ablation), "", LIMITS,
     ]  # fmt: skip

@@ -297,14 +297,22 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page: accuracy of floating point and of integers, mean over the seeds."""
     lines = [
         "# Integers with and without quantisation-aware learning", "",
-        f"{len(rows)} runs of `python -m tests.benchmarks.qat`, mean over seeds. Test accuracy, per cent. *As trained*: the",
-        "network is quantised as it is. *Learnt on*: after more epochs in floating point. *Rounded*: after as many with the",
-        "chip's weights, biases, decays and thresholds, and the spikes of its neurons. *Rounded last*: after as many of which",
-        "the second half has them. In brackets the network in floating point, which says little where the chip's neurons do",
-        "what others cannot. The last four columns compare integers with a network that learnt as long in floating point, ± the",
-        "standard error over seeds: those of that network itself, *rounded* and *rounded last* with one cycle of the learning",
-        "rate, and *rounded last* with the same two halves, a cycle each, where rounding alone differs. `prune` learns with",
-        "rounding where the integers lose more than 0.3 points on validation. Raw data: [qat.json](qat.json).", "",
+        f"{len(rows)} runs of `python -m tests.benchmarks.qat`, mean over seeds. Test accuracy of a chip's integers, in "
+        f"per cent;",
+        "in brackets that of the same network in floating point, which says little where the chip's neurons do what "
+        "others cannot.",
+        "[Tasks](index.md#tasks); raw data: [qat.json](qat.json).", "",
+        "- *As trained*: the network is quantised as it is.",
+        "- *Learnt on*: quantised after so many more *epochs* in floating point.",
+        "- *Rounded*: after as many epochs with the chip's weights, biases, decays, thresholds and spikes in the forward pass.",
+        "- *Rounded last*: after as many epochs, of which the second half has them. So `prune` learns, where the integers "
+        "lose more",
+        "  than 0.3 points on validation.", "",
+        "The last four columns are integers less a network that learnt as long in floating point, ± the standard error "
+        "over seeds:",
+        "*learnt on* less itself in floating point; *rounded* and *rounded last* less *learnt on*; and *rounded last* "
+        "less a network",
+        "that learnt in the same two halves, each with a learning rate that rises and falls, so that rounding alone differs.", "",
         "| task | chip | seeds | epochs | as trained | learnt on | rounded | rounded last | learnt on − itself | "
         "rounded − learnt on | rounded last − learnt on | − in the same halves |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -1,4 +1,4 @@
-"""Benchmark of pruning for chips whose neurons differ: the chip's integers with and without learning for its rounding.
+"""Pruning for chips whose neurons differ: accuracy of the integers with and without learning with the chip's rounding.
 
     python -m tests.benchmarks.rounded_pruning --out results/qat --cases "nmnist, xylo_audio2, 8 bits" --budgets 50,20
 

@@ -239,6 +239,7 @@ def write_table(cases: list[dict]) -> str:
         "# Time and memory over sizes",
         "",
         "Made by `python -m tests.benchmarks.scale --large`; CPU seconds of one thread, without imports and building networks.",
+        "Raw data: [scale.json](scale.json). First the goals, each a case of the table below, and what they allow *at most*.",
         "",
         *write_goals(cases),
         "",

@@ -48,6 +48,31 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+NOTES = {
+    "accuracy": "*Dense*: before pruning. *Separate*: whether the best and the worst method differ by more than twice the "
+    "mean standard "
+    "deviation over seeds.",
+    "budget": "*Above*: runs that use more than the budget. *Unused*: the share of the budget that is left. *Reported*: "
+    "runs that say "
+    "themselves that the budget is missed. *Refused*: runs that end in an error, since no plan is within the budget.",
+    "cost": "Means over runs, of two processes on two busy cores: only ratios are comparable.",
+    "duel": "Difference of test accuracy over pairs of the same task, budget and seed, in points, with its standard "
+    "error. *Worst row*: the "
+    "lowest mean of a task and a budget.",
+    "controls": "Finalists of successive halving have learnt 40 batches when fine-tuning begins. Here the others learn as "
+    "many more.",
+    "estimator": "Error of the SynOps predicted for the network after fine-tuning, in per cent, mean / largest. *No "
+    "model*: the SynOps "
+    "before. *LRE*: a line through totals. *Drift*: a factor for each layer. Fitted to so many short fine-tunes, measured "
+    "on others.",
+    "ladder": "Spearman's rank correlation of a plan's accuracy / certainty on validation, after so many batches, with "
+    "the certainty of the "
+    "final network on the test split. *BN alone*: batch norm re-estimated, nothing learnt.",
+    "speed": "Time of a candidate's run, and of the same network as Norse's modules, step by step.",
+}
+"""What the columns of each table mean."""
+
+
 def tables(data: dict[str, Rows]) -> str:
     """Return the Markdown of what was measured."""
     done = [row for row in data["runs"] if "error" not in row]
@@ -57,27 +82,32 @@ def tables(data: dict[str, Rows]) -> str:
     if runs:
         seeds = ", ".join(map(str, sorted({row["seed"] for row in runs})))
         parts += [
-            f"{len(runs)} runs, seeds {seeds}; accuracies are of the test split, in per cent, mean ± standard "
-            "deviation over the seeds, each of which trains a network of its own. The raw data: [search.json](search.json).",
+            f"{len(runs)} runs, seeds {seeds}, `python -m tests.benchmarks.search`. Accuracies are of the test split, in "
+            f"per cent, mean ± "
+            "standard deviation over the seeds, each of which trains a network of its own. Budgets are shares of the "
+            "SynOps of the "
+            "trained network. [Tasks](index.md#tasks), [methods](../search.md#methods), raw data: [search.json](search.json).",
+            "",
+            "![Accuracy over the budget, a panel a task](search.svg)",
             "",
         ]
-        for title, made in (
-            ("Accuracy at equal SynOps", accuracy_table(runs)),
-            ("Budget: achieved against target, on the test split", budget_table(runs, failed)),
-            ("Cost", cost_table(runs)),
-            (f"The default, {DEFAULT_METHOD}, against each other method: task, budget and seed alike", duel_table(runs, runs)),
+        for title, note, made in (
+            ("Accuracy at equal SynOps", "accuracy", accuracy_table(runs)),
+            ("Use of the budget on the test split", "budget", budget_table(runs, failed)),
+            ("Cost", "cost", cost_table(runs)),
+            (f"The default, {DEFAULT_METHOD}, against each other method", "duel", duel_table(runs, runs)),
         ):
-            parts += [f"## {title}", "", made, ""]
+            parts += [f"## {title}", "", NOTES[note], "", made, ""]
     if controls:
-        title = f"{DEFAULT_METHOD} against methods fine-tuned for 40 batches more, as what climbs is"
-        parts += [f"## {title}", "", duel_table(runs, controls), ""]
+        title = f"{DEFAULT_METHOD} against methods that are fine-tuned as long"
+        parts += [f"## {title}", "", NOTES["controls"], "", duel_table(runs, controls), ""]
     for name, title, made_of in (
-        ("estimator", "SynOps after fine-tuning: LRE against drift by layer", estimator_table),
-        ("ladder", "Rank correlation of each rung (accuracy / certainty) with the final network on test", ladder_table),
-        ("speed", "Candidate evaluation against stepping Norse modules", speed_table),
+        ("estimator", "Prediction of SynOps after fine-tuning", estimator_table),
+        ("ladder", "Early measurements of a plan against its final network", ladder_table),
+        ("speed", "Time of a candidate", speed_table),
     ):
         if data[name]:
-            parts += [f"## {title}", "", made_of(data[name]), ""]
+            parts += [f"## {title}", "", NOTES[name], "", made_of(data[name]), ""]
     return "\n".join(parts)
 
 
@@ -170,7 +200,7 @@ def budget_table(runs: Rows, failed: Rows) -> str:
             ]
         )  # fmt: skip
     rows.sort(key=lambda row: METHODS.index(row[0]))
-    header = ["method", "runs", "above", "unused, median", "unused, most", "unused > 2 %", "not met, said", "refused"]
+    header = ["method", "runs", "above", "unused, median", "unused, max", "unused > 2 %", "reported", "refused"]
     return table(header, rows)
 
 
@@ -249,7 +279,7 @@ def estimator_table(studies: Rows) -> str:
             continue
         cells = [f"{100 * np.mean(errors[name]):.2f} / {100 * max(errors[name]):.1f}" for name in ("none", "lre", "drift")]
         rows.append([size, *cells, f"{100 * np.mean(covered):.0f} %", len(errors["lre"])])
-    header = ["fine-tunes", "no model, % mean / worst", "LRE", "drift by layer", "inside the 80 % interval", "predictions"]
+    header = ["fine-tunes", "no model", "LRE", "drift by layer", "inside the 80 % interval", "predictions"]
     return table(header, rows)
 
 

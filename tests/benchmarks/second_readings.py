@@ -1,4 +1,4 @@
-"""Second readings of the integers and counts: who agrees with whom, on how many spikes.
+"""Integers and counts beside those of other implementations: how many spikes were compared, and how many differ.
 
     python -m tests.benchmarks.second_readings [--page docs/second_readings.md] [NAME…]
 

@@ -1,4 +1,4 @@
-"""Hold the simulator against frameworks in one run, at 10 % activity, on the networks of `simulation`.
+"""Time of the simulator beside frameworks in one run, at 10 % activity, on the networks of `simulation`.
 
     git worktree add EARLIER 5803f6a    # the simulator before compiled kernels
     PYTHONPATH=FOLDER/spikingjelly python -m tests.benchmarks.simulation_frameworks --out DIR --earlier EARLIER
@@ -258,9 +258,11 @@ def write_table(rows: list[dict]) -> str:
     lines = [
         "# The simulator beside frameworks",
         "",
-        "µs a step and sample, one thread, 10 % activity, sides in turns: medians of one run, beside other work that",
-        "lengthens all sides. Ours are Loihi's integers, others float32. `python -m tests.benchmarks.simulation_frameworks`.",
-        "*24 November* is the simulator before compiled kernels, in a process of its own.",
+        "Microseconds a step and sample, one thread, 10 % activity, sides in turns: medians of one run, beside other work that",
+        "lengthens all sides. Ours is the simulator with compiled kernels (the extra `fast`), on Loihi's integers; the others",
+        "compute in float32. *Synapses alone*: torch's sums of weights, without neurons. *24 November*: the simulator of that",
+        "day, before it had compiled kernels, in a process of its own. `python -m tests.benchmarks.simulation_frameworks`, raw",
+        "data: [simulation_frameworks.json](simulation_frameworks.json).",
         "",
     ]
     lines += [

@@ -1,4 +1,4 @@
-"""Choice of time steps: how many batches a candidate has to learn from.
+"""Choice of the number of time steps: how many batches a candidate has to learn from.
 
     python -m tests.benchmarks.steps_choice --out results/steps_choice
 

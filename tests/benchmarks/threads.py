@@ -1,4 +1,4 @@
-"""Time of learning and simulation with one thread and with two, which wait asleep or spin.
+"""Time of learning and simulation with one thread and with two.
 
     python -m tests.benchmarks.threads --out DIR    # about two minutes; beside other work is where it matters
 
