@@ -7,7 +7,7 @@ fold into the layer behind them (or, where the chip pools by itself, into the on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from spear_deploy.budget.geometry import check_dense_maps, check_geometry, check_kernels, check_weightless
@@ -132,7 +132,8 @@ def find_unsupported(graph: SNNGraph, profile: HardwareProfile, populations: Seq
         populations: its populations.
     """
     delays = {population.name: list(_check_delays(population, profile)) for population in populations}
-    outer = {population.name: list(_check_output_layer(population, populations, profile)) for population in populations}
+    outputs = {population.name for population in populations if population.output}
+    outer = {population.name: list(_check_output_layer(population, outputs, profile)) for population in populations}
     maps = [*check_pools(graph, profile), *check_dense_maps(populations, profile), *check_kernels(populations, profile)]
     maps += check_weightless(graph, populations, profile)
     cells = _check_shared_cells(graph, profile)
@@ -320,12 +321,10 @@ def _check_shared_constants(graph: SNNGraph, layer: Layer, profile: HardwareProf
         yield Unsupported(layer=layer.name, what=uneven.describe(), reason=reason, remedy=remedy, resource="neuron_constants")
 
 
-def _check_output_layer(
-    population: Population, populations: Sequence[Population], profile: HardwareProfile
-) -> Iterator[Unsupported]:
+def _check_output_layer(population: Population, outputs: Collection[str], profile: HardwareProfile) -> Iterator[Unsupported]:
     """Find input that goes straight to the output layer, and spikes of the output layer that go to neurons."""
     sources = dict.fromkeys(source.name for p in population.projections for source in p.sources)
-    rules, outputs = profile.connectivity, {p.name for p in populations if p.output}
+    rules = profile.connectivity
     if rules.input_to_readout.value is False and population.output and INPUT in sources:
         reason, remedy = f"output neurons of {profile.name} read hidden neurons alone", "put a hidden layer in between"
         yield Unsupported(

@@ -25,6 +25,8 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """What the error from segments may be off, in squared steps of the integers: 2^-53 · 127 a value, with a wide margin."""
 SUM_BLOCK = 8192
 """Values summed at a time: the buffer of numpy 1's reductions, so that a sum has the bits of `np.mean` over the whole array."""
+FEW_VALUES = 512
+"""Values up to which all scales are summed in one call: a loop over scales costs more than the sums."""
 MIN_VALUES_PER_POINT = 4
 """Values for each point that cuts them from which segments pay."""
 
@@ -59,9 +61,25 @@ def rank_scales(grids: Sequence[Grid], max_scale: float, factors: Array, *, coun
         candidates = np.arange(len(scales))
     else:
         candidates = _candidates(grids, scales, count)
-    errors = [sum(_rounding_error(grid, scales[k]) for grid in grids) for k in candidates]
+    errors = sum((_rounding_errors(grid, scales[candidates]) for grid in grids), start=np.zeros(len(candidates)))
     ranked: Array = scales[candidates[np.argsort(errors, kind="stable")]]
     return ranked[:count]
+
+
+def list_near_best(values: Array, scales: Array, above: float) -> Array:
+    """Return the indices, in ascending order, of all scales whose error may be the least or near it; most others are left out.
+
+    The error is Σ (rint(scale · value) / scale − value)² here: each value counts as often as it is there.
+
+    Args:
+        values: magnitudes, sorted in place.
+        scales: to choose from.
+        above: how far above the least an error is near it; far more than rounding moves a sum of errors.
+    """
+    values.sort()
+    means, slack = _estimate_errors(Grid(values=values, step=1), scales)
+    errors, slack = means * len(values), slack * len(values)
+    return np.flatnonzero(errors - slack <= (errors + slack).min() + above)
 
 
 def _drop_zero(grid: Grid) -> Grid:
@@ -89,7 +107,7 @@ def _estimate_errors(grid: Grid, scales: Array) -> tuple[Array, Array]:
     units = scales / grid.step
     points = [np.arange(np.floor(values[0] * unit), np.ceil(values[-1] * unit)) for unit in units] if _pays(grid, units) else []
     if not points:
-        return np.array([_rounding_error(grid, scale) for scale in scales]), np.zeros(len(scales))
+        return _rounding_errors(grid, scales), np.zeros(len(scales))
     cuts = np.concatenate([(whole + 0.5) / unit for whole, unit in zip(points, units, strict=True)])
     starts = np.unique(np.concatenate([np.searchsorted(values, cuts), np.arange(0, len(values), BLOCK)]))
     starts = starts[starts < len(values)]
@@ -119,6 +137,18 @@ def _moments(values: Array, starts: Array, counts: Array) -> tuple[Array, Array]
         off *= off
         squares[first:last] = np.add.reduceat(off, inside)
     return means, squares
+
+
+def _rounding_errors(grid: Grid, scales: Array) -> Array:
+    """Return the error of each scale; those of few values at once, with the bits that they have one by one."""
+    if len(grid.values) > FEW_VALUES:
+        return np.array([_rounding_error(grid, scale) for scale in scales])
+    units = scales / grid.step
+    scaled = units[:, None] * grid.values
+    scaled -= np.rint(scaled)
+    scaled *= scaled
+    means = scaled.sum(axis=1) / len(grid.values)
+    return np.array([mean * (grid.step / scale) ** 2 for mean, scale in zip(means, scales, strict=True)])
 
 
 def _rounding_error(grid: Grid, scale: float) -> float:

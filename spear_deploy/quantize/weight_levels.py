@@ -40,11 +40,12 @@ def report_levels(name: str, synapse: Any, stored: Any, bits: int) -> Iterator[d
         stored: the integers.
         bits: of a stored weight, its sign included.
     """
-    given = _nonzero(synapse.weight)
-    if not len(given):
-        return
-    levels = _list_levels(_nonzero(stored.weight))
+    levels = _list_levels(_flatten(stored.weight))
     if levels is None:
+        return
+    given = _flatten(synapse.weight)
+    given = given[given != 0]
+    if not len(given):
         return
     if not levels:
         bias = 0.0 if synapse.bias is None else float(np.abs(synapse.bias).max())
@@ -78,17 +79,23 @@ def describe_levels(finding: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _nonzero(weight: Weights) -> Array:
+def _flatten(weight: Weights) -> Array:
     values: Array = (weight.data if isinstance(weight, SparseMatrix) else np.asarray(weight)).reshape(-1)
-    return values[values != 0]
+    return values
 
 
 def _list_levels(values: Array) -> list[float] | None:
-    """Return the different values, or None where they are more than `MAX_FEW`."""
-    levels = np.unique(values[:PROBED])
-    if len(levels) <= MAX_FEW:
-        levels = np.unique(np.concatenate([levels, values[~np.isin(values, levels)][:PROBED]]))
-    return None if len(levels) > MAX_FEW else levels.tolist()
+    """Return the different values beside 0 in ascending order, or None where they are more than `MAX_FEW`."""
+    if np.count_nonzero(np.unique(values[:PROBED])) > MAX_FEW:
+        return None
+    levels: list[float] = []
+    rest = values[values != 0]
+    while len(rest):
+        if len(levels) == MAX_FEW:
+            return None
+        levels.append(float(rest[0]))
+        rest = rest[rest != rest[0]]
+    return sorted(levels)
 
 
 def _measure_error(weight: Weights, stored: Weights) -> float:

@@ -8,7 +8,7 @@ import pytest
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize, scale_ranking
-from spear_deploy.quantize.scale_ranking import Grid, rank_scales
+from spear_deploy.quantize.scale_ranking import Grid, list_near_best, rank_scales
 from spear_deploy.quantize.scaled_weights import BLOCK, keep_distinct
 
 FACTORS = np.arange(127, 63, -1) / 127
@@ -56,6 +56,14 @@ def test_an_error_in_blocks_is_numpys_mean(size: int):
     for scale in (31.7, 60.0, 127 / 3.3):
         error = scale_ranking._rounding_error(Grid(values=values, step=2.0), scale)
         assert error == pytest.approx(slow_error(values, scale, 2.0), rel=1e-14)  # equal bits where numpy sums 8192 at a time
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 100, 512, 513])
+def test_errors_of_all_scales_at_once_have_the_bits_of_one_by_one(size: int):
+    rng = np.random.default_rng(size)
+    grid, scales = Grid(values=np.unique(rng.standard_normal(size)), step=2.0), rng.uniform(1, 200, 63)
+    one_by_one = np.array([scale_ranking._rounding_error(grid, scale) for scale in scales])
+    assert scale_ranking._rounding_errors(grid, scales).tobytes() == one_by_one.tobytes()
 
 
 def test_most_scales_are_ruled_out_without_a_look_at_all_values(monkeypatch: pytest.MonkeyPatch):
@@ -160,3 +168,18 @@ def test_an_input_without_weights_changes_no_integer(reset):
         plain, wide = (quantize(graph, format="speck", weight_bits=4) for graph in graphs)
         assert plain.metadata["quantization"]["scale"] == wide.metadata["quantization"]["scale"]
         assert np.array_equal(wide["a"].synapse.weight[:, :2], plain["a"].synapse.weight)
+
+
+@pytest.mark.parametrize("kind", ["normal", "magnitudes", "multiples", "almost multiples"])
+@pytest.mark.parametrize("size", [1, 7, 500, 3 * BLOCK + 77])
+@pytest.mark.parametrize("share", [1e-9, 1e-3])
+def test_scales_near_the_best_are_all_among_the_candidates(kind: str, size: int, share: float):
+    values = random_values(np.random.default_rng([size, len(kind)]), kind, size)
+    scales = np.arange(1, 113) / (16 * (float(np.abs(values).max()) or 1.0))
+    errors = np.array([((np.rint(scale * values) / scale - values) ** 2).sum() for scale in scales])
+    above = share * float((values**2).sum())
+    near = np.flatnonzero(errors <= errors.min() + above)
+    candidates = list_near_best(np.abs(values), scales, above)
+    assert np.all(np.diff(candidates) > 0) and np.isin(near, candidates).all()
+    if kind == "normal" and size > BLOCK and share == 1e-9:
+        assert len(candidates) <= 4

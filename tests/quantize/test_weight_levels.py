@@ -9,7 +9,7 @@ from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, BatchNorm, CubaLI, CubaLIF, Dense, Layer, Scale, make_sparse, sparse_matrix
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.quantize import quantize
+from spear_deploy.quantize import quantize, weight_levels
 from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.quantize.weight_levels import FEW_LEVELS, WEIGHTS_LOST, report_levels
 
@@ -148,3 +148,11 @@ def test_few_levels_are_found_wherever_they_lie_among_many_weights():
 def test_single_weights_of_neurons_are_no_finding():
     weight = np.linspace(0.5, 1.5, 40)
     assert not list(report_levels("a", Scale(weight=weight), Scale(weight=np.rint(weight)), 8))
+
+
+@pytest.mark.parametrize("zeros", [0, 5000])
+@pytest.mark.parametrize("values", [[], [3.0], [-1.0, 2.0], [-1.0, 2.0, 4.0], [5.0, 5.0, 1.0]])
+def test_levels_behind_many_weights_of_one_value_are_found(values: list[float], zeros: int):
+    found = weight_levels._list_levels(np.array([0.0] * zeros + values[:1] * 5000 + values))
+    expected = sorted(set(values))
+    assert found == (None if len(expected) > 2 else expected)
