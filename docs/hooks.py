@@ -64,7 +64,15 @@ def chip_pages() -> Iterator[tuple[str, str]]:
     """Yield a page for each profile, and their index."""
     from spear_deploy.hardware.profile import list_facts, list_profiles, load_profile
 
-    index = ["# Chips", "", "From the files in `hardware_profiles/`. [How a profile is written](format.md).", ""]
+    index = [
+        "# Chips",
+        "",
+        "From the files in `hardware_profiles/`: a page for each chip, with every number, its evidence and its source. *Not "
+        "published*: keys without a number, on which checks are `unchecked`, or which are no part of the chip. [Format "
+        "and sources](format.md), "
+        "[a profile of your own](../howto/profile.md).",
+        "",
+    ]
     index += ["| chip | | cores | numbers | not published |", "|---|---|--:|--:|--:|"]
     for name in list_profiles():
         profile = load_profile(name)
@@ -81,10 +89,10 @@ def _chip(name: str, meta: Any, known: list[Any], missing: list[str]) -> str:
     lines = [
         f"# {meta.title}",
         "",
-        f"`--chip {name}`" + "".join(f", `{alias}`" for alias in meta.aliases) + f". {meta.domain or ''}",
+        f"`--chip {name}`" + "".join(f", `{alias}`" for alias in meta.aliases) + (f"; {meta.domain}." if meta.domain else "."),
     ]
     if meta.operating_point:
-        lines += ["", f"Operating point: {meta.operating_point}."]
+        lines += ["", f"Operating point of the numbers: {meta.operating_point}."]
     lines += ["", "| key | value | unit | evidence | source |", "|---|--:|---|---|---|"]
     for leaf in known:
         value = ", ".join(map(str, leaf.value)) if isinstance(leaf.value, (list, tuple)) else leaf.value

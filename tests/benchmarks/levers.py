@@ -201,7 +201,7 @@ def write_ablation(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         dense = next(row for row in of if row)["dense_accuracy"]
         texts = [
             f"{100 * row['accuracy']:.1f} ({row['batches']['all']}, {row['steps']['deployed']} of {row['steps']['trained']}, "
-            f"{100 * row['share']:.1f} %)" if row else "" for row in of
+            f"{100 * row['share']:.1f}\u00a0%)" if row else "" for row in of
         ]  # fmt: skip
         lines.append(f"| {task} | {-budget:g} % | {seed} | {100 * dense:.1f} | {' | '.join(texts)} |")
     lines += ["", "Points of accuracy that a lever adds, mean over the rows that have both, ± its standard error:", ""]
@@ -240,7 +240,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]]) -> str:
         of = [found.get((task, budget, seed, name)) for name in methods]
         dense = next(row for row in of if row)["dense_accuracy"]
         texts = [
-            f"{100 * row['accuracy']:.1f} ({row['batches']['all']}, {100 * row['share']:.1f} %)" if row else "" for row in of
+            f"{100 * row['accuracy']:.1f} ({row['batches']['all']}, {100 * row['share']:.1f}\u00a0%)" if row else "" for row in of
         ]
         lines.append(f"| {task} | {-budget:g} % | {seed} | {100 * dense:.1f} | {' | '.join(texts)} |")
     over, unused = [row for row in rows if row["share"] > 1], [100 * (1 - row["share"]) for row in rows]
