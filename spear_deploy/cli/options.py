@@ -187,7 +187,7 @@ activity = click.option(
     "--activity",
     callback=_parse_activity,
     metavar="FILE|RATE",
-    help="Spikes, for SynOps, energy and time: a recording or an input (.npz), or a number per neuron and step.",
+    help="Spikes, for SynOps, energy and time: a recording, an input, or a deployment's activity.npz; or a number per step.",
 )
 lava_timeout = click.option(
     "--timeout-s",

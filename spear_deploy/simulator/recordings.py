@@ -2,28 +2,33 @@
 
 An input file is an `.npz` with `spikes` or `current`, (T, B, *input). A recording is an `.npz` with `<layer>.spikes`,
 `<layer>.v`, `<layer>.u` (T, B, *shape) in the graph's own time, `output`, and the input as `input.spikes` or `input.current`.
-A file of spike counts is an `.npz` with `sent.<n>` and `delivered.<n>`; which layer and edge is number n stands in plain data
-beside it.
+A file of spike counts, such as `activity.npz` of a deployment, is an `.npz` with `sent.<n>` and `delivered.<n>`; `counts` says as
+JSON which layer and which edge number n is, and of how many steps and samples. An older file has that beside it alone.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from spear_deploy.errors import DataError
+from spear_deploy.errors import DataError, SpearError
 from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.simulator.run import MAX_SPIKES, ChipRun, InputKind, SpikeCounts, check_input, count_spikes, simulate
+from spear_deploy.util.arguments import require_whole_number
 from spear_deploy.util.files import read_arrays, write_arrays
 from spear_deploy.util.number_format import name_values
 from spear_deploy.util.shapes import can_reshape
 
 MAX_QUOTED_NAMES = 4
 """Names of arrays that a message quotes."""
+COUNTED = "counts"
+"""Array of a file of spike counts that holds, as JSON, what the others are of."""
 MAX_LABEL = 1 << 31
 """Label up to which numbers are read; those of int64 would wrap."""
 
@@ -87,12 +92,14 @@ def write_recording(path: str | os.PathLike[str], run: ChipRun, x: Array | None 
 
 
 def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
-    """Return the spike counts of a recording of this network, or of a run of it on an input file.
+    """Return the spike counts of a recording of this network, of a run of it on an input file, or of a file of spike counts.
 
     Raises:
-        DataError: it is neither, or belongs to another network.
+        DataError: it is none of these, or belongs to another network.
     """
     arrays = read_arrays(path)
+    if COUNTED in arrays or "sent.0" in arrays:
+        return _read_counts_of(graph, path, arrays)
     if "spikes" in arrays or "current" in arrays:
         x, input_kind = read_input(path, graph)
         return simulate(graph, x, kind=input_kind).counts
@@ -119,26 +126,34 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
 
 
 def write_counts(counts: SpikeCounts, path: Path) -> dict[str, Any]:
-    """Write the counts, whole or not at all, and return the plain data that `read_counts` needs besides."""
+    """Write the counts, whole or not at all, and return what the file says of its arrays as plain data."""
     arrays = {f"sent.{n}": array for n, array in enumerate(counts.sent.values())}
     arrays |= {f"delivered.{n}": array for n, array in enumerate(counts.delivered.values())}
-    write_arrays(path, arrays)
-    return {
+    facts = {
         "sent": list(counts.sent),
         "delivered": [[edge.source, edge.target, edge.delay] for edge in counts.delivered],
         "steps": counts.steps,
         "samples": counts.samples,
         "input_kind": counts.input_kind,
     }
+    write_arrays(path, {**arrays, COUNTED: np.array(json.dumps(facts))})
+    return facts
 
 
 def read_counts(path: Path, facts: dict[str, Any]) -> SpikeCounts:
     """Return the counts that `write_counts` wrote.
 
+    Args:
+        path: the file.
+        facts: that `write_counts` returned; a file of an earlier release does not hold them.
+
     Raises:
         FileError: the file is missing, truncated or foreign.
     """
-    arrays = read_arrays(path)
+    return _name_counts(read_arrays(path), facts)
+
+
+def _name_counts(arrays: dict[str, Array], facts: dict[str, Any]) -> SpikeCounts:
     edges = [Edge(source=source, target=target, delay=delay) for source, target, delay in facts["delivered"]]
     return SpikeCounts(
         sent={name: arrays[f"sent.{n}"] for n, name in enumerate(facts["sent"])},
@@ -147,3 +162,39 @@ def read_counts(path: Path, facts: dict[str, Any]) -> SpikeCounts:
         samples=facts["samples"],
         input_kind=facts["input_kind"],
     )
+
+
+def _read_counts_of(graph: SNNGraph, path: str | os.PathLike[str], arrays: dict[str, Array]) -> SpikeCounts:
+    """Return the spike counts of a file, which have to be those of a network.
+
+    Raises:
+        DataError: they are not, do not name their layers, or are damaged.
+    """
+    if COUNTED not in arrays:
+        raise DataError(
+            f"file '{path}': holds spike counts without the names of layers, as earlier releases wrote them; deploy again with "
+            "--fresh, or record the network with `simulate --record spikes`"
+        )
+    try:
+        counts = _name_counts(arrays, json.loads(str(arrays[COUNTED])))
+        require_whole_number("steps", counts.steps)
+        require_whole_number("samples", counts.samples)
+    except (ValueError, KeyError, TypeError, RecursionError, SpearError) as error:
+        raise DataError(f"file '{path}': its spike counts are damaged ({error}); deploy again with --fresh") from error
+    names = [INPUT, *(layer.name for layer in graph.layers if layer.spikes)]
+    shapes: dict[Any, Any] = {name: graph.shape_of(name) for name in names}
+    shapes |= {edge: graph.shape_of(edge.source) for edge in find_delayed_paths(graph)}
+    counted: dict[Any, Array] = {**counts.sent, **counts.delivered}
+    for key in (*shapes, *counted):
+        if key not in shapes or key not in counted or counted[key].shape != shapes[key]:
+            name = key.source if isinstance(key, Edge) else key
+            raise DataError(
+                f"file '{path}': its spike counts are not of this network, by '{name}'; give the one that was counted, which is "
+                "quantised.snn of a deployment"
+            )
+    for value in counted.values():
+        if value.dtype.kind not in "iu" or not ((value >= 0).all() and value.sum(dtype=np.float64) <= MAX_SPIKES):
+            raise DataError(f"file '{path}': its spike counts are no whole numbers from 0, or more than can be counted")
+    if counts.input_kind not in get_args(InputKind):
+        raise DataError(f"file '{path}': its spike counts are of an input '{counts.input_kind}', expected 'spikes' or 'current'")
+    return counts

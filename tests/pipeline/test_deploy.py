@@ -238,6 +238,16 @@ def test_simulate_on_lava_is_repeated_on_the_simulator(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------- going on from there
 
 
+@pytest.mark.lava
+def test_check_takes_the_spikes_of_a_deployment_for_its_integers():
+    folder = deployed()[1]
+    stated = json.loads((folder / "check.json").read_text())
+    asked = ["check", str(folder / "quantised.snn"), "--chip", "loihi2", "--activity", str(folder / "activity.npz"), "--json"]
+    value = json.loads(CliRunner().invoke(main, asked).stdout)
+    assert value["synops"] == stated["synops"] and value["energy"] == stated["energy"] and value["verdict"] == "fits"
+    assert sd.check(folder / "quantised.snn", "loihi2", activity=folder / "activity.npz").synops == stated["synops"]
+
+
 @contextmanager
 def failing_lava(monkeypatch):
     """Let every run on Lava fail, as one does that takes longer than its limit."""

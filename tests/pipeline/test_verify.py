@@ -23,7 +23,7 @@ from spear_deploy.pipeline.verification.verify import compare_with_derived
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.report import write_report
 from spear_deploy.util.digests import hash_file
-from spear_deploy.util.files import write_json
+from spear_deploy.util.files import read_arrays, write_json
 from tests.support.deployments import OPTIONS, arrays, dense, deployed, task
 
 pytestmark = pytest.mark.lava
@@ -318,6 +318,18 @@ def test_a_page_that_other_code_made_holds_by_its_digest_and_one_made_again_by_i
     assert again.notes[0].startswith("report.html was made again by `report`") and page.read_text() == today
     page.write_text(today.replace("</body>", "<p>99.9 %</p></body>"))
     assert [row["file"] for row in compare_with_derived(folder, derived).failures] == ["report.html"]
+
+
+def test_an_activity_without_names_holds_where_other_code_wrote_it(folder):
+    arrays = read_arrays(folder / "activity.npz")
+    np.savez(folder / "activity.npz", **{name: value for name, value in arrays.items() if name != "counts"})
+    seal(folder)
+    derived = derive(folder, settings=DeploySettings(**OPTIONS), data=task(), chip="loihi2", full=True)
+    (missing,) = compare_with_derived(folder, derived).failures
+    assert (missing["file"], missing["where"], missing["stated"]) == ("activity.npz", "counts", "missing")
+    change(folder, "provenance.json", ("code",), "0" * 64)
+    seal(folder)
+    assert compare_with_derived(folder, derived).holds
 
 
 def test_what_was_written_holds_on_all_samples(folder, derived):

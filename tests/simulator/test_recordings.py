@@ -1,13 +1,17 @@
 """Input files, recordings, and counts read back from them."""
 
+import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from spear_deploy.errors import DataError, FileError
+from spear_deploy.network import IF, Dense, Layer
+from spear_deploy.network.graph import Edge, SNNGraph
 from spear_deploy.simulator import simulate
-from spear_deploy.simulator.recordings import read_activity, read_input, read_labels, write_recording
+from spear_deploy.simulator.recordings import read_activity, read_input, read_labels, write_counts, write_recording
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.files import read_arrays
 from tests.support.reference import random_graph, random_spikes
@@ -105,6 +109,70 @@ def test_a_recording_of_a_current_is_an_activity_too(tmp_path):
     assert counts.input_kind == "current"
     np.testing.assert_array_equal(counts.sent["input"], run.counts.sent["input"])
     assert count_synops(graph, counts) == count_synops(graph, run.counts)
+
+
+def delayed(hidden=4):
+    """Return a network with an edge of two steps."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(size=shape).astype(np.float32)), neuron=IF())
+        for name, shape in (("a.b", (hidden, 3)), ("back", (4, hidden)))
+    ]
+    edges = (Edge(source="input", target="a.b"), Edge(source="a.b", target="back", delay=2))
+    return SNNGraph(layers=tuple(layers), edges=edges, input_shape=(3,))
+
+
+def test_a_file_of_spike_counts_is_an_activity_too_delayed_edges_included(tmp_path):
+    counts = simulate(delayed(), random_spikes(delayed(), 0, steps=6, batch=2)).counts
+    write_counts(counts, tmp_path / "counts.npz")
+    result = read_activity(tmp_path / "counts.npz", delayed())
+    assert (result.steps, result.samples, result.input_kind) == (6, 2, "spikes") and list(result.sent) == list(counts.sent)
+    assert count_synops(delayed(), result) == count_synops(delayed(), counts) and counts.delivered
+    for other, name in ((delayed(hidden=5), "a.b"), (random_graph(0), "input")):
+        with pytest.raises(
+            DataError, match=f"its spike counts are not of this network, by '{name}'; give the one that was counted"
+        ):
+            read_activity(tmp_path / "counts.npz", other)
+    direct = replace(delayed(), edges=(Edge(source="input", target="a.b"), Edge(source="a.b", target="back")))
+    with pytest.raises(DataError, match="its spike counts are not of this network, by 'a.b'"):
+        read_activity(tmp_path / "counts.npz", direct)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"counts": None}, "holds spike counts without the names of layers, as earlier releases wrote them; deploy again with"),
+        ({"counts": np.array("{")}, "its spike counts are damaged .*; deploy again with --fresh"),
+        ({"counts": np.array('{"sent": []}')}, "its spike counts are damaged"),
+        ({"sent.1": None}, "its spike counts are damaged"),
+        ({"sent.1": np.array([1, 2, 3, -4])}, "its spike counts are no whole numbers from 0, or more than can be counted"),
+        ({"sent.1": np.full(4, 0.5)}, "its spike counts are no whole numbers from 0"),
+        ({"sent.1": np.full(4, np.iinfo(np.int64).max)}, "its spike counts are no whole numbers from 0, or more than can be"),
+    ],
+)
+def test_a_file_of_spike_counts_that_cannot_be(tmp_path, changed, message):
+    path = tmp_path / "counts.npz"
+    write_counts(simulate(delayed(), random_spikes(delayed(), 0, steps=6, batch=2)).counts, path)
+    arrays = {name: value for name, value in {**read_arrays(path), **changed}.items() if value is not None}
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=message):
+        read_activity(path, delayed())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("steps", 0, "damaged .steps: 0 given, expected a whole number of at least 1"),
+        ("samples", 1.5, "damaged .samples: 1.5 given, expected a whole number"),
+        ("input_kind", "light", "its spike counts are of an input 'light', expected 'spikes' or 'current'"),
+    ],
+)
+def test_a_file_of_spike_counts_of_no_steps_samples_or_input(tmp_path, key, value, message):
+    path = tmp_path / "counts.npz"
+    facts = write_counts(simulate(delayed(), random_spikes(delayed(), 0, steps=6, batch=2)).counts, path)
+    np.savez(path, **{**read_arrays(path), "counts": np.array(json.dumps({**facts, key: value}))})
+    with pytest.raises(DataError, match=message):
+        read_activity(path, delayed())
 
 
 def test_damage_inside_a_compressed_file_is_one_sentence(tmp_path):

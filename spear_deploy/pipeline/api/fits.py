@@ -48,8 +48,8 @@ def check(
         net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
         chip: name or file of a profile, or a `HardwareProfile`; the budget file may name it.
         chips: how many chips there are; by default those of the board, or 1.
-        activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads;
-            without it, resources that depend on activity are not checked.
+        activity: spike counts, a rate (spikes per neuron and step), or a file that `recordings.read_activity` reads: a recording,
+            an input, or `activity.npz` of a deployment; without it, resources that depend on activity are not checked.
         budget: a file of limits (`budget_file`); arguments take precedence over the file.
         overrides: facts of the profile to replace, by dotted key.
         name: the network and its options as on a command line, for the commands that remedies name.
