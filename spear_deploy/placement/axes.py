@@ -72,6 +72,11 @@ class Axis:
         marks[self._find_positions(start, stop)[self.match_inputs(start, stop)]] = True
         return marks
 
+    def find_window(self, start: int, stop: int) -> slice:
+        """Return the range of input positions in which those lie that the output positions start..stop read."""
+        first = max(0, start * self.stride - self.padding + self.taps[0])
+        return slice(first, max(first, min(self.used, (stop - 1) * self.stride - self.padding + self.taps[-1] + 1)))
+
     def match_windows(self) -> Array:
         """Mark the input positions that each output position reads: bool (outputs, inputs)."""
         return np.stack([self.mark_inputs(output, output + 1) for output in range(self.outputs)])

@@ -62,7 +62,7 @@ def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: b
 
 def needs_nonzero_weights(profile: HardwareProfile) -> bool:
     """Return whether the chip has a limit for which weights of zero matter."""
-    if profile.synapse_memory.format.value in ("word_per_weight", "sdram_rows"):
+    if profile.synapse_memory.format.value in BY_SOURCE:
         return True
     return any(getattr(profile.connectivity, name).max_value is not None for name in COUNTED)
 

@@ -178,8 +178,7 @@ class CoreBins:
         self.used = 0
         self.open: list[int] = []
         self.cores_of_layer: dict[str, set[int]] = {}
-        self.cores_of_axons: dict[AxonSet, set[int]] = {}
-        self.axons_on_core: dict[AxonSet, dict[int, int]] = {}  # of whole sets, however many parts of them there are
+        self.axons_on_core: dict[AxonSet, dict[int, int]] = {}  # by whole set the bits of its sources on each core, -1 for all
         self.needs = {id(item): np.array([item.amount(name) for name in ADDED], np.int64) for item in items}
         self.first_cores: dict[int, int] = {}
 
@@ -233,8 +232,7 @@ class CoreBins:
         cores.add(core)
         for axons in item.axons:
             on_core = self.axons_on_core.setdefault(axons.whole, {})
-            on_core[core] = on_core.get(core, 0) + self._count_new(axons, core)
-            self.cores_of_axons.setdefault(axons, set()).add(core)
+            on_core[core] = on_core.get(core, 0) | axons.bits if axons.used else -1
         is_full = bool(((self.min_needs > 0) & (left[:-2] < self.min_needs)).any())
         if is_full and core in self.open:
             self.open.remove(core)
@@ -246,10 +244,11 @@ class CoreBins:
         return item.amount("axons_in") - sum(axons.count - self._count_new(axons, core) for axons in item.axons)
 
     def _count_new(self, axons: AxonSet, core: int) -> int:
-        """Count the axons of a set that a core does not have: of sets of the same sources together no more than these have."""
-        if core in self.cores_of_axons.get(axons, ()):
-            return 0
-        return min(axons.count, axons.whole.count - self.axons_on_core.get(axons.whole, {}).get(core, 0))
+        """Count the axons of a set that a core does not have."""
+        had = self.axons_on_core.get(axons.whole, {}).get(core, 0)
+        if axons.used:
+            return (axons.bits & ~had).bit_count()
+        return 0 if had == -1 else axons.count - had.bit_count()
 
 
 # --------------------------------------------------------------------------------------------------- cores that are alike

@@ -53,7 +53,7 @@ class AxonSet:
         ranges: along each axis of positions the output positions start..stop that read them.
         count: axons.
         way: number among the ways from these sources into a layer, each of which has rows of its own.
-        used: which neurons of the sources have a weight that is not 0, as bits; empty where all have.
+        used: which neurons of the sources have a weight into the box that is not 0, as bits; empty where all have.
         whole_count: axons where all have.
     """
 
@@ -69,6 +69,11 @@ class AxonSet:
     def whole(self) -> AxonSet:
         """The same sources where all have a weight that is not 0."""
         return replace(self, count=self.whole_count, used=b"", whole_count=0) if self.used else self
+
+    @cached_property
+    def bits(self) -> int:
+        """Which neurons of the sources have a weight that is not 0, as the bits of a number."""
+        return int.from_bytes(self.used, "big")
 
     @cached_property
     def _hash(self) -> int:
@@ -96,6 +101,7 @@ class Core:
         self.adds_ways = has_one_row(profile)
         self.stores_patterns = memory_format == "list_blocks"
         self.max_target_cores = _limit(profile.connectivity.fan_out_cores)
+        self.readers: dict[tuple[int, Cuts], tuple[Projection, Array]] = {}
         self.has_uniform_tiles = memory_format in (None, "list_words", "packed_weights", "pow2_kernel") and self.rule == "source"
 
     @property
@@ -145,10 +151,12 @@ class Core:
 
         Neurons at the start, the middle and the end of each axis are measured, since a border needs less than the inside.
         """
-        corners = [
+        corners: list[Box] = [
             tuple((place(n), place(n) + 1) for n in population.shape)
             for place in (lambda n: 0, lambda n: n // 2, lambda n: n - 1)
         ]
+        if any(self.knows_zeros(p) for p in population.projections):  # then channels differ
+            corners += [((c, c + 1), *rest) for c in range(population.shape[0]) for rest in {box[1:] for box in corners}]
         needs = [self.count_needs(population, box, copies) for box in corners]
         return {name: max(self.limits[name], *((need[name] or 0) for need in needs)) for name in BOX_RESOURCES}
 
@@ -159,12 +167,20 @@ class Core:
         if population.is_input_layer and self.rule is not None:
             return 0 if self.rule == "position" else 1
         if self.adds_ways:
-            return count_union(find_axon_set(p, box, self.count_rows(p, box)) for p in population.projections)
+            return count_union(self.find_axon_set(p, box) for p in population.projections)
         return sum(self._count_axons(p, box) for p in population.projections)
 
     def count_rows(self, p: Projection, box: Box) -> int:
         """Count the source neurons that reach a box, one axon each."""
         return count_rows(p, box) if self.is_crossbar else count_axons(p, box)
+
+    def knows_zeros(self, p: Projection) -> bool:
+        """Return whether boxes of a layer need other rows, since weights of 0 take none."""
+        return self.is_crossbar and p.nonzero is not None
+
+    def find_axon_set(self, p: Projection, box: Box, way: int = 0) -> AxonSet:
+        """Return the source neurons that reach a box on one of their ways into the layer."""
+        return find_axon_set(p, box, self.count_rows(p, box), way, skips_zeros=self.knows_zeros(p))
 
     def _count_axons(self, p: Projection, box: Box) -> int:
         is_spatial = p.kind == "conv" and len(p.axes) > 0 and len(box) == len(p.axes) + 1
@@ -183,7 +199,13 @@ class Core:
         takes one per neuron, a convolution one per position, and as many more as its stride: so the compiler prints
         AxonMap for PilotNet LIF and SDNN. An input layer has one per position.
         """
-        total = np.zeros([len(along) for along in cuts[population.name]], np.int64)
+        own = cuts[population.name]
+        if self.rule is None:
+            total = self._count_reader_cores(population, cuts, targets)
+            for axis, along in enumerate(own):
+                total = np.add.reduceat(total, [start for start, _ in along], axis=axis)
+            return total
+        total = np.zeros([len(along) for along in own], np.int64)
         for factors in self._list_axon_factors(population, cuts, targets):
             total += reduce(np.multiply.outer, factors)
         return total
@@ -192,7 +214,7 @@ class Core:
         self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
     ) -> int:
         """Count the output axons of the box that has most; of one target without listing the boxes."""
-        products = list(self._list_axon_factors(population, cuts, targets))
+        products = [] if self.rule is None else list(self._list_axon_factors(population, cuts, targets))
         if len(products) == 1:
             return prod(int(factor.max()) for factor in products[0])
         return int(self.count_axons_from(population, cuts, targets).max())
@@ -220,8 +242,7 @@ class Core:
         first, last = _channels_read(p, target[0])
         start, stop = np.array(own[0], np.int64).T[:, :, None]
         channels = np.maximum(0, np.minimum(stop, last) - np.maximum(start, first))  # pieces × target pieces
-        shares_slots = self.rule == "position" and p.kind == "conv"
-        factors = [self.slots * (channels > 0).sum(axis=1) if shares_slots else channels.sum(axis=1)]
+        factors = [self.slots * (channels > 0).sum(axis=1) if p.kind == "conv" else channels.sum(axis=1)]
         for axis, along, outputs in zip(p.axes, own[1:], target[1:], strict=True):
             sums = np.concatenate([[0], np.cumsum(_count_readers(axis, outputs))])
             factors.append(np.array([sums[stop] - sums[start] for start, stop in along], np.int64))
@@ -230,20 +251,33 @@ class Core:
     def count_target_cores(
         self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
     ) -> int:
-        """Count the cores that one neuron's spikes go to, at most."""
-        total = 0
+        """Count the cores that the spikes of the neuron go to that has most."""
+        return int(self._count_reader_cores(population, cuts, targets).max())
+
+    def _count_reader_cores(
+        self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
+    ) -> Array:
+        """Count the cores that the spikes of each neuron go to, those of each of its targets."""
+        total: Array = np.zeros(population.shape, np.int64)
         for target, p in targets.get(population.name, ()):
-            pieces = cuts.get(target.name)
-            if pieces is None:
-                continue
-            if p.kind == "dense" or len(pieces) != len(p.axes) + 1:
-                total += min(prod(len(along) for along in pieces), count_max_targets(p))
-            else:
-                first, last = _channels_read(p, pieces[0])
-                changes = np.bincount(first, minlength=p.channels + 1) - np.bincount(last, minlength=p.channels + 1)
-                readers = (int(_count_readers(axis, along).max()) for axis, along in zip(p.axes, pieces[1:], strict=True))
-                total += int(np.cumsum(changes).max()) * prod(readers)
+            total += self._count_readers_by(p, cuts[target.name]).reshape(population.shape)
         return total
+
+    def _count_readers_by(self, p: Projection, pieces: Cuts) -> Array:
+        """Count the cores of one target that the spikes of each source neuron go to: int64, of the source's shape."""
+        is_spatial = p.kind != "dense" and len(pieces) == len(p.axes) + 1
+        if self.knows_zeros(p) or not (is_spatial or p.kind == "dense"):
+            key = (id(p), pieces)
+            if key not in self.readers:
+                marks = ((p.count_fan_out(box) > 0).astype(np.int64) for box in product(*pieces))
+                self.readers[key] = p, reduce(np.add, marks)
+            return self.readers[key][1]
+        if not is_spatial:
+            return np.where(p.fan_out > 0, prod(len(along) for along in pieces), 0)
+        first, last = _channels_read(p, pieces[0])
+        changes = np.bincount(first, minlength=p.channels + 1) - np.bincount(last, minlength=p.channels + 1)
+        readers = [_count_readers(axis, along) for axis, along in zip(p.axes, pieces[1:], strict=True)]
+        return reduce(np.multiply.outer, readers, np.cumsum(changes)[:-1])
 
     # ---------------------------------------------------------------------------------------------------------- boxes
 
@@ -269,9 +303,11 @@ class Core:
 
     def _kinds(self, population: Population, k: int, along: Sequence[tuple[int, int]]) -> list[tuple[object, ...]]:
         """Return for each piece of an axis what its needs depend on."""
-        if self.skips_zeros and any(p.nonzero is not None for p in population.synapses):
-            return [(piece,) for piece in along]
         axes = [p.axes[k - 1] for p in population.projections if k > 0 and len(p.axes) == len(population.shape) - 1]
+        if any(self.knows_zeros(p) or (self.skips_zeros and p.nonzero is not None) for p in population.synapses):
+            if k == 0:
+                return [(piece,) for piece in along]
+            return [(b - a, *(axis.match_inputs(a, b).tobytes() for axis in axes)) for a, b in along]
         groups = {p.outputs // p.groups for p in population.projections if p.groups > 1} if k == 0 else set()
         return [
             (
@@ -295,23 +331,34 @@ def group_targets_by_source(populations: Sequence[Population]) -> dict[str, list
     return targets
 
 
-def find_axon_set(p: Projection, box: Box, count: int, way: int = 0) -> AxonSet:
-    """Return the source neurons that reach a box on one of their ways into the layer; `count` is that of `Core.count_rows`."""
+def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_zeros: bool = False) -> AxonSet:
+    """Return the source neurons that reach a box on one of their ways into the layer.
+
+    Args:
+        p: the way.
+        box: of the layer.
+        count: that of `Core.count_rows`.
+        way: number of the way.
+        skips_zeros: whether a source whose weights into the box are all 0 takes no row.
+    """
     sources = tuple(sorted(source.name for source in p.sources))
     channels: tuple[int, int] = (0, p.channels)
     ranges: tuple[tuple[Axis, int, int], ...] = tuple((axis, 0, axis.outputs) for axis in p.axes)
+    used, whole_count = b"", 0
     if p.kind == "dense":
         channels, ranges = (0, p.source_channels), tuple((axis, 0, axis.outputs) for axis in p.pool_axes)
+        whole_count = p.channels if skips_zeros and count < p.channels else 0
+    elif skips_zeros:
+        ranges = tuple((identity_axis(axis.inputs), 0, axis.inputs) for axis in p.axes)
+        whole_count = p.channels * prod(axis.inputs for axis in p.axes)
     elif len(box) == len(p.axes) + 1:
         into, out = p.channels // p.groups, p.outputs // p.groups
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
+    if whole_count:
+        used = np.packbits(p.count_fan_out(box).reshape(-1) > 0).tobytes()
     ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
-    skips_sources = p.kind == "dense" and p.nonzero is not None and count < p.channels
-    used = np.packbits(p.fan_out.reshape(-1) > 0).tobytes() if skips_sources else b""
-    return AxonSet(
-        sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=p.channels if used else 0
-    )
+    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=whole_count)
 
 
 def has_one_row(profile: HardwareProfile) -> bool:

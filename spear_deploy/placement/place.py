@@ -30,6 +30,8 @@ from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.util.times import timed_stage
 
+ZEROS_LEFT_OUT = ("word_per_weight", "crossbar")
+"""Formats in which weights of 0 decide what lies on a core."""
 MAX_PACKED = 10_000
 """Slices that are packed in several orders; a larger network is packed in one order only."""
 
@@ -151,7 +153,7 @@ def place(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, packing:
 
     Never fails: what does not fit takes more cores than there are, or overfills one, and the budget check reports it.
     """
-    populations = find_chip_populations(graph, profile, zeros=profile.synapse_memory.format.value == "word_per_weight")
+    populations = find_chip_populations(graph, profile, zeros=profile.synapse_memory.format.value in ZEROS_LEFT_OUT)
     return place_populations(populations, stored_bits(graph, profile), profile, chips=chips, packing=packing)
 
 

@@ -175,8 +175,10 @@ class Projection:
             else:
                 counts = np.add.reduceat(self.nonzero[start:stop], firsts - start, axis=0, dtype=np.int64)
             channels = slice(start // out * into, (start // out + len(firsts)) * into)
-            matches = [axis.match_outputs(*along) for axis, along in zip(self.axes, ranges, strict=True)]
-            total[channels] += _sum_over_taps(counts.reshape(-1, *self.tap_counts), matches)
+            places = [axis.find_window(*along) for axis, along in zip(self.axes, ranges, strict=True)]
+            matches = [axis.match_outputs(*along)[w] for axis, along, w in zip(self.axes, ranges, places, strict=True)]
+            place = (channels, *places)
+            total[place] += _sum_over_taps(counts.reshape(-1, *self.tap_counts), matches)
         return total
 
     def split_box(self, box: Sequence[Range]) -> Sequence[Sequence[Range]]:

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeAlias
 from spear_deploy.network import Shape
 from spear_deploy.placement.axes import count_inputs
 from spear_deploy.placement.core_assignment import Slice
-from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core, Cuts, Target, find_axon_set, group_targets_by_source
+from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core, Cuts, Target, group_targets_by_source
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
@@ -202,9 +202,9 @@ def _find_axons(core: Core, p: Projection, box: Box, way: int, known: dict[tuple
     """Return the source neurons that reach a box; those of boxes that read the same ones are one object."""
     is_whole = p.kind == "dense"
     reads_all_channels = p.kind == "conv" and p.groups == 1 and len(box) == len(p.axes) + 1
-    key = (id(p), () if is_whole else box[1:] if reads_all_channels else box)
+    key = (id(p), box if core.knows_zeros(p) else () if is_whole else box[1:] if reads_all_channels else box)
     if key not in known:
-        known[key] = find_axon_set(p, box, core.count_rows(p, box), way)
+        known[key] = core.find_axon_set(p, box, way)
     return known[key]
 
 
@@ -223,10 +223,30 @@ def split_population(population: Population, core: Core, packing: PackingName, c
         return core.fits(population, box, limits, copies)
 
     if not population.is_map:
-        total = population.shape[0]
-        largest = find_largest(total, lambda n: fits(_share(population, n))) or 1
-        return cut_evenly(population.shape, (ceil_div(total, ceil_div(total, largest)), *population.shape[1:]))
+        inner = population.shape[1:]
+        share = _find_share(population, core, fits, tuple((0, n) for n in inner), population.shape[0])
+        return cut_evenly(population.shape, (share or 1, *inner))
     return _refine_tile(population, core, fits, _largest_tile(population, core, fits, limits["neurons"] // copies))
+
+
+def _find_share(population: Population, core: Core, fits: Callable[[Box], bool], tile: Box, most: int) -> int:
+    """Return how many channels (or neurons) of a tile a core takes, in equal shares of at most `most`; 0 where not one fits.
+
+    Shares need the same, but on crossbars where weights are 0: there each is measured.
+    """
+    total = population.shape[0]
+    differ = any(core.knows_zeros(p) for p in population.projections)
+
+    def fits_all(n: int) -> bool:
+        return all(fits(((a, min(a + n, total)), *tile)) for a in (range(0, total, n) if differ else (0,)))
+
+    largest = find_largest(min(most, total), fits_all)
+    if largest is None:
+        return 0
+    parts = ceil_div(total, largest)
+    while differ and not fits_all(ceil_div(total, parts)):
+        parts = ceil_div(total, ceil_div(total, parts) - 1)
+    return ceil_div(total, parts)
 
 
 def split_by_neurons(population: Population, max_neurons: int) -> Cuts:
@@ -345,16 +365,10 @@ def _largest_tile(population: Population, core: Core, fits: Callable[[Box], bool
         if best is not None and min_tiles > best[0]:
             break
         extent = tuple(-n for n in reversed(narrowness))
-        tile = _fullest_tile(population, core, extent)
-
-        def fits_channels(n: int, tile: Box = tile) -> bool:
-            return fits(((0, n), *tile))
-
-        largest = find_largest(max_channels, fits_channels)
-        if largest is None:
+        share = _find_share(population, core, fits, _fullest_tile(population, core, extent), max_channels)
+        if not share:
             continue
-        channel_parts = ceil_div(channels, largest)
-        candidate = (parts * channel_parts, narrowness, (ceil_div(channels, channel_parts), *extent))
+        candidate = (parts * ceil_div(channels, share), narrowness, (share, *extent))
         best = candidate if best is None else min(best, candidate)
     return best[2] if best else (1, *(1 for _ in positions))
 

@@ -194,8 +194,8 @@ def count_axons(projection: Projection, box: Box) -> int:
     if projection.kind == "dense":
         return projection.channels
     if len(box) != len(projection.axes) + 1:
-        per_neuron = projection.channels // projection.groups * projection.taps
-        return min(_count_inputs(projection), count_neurons(box) * per_neuron)
+        whole = projection if projection.nonzero is None else replace(projection, nonzero=None)
+        return int(np.count_nonzero(whole.count_fan_out(box)))
     groups = len(list(_channels_by_group(box[0], projection.outputs // projection.groups).elements()))
     channels = groups * (projection.channels // projection.groups)
     return channels * prod([count_inputs(a, *along) for a, along in zip(projection.axes, box[1:], strict=True)])
@@ -210,13 +210,10 @@ def count_max_targets(projection: Projection) -> int:
 
 
 def count_rows(projection: Projection, box: Box) -> int:
-    """Count the axons of a crossbar into a box: of a dense layer none for a source whose weights onto the layer are all 0.
-
-    Where they are 0 onto the neurons of the box alone it counts, so that boxes of a layer need the same.
-    """
-    if projection.kind == "dense" and projection.nonzero is not None:
-        return min(projection.channels, int(np.count_nonzero(projection.fan_out)))
-    return count_axons(projection, box)
+    """Count the axons of a crossbar into a box: none for a source whose weights onto the neurons of the box are all 0."""
+    if projection.nonzero is None:
+        return count_axons(projection, box)
+    return int(np.count_nonzero(projection.count_fan_out(box)))
 
 
 def count_synapses(projection: Projection, box: Box) -> int:

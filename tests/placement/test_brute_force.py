@@ -99,13 +99,10 @@ def rows_of(report: BudgetReport, part: Any) -> np.ndarray:
     return here.reshape(-1)
 
 
-def reaching(net: SNNGraph, part: Any, here: np.ndarray, synapses: Synapses, chip: HardwareProfile) -> np.ndarray:
-    """Which sources reach a slice: bool; on a crossbar none whose weights onto a dense layer are all 0."""
-    reached = synapses.stored[part.layer][here].any(axis=0)
-    is_dense = isinstance(net[path(net, part.layer)[0]].synapse, Dense)
-    if str(chip.synapse_memory.format.value) == "crossbar" and is_dense:
-        reached = reached & synapses.exists[part.layer].any(axis=0)
-    return np.asarray(reached)
+def reaching(part: Any, here: np.ndarray, synapses: Synapses, chip: HardwareProfile) -> np.ndarray:
+    """Which sources reach a slice: bool; on a crossbar none whose weights onto its neurons are all 0."""
+    is_crossbar = str(chip.synapse_memory.format.value) == "crossbar"
+    return np.asarray((synapses.exists if is_crossbar else synapses.stored)[part.layer][here].any(axis=0))
 
 
 def words(net: SNNGraph, part: Any, here: np.ndarray, synapses: Synapses, chip: HardwareProfile) -> int | None:
@@ -115,7 +112,7 @@ def words(net: SNNGraph, part: Any, here: np.ndarray, synapses: Synapses, chip: 
     outputs = int(here.sum()) if isinstance(net[path(net, part.layer)[0]].synapse, Dense) else part.box[0][1] - part.box[0][0]
     if kind == "crossbar":
         cells = memory.cells_per_weight.value if (weight < 0).any() else 1
-        return int(reaching(net, part, here, synapses, chip).sum() * here.sum() * cells)
+        return int(reaching(part, here, synapses, chip).sum() * here.sum() * cells)
     if kind == "word_per_weight":
         return int(exists.sum())
     if kind == "sdram_rows":
@@ -157,7 +154,7 @@ def brute_force(net: SNNGraph, chip: HardwareProfile, report: BudgetReport) -> d
             used["neurons"] += part.copies * int(here.sum())  # type: ignore[operator]
             part_words = words(net, part, here, synapses, chip)
             used["synapse_memory"] = None if part_words is None else used["synapse_memory"] + part.copies * part_words  # type: ignore[operator]
-            axons |= {(synapses.source[part.layer], int(i)) for i in np.flatnonzero(reaching(net, part, here, synapses, chip))}
+            axons |= {(synapses.source[part.layer], int(i)) for i in np.flatnonzero(reaching(part, here, synapses, chip))}
             by_chip[part.run, part.chip] = by_chip.get((part.run, part.chip), 0) + (part_words or 0)
         if neuronwise:
             used["axons_in"] = len(axons)

@@ -6,12 +6,13 @@ import pytest
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Conv1d, Dense, Layer
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.pipeline.api import suggest_command
-from spear_deploy.placement.place import place
+from spear_deploy.placement.place import CoreSlice, place
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, eighths, random_neuron
-from tests.support.chips import small_chip
+from tests.placement.test_brute_force import Synapses, sparse
+from tests.support.chips import random_net, small_chip
 
 TRUENORTH = load_profile("truenorth")
 SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
@@ -119,3 +120,61 @@ def test_a_layer_that_reads_itself_is_cut_until_its_copies_are_enough_for_its_ow
     readers = [len(set(core[max(0, neuron - 5) : neuron + 6])) for neuron in range(40)]
     assert max(readers) == 3 and {part.copies for part in parts} == {3}
     assert max(part.neurons * part.copies for part in parts) == 15
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_weights_of_0_take_no_row_of_a_core_and_no_copy_of_a_neuron(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = sparse(random_net(rng), rng)
+    limits = {"core__neurons": int(rng.integers(10, 60)), "core__axons_in": int(rng.integers(30, 120))}
+    placement = place(net, small_chip("truenorth", **limits))
+    synapses = Synapses(net)
+    for name in placement.layers:
+        targets = {target: exists for target, exists in synapses.exists.items() if synapses.source[target] == name}
+        cores = np.zeros(net.shape_of(name), int).reshape(-1)
+        for target, exists in targets.items():
+            for part in placement.slices_of(target):
+                read = exists[neurons_of(net, part)].any(axis=0)
+                assert part.axons_in == read.sum()
+                cores += read
+        for part in placement.slices_of(name):
+            assert (part.target_cores, part.copies) == (cores.max(), max(1, cores.max()))
+            assert part.axons_out == cores[neurons_of(net, part)].sum()
+
+
+def neurons_of(net: SNNGraph, part: CoreSlice) -> np.ndarray:
+    """Which neurons of its layer lie in a slice: bool."""
+    here = np.zeros(net.shape_of(part.layer), bool)
+    here[tuple(slice(*along) for along in part.box)] = True
+    return here.reshape(-1)
+
+
+def test_a_pruned_layer_is_cut_until_its_cores_have_rows_for_what_their_neurons_read() -> None:
+    """Twenty neurons that read 100 of 784 inputs each: two read at most 200 together, three read more than 256."""
+    rng = np.random.default_rng(0)
+    weight = np.zeros((20, 784))
+    for row in weight:
+        row[rng.choice(784, 100, replace=False)] = 1.0
+    layers = [Layer(name=name, synapse=Dense(weight=w), neuron=IF()) for name, w in (("a", weight), ("b", np.ones((10, 20))))]
+    report = check(chain(layers, input_shape=(784,)), TRUENORTH, remedies=False)
+    assert report.verdict == "fits"
+    pairs = (weight[0::2] + weight[1::2] > 0).sum(axis=1)
+    assert [part.axons_in for part in report.placement.slices_of("a")] == pairs.tolist()
+
+
+def test_neurons_that_read_their_neighbours_have_copies_for_the_cores_of_these() -> None:
+    """Of 400 neurons in a row each reads three on either side: four cores hold 100, and a neuron at a cut feeds two cores."""
+    band = sum(np.eye(400, k=k) for k in range(-3, 4))
+    layers = (
+        Layer(name="in", synapse=Dense(weight=np.ones((400, 64)))),
+        Layer(name="hidden", neuron=IF()),
+        Layer(name="loop", synapse=Dense(weight=band)),
+    )
+    pairs = ((INPUT, "in", 0), ("in", "hidden", 0), ("hidden", "loop", 1), ("loop", "hidden", 0))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in pairs)
+    report = check(SNNGraph(layers=layers, edges=edges, input_shape=(64,), output="hidden"), TRUENORTH, remedies=False)
+    assert report.verdict == "fits"
+    parts = report.placement.slices
+    assert [(part.neurons, part.copies, part.axons_in) for part in parts] == [
+        (100, 2, 167), (100, 2, 170), (100, 2, 170), (100, 2, 167),
+    ]  # fmt: skip
