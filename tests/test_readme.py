@@ -1,11 +1,13 @@
 """README: its commands and Python block run, its claims have tests."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from spear_deploy import weights_into
@@ -42,6 +44,7 @@ def command_lines():
 
 MY_SNN = """
 import snntorch as snn
+import torch
 from torch import nn
 
 class Net(nn.Sequential):
@@ -49,6 +52,11 @@ class Net(nn.Sequential):
         def neurons():
             return snn.Leaky(beta=0.9, init_hidden=True)
         super().__init__(nn.Linear(64, 40), neurons(), nn.Linear(40, 10), neurons())
+
+def trained():
+    net = Net()
+    net.load_state_dict(torch.load("net.pt"))
+    return net
 """
 
 
@@ -60,6 +68,9 @@ def test_commands_run(line, tmp_path, monkeypatch):
     if "my_snn" in line:
         pytest.importorskip("snntorch", exc_type=ImportError)
         (tmp_path / "my_snn.py").write_text(MY_SNN)
+        assert MY_SNN.split("def trained")[1].strip() in README
+        monkeypatch.syspath_prepend(tmp_path)
+        torch.save(importlib.import_module("my_snn").Net().state_dict(), tmp_path / "net.pt")
     monkeypatch.chdir(tmp_path)
     graph = network()
     monkeypatch.setenv("COLUMNS", "200")
