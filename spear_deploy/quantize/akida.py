@@ -26,7 +26,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.neurons import SAME_TAU
 from spear_deploy.quantize.integer_layers import IntegerLayer, assemble_network
 from spear_deploy.quantize.layer_error import FloatRun
-from spear_deploy.quantize.scale_ranking import list_near_best
+from spear_deploy.quantize.scale_ranking import find_near_best
 from spear_deploy.quantize.weighted_inputs import LoweringSettings, NeuronInput, collect_neuron_inputs
 
 FORMAT = "akida"
@@ -122,14 +122,8 @@ def _choose_scale(layer: NeuronInput, largest: int) -> float:
     if not len(values):
         return 1.0
     scales = np.arange(1, 16 * largest + 1) / (16 * float(np.abs(values).max()))  # the largest weight rounds to `largest` at most
-    equal = 1e-9 * float((values**2).sum())
-
-    def error(scale: float) -> float:
-        return float(((np.rint(scale * values) / scale - values) ** 2).sum())
-
-    candidates = list_near_best(np.abs(values), scales, equal)
-    errors = np.array([error(scale) for scale in scales[candidates]])
-    return float(scales[candidates[np.flatnonzero(errors <= errors.min() + equal)[-1]]])
+    near = find_near_best(np.abs(values), scales, 1e-9 * float((values**2).sum()))
+    return float(scales[near[-1]])
 
 
 def _round_layer(layer: NeuronInput, scale: float, largest: int) -> IntegerLayer:

@@ -66,20 +66,22 @@ def rank_scales(grids: Sequence[Grid], max_scale: float, factors: Array, *, coun
     return ranked[:count]
 
 
-def list_near_best(values: Array, scales: Array, above: float) -> Array:
-    """Return the indices, in ascending order, of all scales whose error may be the least or near it; most others are left out.
+def find_near_best(values: Array, scales: Array, above: float) -> Array:
+    """Return the indices, in ascending order, of the scales whose error is at most `above` more than the least.
 
     The error is Σ (rint(scale · value) / scale − value)² here: each value counts as often as it is there.
 
     Args:
         values: magnitudes, sorted in place.
         scales: to choose from.
-        above: how far above the least an error is near it; far more than rounding moves a sum of errors.
+        above: far more than rounding moves a sum of errors.
     """
     values.sort()
-    means, slack = _estimate_errors(Grid(values=values, step=1), scales)
-    errors, slack = means * len(values), slack * len(values)
-    return np.flatnonzero(errors - slack <= (errors + slack).min() + above)
+    grid, above = Grid(values=values, step=1), above / len(values)
+    errors, slack = _estimate_errors(grid, scales)
+    candidates = np.flatnonzero(errors - slack <= (errors + slack).min() + above)
+    exact = _rounding_errors(grid, scales[candidates])
+    return candidates[exact <= exact.min() + above]
 
 
 def _drop_zero(grid: Grid) -> Grid:

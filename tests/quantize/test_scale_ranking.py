@@ -8,7 +8,7 @@ import pytest
 from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.quantize import quantize, scale_ranking
-from spear_deploy.quantize.scale_ranking import Grid, list_near_best, rank_scales
+from spear_deploy.quantize.scale_ranking import Grid, find_near_best, rank_scales
 from spear_deploy.quantize.scaled_weights import BLOCK, keep_distinct
 
 FACTORS = np.arange(127, 63, -1) / 127
@@ -173,13 +173,18 @@ def test_an_input_without_weights_changes_no_integer(reset):
 @pytest.mark.parametrize("kind", ["normal", "magnitudes", "multiples", "almost multiples"])
 @pytest.mark.parametrize("size", [1, 7, 500, 3 * BLOCK + 77])
 @pytest.mark.parametrize("share", [1e-9, 1e-3])
-def test_scales_near_the_best_are_all_among_the_candidates(kind: str, size: int, share: float):
+def test_scales_near_the_best_are_those_of_all_errors(kind: str, size: int, share: float):
     values = random_values(np.random.default_rng([size, len(kind)]), kind, size)
     scales = np.arange(1, 113) / (16 * (float(np.abs(values).max()) or 1.0))
     errors = np.array([((np.rint(scale * values) / scale - values) ** 2).sum() for scale in scales])
     above = share * float((values**2).sum())
-    near = np.flatnonzero(errors <= errors.min() + above)
-    candidates = list_near_best(np.abs(values), scales, above)
-    assert np.all(np.diff(candidates) > 0) and np.isin(near, candidates).all()
-    if kind == "normal" and size > BLOCK and share == 1e-9:
-        assert len(candidates) <= 4
+    assert find_near_best(np.abs(values), scales, above).tolist() == np.flatnonzero(errors <= errors.min() + above).tolist()
+
+
+def test_most_scales_near_the_best_are_ruled_out_without_a_look_at_all_values(monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(0).standard_normal(8 * BLOCK)
+    looked_at = []
+    exact = scale_ranking._rounding_errors
+    monkeypatch.setattr(scale_ranking, "_rounding_errors", lambda grid, scales: looked_at.extend(scales) or exact(grid, scales))
+    find_near_best(np.abs(values), np.arange(1, 113) / (16 * float(np.abs(values).max())), 1e-9 * float((values**2).sum()))
+    assert len(looked_at) <= 4
