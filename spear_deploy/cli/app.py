@@ -124,9 +124,9 @@ def main(debug: bool) -> None:
 
     Check whether it fits, prune it until it does, prove it on a simulator, and export the file to load.
 
-    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:name of a function that returns a torch model or of its class,
-    or 'digits', a small trained network that is included. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and
-    y (N,), a folder of MNIST, CIFAR-10 or event recordings, or package.module:function.
+    NET is a file (.snn, .nir, .net or .h5 of netx), package.module:name of a function that returns a trained torch model, or
+    'digits', a small trained network that is included. DATA is 'digits', an .npz with x (N, T, *input) or (N, *input) and
+    y (N,), a folder of MNIST, CIFAR-10 or event recordings, or package.module:name of a function that returns x and y.
 
     Exit codes: 0 done, or fits; 1 error, in one sentence; 2 wrong option; 3 does not fit.
     """

@@ -110,8 +110,8 @@ method = click.option(
     "--method",
     type=click.Choice(METHODS),
     metavar="NAME",
-    help=f"The searcher: {', '.join(METHODS)}.  "
-    f"[default: {METHODS[0]}; recipe with weights among --levers, and on chips that reward zeros]",
+    help=f"How it searches: {', '.join(METHODS)}.  "
+    f"[default: {METHODS[0]}; recipe with weights among --levers, and on chips that save something by weights of zero]",
 )
 workers = click.option(
     "--workers",
@@ -220,16 +220,15 @@ network_options = join_options(
     click.option(
         "--decision",
         type=click.Choice(["mean", "maximum", "last", "each"]),
-        help="What decides for a class: the mean of its output over the steps, its maximum, its last value, "
-        "or for a class in each step: its value there.  "
+        help="How outputs become a class: by their mean, maximum or last value over the steps; "
+        "each: a class in every step, by the values there.  "
         "[default: that of the model, else mean]",
     ),
     click.option(
         "--outputs-per-class",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Outputs that stand for a class together, those of class 0 first (population code).  "
-        "[default: that of the file, else 1]",
+        help="Outputs of each class (population code), those of class 0 first.  [default: that of the file, else 1]",
     ),
 )
 

@@ -50,7 +50,7 @@ EPISODES = "[default: 24 of evolution, 1 of recipe, 8 of rl, else 60]"
 @click.option(
     "--budgets",
     metavar="X%,X%,...",
-    help="Several SynOps budgets in one search, each with its network; alone it may get another.",
+    help="Several SynOps budgets in one search, a network for each; a budget given alone may get another network.",
 )
 @method
 @levers

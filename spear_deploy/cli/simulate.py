@@ -94,7 +94,7 @@ def simulate(
 ) -> None:
     """Run a network and record its spikes, with findings on saturation, silence and rounding.
 
-    Every backend is recorded in the network's own time steps, without the steps that it takes longer itself.
+    All backends are recorded in the network's own time steps: steps that Lava's connections add are taken out.
 
     A run on Lava is repeated on the simulator; where spikes differ, that is an error (exit 1).
 

@@ -12,7 +12,7 @@ from spear_deploy.cli.options import as_json, device, quiet, workers
 from spear_deploy.cli.output import ERROR, display, emit
 
 
-@click.command(cls=Command, short_help="Many networks, chips, budgets, methods and seeds.")
+@click.command(cls=Command, short_help="Prune for many networks, chips, budgets, methods and seeds.")
 @click.argument("sweep_file", metavar="SWEEP.toml")
 @click.option("--out", required=True, metavar="DIR", help="Folder for sweep.json, a page, and a folder for each cell.")
 @workers

@@ -24,14 +24,13 @@ from spear_deploy.cli.output import ERROR, display, emit
 def verify(folder: str, data: str | None, chip: str | None, full: bool, out: str | None, quiet: bool, as_json: bool) -> None:
     """Derive every figure of a deployment again from its networks, data and chip, and compare it with what DIR states.
 
-    DIR is the output folder of 'deploy' or 'demo'. Accuracy, SynOps, cores, verdict, spikes, exported files, digests and the page
-    are computed again; of the search widths, kept channels, use of the budget, first and last lever; of an adaptation accuracy,
-    verdict, cores, energy, first and last step. Exit code 0: all hold; 1: the list of what does not.
+    DIR is the output folder of 'deploy' or 'demo'. Computed again are accuracy, SynOps, cores, verdict, spikes, exported files,
+    digests and the page; of the search the widths, kept channels, use of the budget, first and last lever; of an adaptation the
+    accuracy, verdict, cores, energy, first and last step. Exit code 0: all hold; 1: the list of what does not.
 
-    Not derived, since the networks between are not kept, and held by digests alone: wall times, command line and versions;
-    of search.json plans, rungs, estimator, epochs, learning rate, batches, evaluations and notes; levers and steps between the
-    first and the last; where trained.snn came from. Digests are no signature: someone who writes all of them again can change
-    these.
+    Held by digests alone, since the networks in between are not kept: times, command line and versions; the course of the
+    search; levers and steps between the first and the last; where trained.snn came from. Digests are no signature: someone who
+    writes all of them again can change these.
 
     Example: spear-deploy verify demo
     """
