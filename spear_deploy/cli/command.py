@@ -97,8 +97,12 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
         return {}
     stated = read_budget(name)
     nets = [params[name] for name in ("net", "a", "b") if isinstance(params.get(name), str)]
-    states_all = bool(nets) and all(net.lower().endswith(".snn") for net in nets)  # such a file takes no options of networks
-    used = {} if states_all else {name: value for name, value in stated.network.items() if params.get(name) is None}
+    used = {name: value for name, value in stated.network.items() if params.get(name) is None}
+    if nets and used:
+        from spear_deploy.pipeline.inputs import select_defaults
+
+        taken = {name for net in nets for name in select_defaults(net, used)}
+        used = {name: value for name, value in used.items() if name in taken}
     coding = {name: value for name, value in stated.data.items() if name in params and params[name] is None}
     params.update(coding)
     if used or coding:

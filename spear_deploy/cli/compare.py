@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import click
 
 from spear_deploy.cli import completion
-from spear_deploy.cli.command import Command, refuse_unused
-from spear_deploy.cli.inputs import apply_defaults, override_chip
+from spear_deploy.cli.command import DEFAULTS, Command, refuse_unused
+from spear_deploy.cli.inputs import override_chip
 from spear_deploy.cli.options import SOON_S, as_json, join_options, lava_timeout, network_options, overrides, quiet
 from spear_deploy.cli.output import console, display, emit
 from spear_deploy.cli.simulate import BACKENDS, ON_LAVA, parse_record
@@ -89,7 +89,7 @@ def compare(
     if not {backend_a, backend_b} & set(ON_LAVA):
         refuse_unused("goes with a run on Lava (--backend-a or --backend-b lava, lava-fast)", "timeout_s")
     states = tuple(what for what in parse_record(record) if what != "spikes")
-    first, second = api.load_both(a, b, like=input_file, **apply_defaults(source, a, b))
+    first, second = api.load_both(a, b, like=input_file, defaults=click.get_current_context().meta[DEFAULTS], **source)
     x, kind = read_input(input_file, first)
     sides = (
         api.BackendChoice(net=a, graph=first, backend=backend_a, chip=override_chip(chip_a, overrides if chip_a else {})),  # type: ignore[arg-type]

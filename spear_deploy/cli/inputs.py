@@ -34,11 +34,11 @@ def load_net(net: str, like: str | None = None, **source: Any) -> Any:
     return graph
 
 
-def apply_defaults(source: Mapping[str, Any], *nets: str) -> dict[str, Any]:
-    """Return the options of networks on the command line, and those of the project file that one of the networks takes."""
+def apply_defaults(source: Mapping[str, Any], net: str) -> dict[str, Any]:
+    """Return the options of a network on the command line, and those of the project file that it takes."""
     from spear_deploy.pipeline import inputs
 
-    return inputs.apply_defaults(nets, source, click.get_current_context().meta[DEFAULTS])
+    return inputs.apply_defaults(net, source, click.get_current_context().meta[DEFAULTS])
 
 
 def state_bits(graph: Any, bits: str | None, chip: Any, overrides: Mapping[str, str]) -> Any:

@@ -6,7 +6,9 @@ from spear_deploy.interchange.formats import (
     load,
     reader_options,
     start_ahead,
+    states_answer,
+    states_steps,
     supported_modules,
 )
 
-__all__ = ["export", "lint", "load", "reader_options", "start_ahead", "supported_modules"]
+__all__ = ["export", "lint", "load", "reader_options", "start_ahead", "states_answer", "states_steps", "supported_modules"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spear_deploy.interchange.certificate import Format, ProofInput
     from spear_deploy.interchange.netx.lint import LintFinding
     from spear_deploy.interchange.nir.dialects import ImportAdvice
+    from spear_deploy.interchange.nir.reader import Writer
     from spear_deploy.util.progress import Progress
 
 READABLE = {".snn": "network", ".nir": "NIR", ".net": "netx", ".h5": "netx", ".hdf5": "netx"}
@@ -99,6 +100,24 @@ def supported_modules() -> list[Support]:
     from spear_deploy.frameworks.support_table import norse_support
 
     return norse_support()
+
+
+def states_steps(path: str | os.PathLike[str]) -> bool:
+    """Return whether a network file states its time step and its reset, as those do that were written here."""
+    return Path(path).suffix.lower() == ".snn" or _find_writer(path) != "another"
+
+
+def states_answer(path: str | os.PathLike[str]) -> bool:
+    """Return whether a network file states how outputs become a class; one that is written for a framework does not."""
+    return Path(path).suffix.lower() == ".snn" or _find_writer(path) == "here"
+
+
+def _find_writer(path: str | os.PathLike[str]) -> Writer:
+    if Path(path).suffix.lower() != ".nir":
+        return "another"
+    from spear_deploy.interchange.nir.reader import find_writer
+
+    return find_writer(path)
 
 
 def reader_options(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -167,7 +167,14 @@ def import_models(name: str) -> ModuleType:
     return models
 
 
-def load_both(a: Net, b: Net, *, like: Array | str | os.PathLike[str] | None = None, **options: Any) -> tuple[SNNGraph, SNNGraph]:
+def load_both(
+    a: Net,
+    b: Net,
+    *,
+    like: Array | str | os.PathLike[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[SNNGraph, SNNGraph]:
     """Load two networks; each option of `load` goes to the network that takes it.
 
     So the time step of a NIR file can be given where the other network has its own.
@@ -175,6 +182,7 @@ def load_both(a: Net, b: Net, *, like: Array | str | os.PathLike[str] | None = N
     Args:
         a, b: see the module.
         like: an input (T, B, *input) or its file, whose samples give the input shape where nothing else does.
+        defaults: options of a project file, for the network that does not state its own.
         options: of `load`.
 
     Raises:
@@ -185,28 +193,41 @@ def load_both(a: Net, b: Net, *, like: Array | str | os.PathLike[str] | None = N
     accepted = (_list_options(a), _list_options(b))
 
     def select(index: int) -> dict[str, Any]:
-        return {name: value for name, value in set_options.items() if name in accepted[index] or name not in accepted[1 - index]}
+        own = {name: value for name, value in set_options.items() if name in accepted[index] or name not in accepted[1 - index]}
+        return apply_defaults((a, b)[index], own, defaults or {})
 
     if like is None:
         return load(a, **select(0)), load(b, **select(1))
     return load_for(a, like, **select(0)), load_for(b, like, **select(1))
 
 
-def apply_defaults(nets: Iterable[Net], options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `load` that are set, and of the `defaults` of a project file those that a network takes.
+def apply_defaults(net: Net, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `load` that are set, and of the `defaults` of a project file those that a network takes."""
+    return {**select_defaults(net, defaults), **{name: value for name, value in options.items() if value is not None}}
 
-    A `.snn` file takes none: it states what decides for a class, which `adapt` may have changed.
+
+def select_defaults(net: Net, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the defaults of a project file that a network takes.
+
+    A loaded network and a file that was written here take none: they state what decides for a class, which `adapt` may have
+    changed.
     """
-    usable: dict[str, Any] = {}
-    for net in nets:
-        if not (isinstance(net, (str, os.PathLike)) and Path(net).suffix.lower() == ".snn"):
-            usable |= select_options(net, defaults)
-    return {**usable, **{name: value for name, value in options.items() if value is not None}}
+    if not defaults or isinstance(net, SNNGraph):
+        return {}
+    from spear_deploy import interchange
+
+    states_answer = isinstance(net, (str, os.PathLike)) and interchange.states_answer(net)
+    return {} if states_answer else select_options(net, defaults)
 
 
 def select_options(net: Net, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the options of `load` that a network takes."""
-    taken = _list_options(net)
+    """Return those of the options of `load`, stated for several networks, that a network takes and does not state itself."""
+    if not options:
+        return {}
+    from spear_deploy import interchange
+
+    states_steps = isinstance(net, (str, os.PathLike)) and interchange.states_steps(net)
+    taken = ANSWER_OPTIONS if states_steps else _list_options(net)
     return {name: value for name, value in options.items() if name in taken}
 
 

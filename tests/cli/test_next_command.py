@@ -21,12 +21,18 @@ SMALL = Path(__file__).parents[2] / "examples" / "smallchip.yaml"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with a network file, still images and a profile."""
+    """A working folder with a network file that states its steps, one that does not, still images and a profile."""
+    import nir
+
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     write_nir(
         chain([Layer(name="fc", synapse=Dense(weight=np.ones((3, 4)) / 9), neuron=LIF(tau_s=2e-3))], input_shape=(4,)), "a.nir"
     )
+    foreign = nir.read("a.nir")
+    for node in (foreign, *foreign.nodes.values()):
+        node.metadata.clear()
+    nir.write("foreign.nir", foreign)
     np.savez("still.npz", x=rng.random((60, 4)), y=np.arange(60) % 3)
     Path("small.yaml").write_text(SMALL.read_text())
     return tmp_path
@@ -64,8 +70,10 @@ def test_check_repeats_what_its_budget_file_states_and_no_other_command_reads(fo
     Path("mine.toml").write_text(
         "[network]\nreset = 'subtract'\ndt_s = 1e-3\n[set]\n'core.neurons' = 1\n'chip.cores' = 2\n'chip.usable_cores' = 1\n"
     )
-    code, command = run("check a.nir --budget mine.toml --chip small.yaml --dt-s 2e-3")
-    assert code == 3 and command.startswith("spear-deploy prune a.nir --reset subtract --dt-s 2e-3 --chip small.yaml --set ")
+    code, command = run("check foreign.nir --budget mine.toml --chip small.yaml --dt-s 2e-3")
+    assert code == 3
+    assert command.startswith("spear-deploy prune foreign.nir --reset subtract --dt-s 2e-3 --chip small.yaml --set ")
+    assert run("check a.nir --budget mine.toml --chip small.yaml")[1].startswith("spear-deploy prune a.nir --chip small.yaml")
 
 
 def test_a_project_file_that_the_next_command_reads_too_is_not_repeated(folder):

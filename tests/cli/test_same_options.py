@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from spear_deploy import export, load
 from spear_deploy.cli import main
+from spear_deploy.interchange.nir.writer import write_nir
 from spear_deploy.interchange.snn_file import hash_network, write_snn
 from spear_deploy.network import LIF, Dense, Layer
 from spear_deploy.network.graph import chain
@@ -134,6 +135,60 @@ def test_the_project_file_leaves_what_decides_to_a_snn_file(folder):
     assert value["network_digest"] == hash_network(graph) and "sets" not in err
     value, _ = run_json("check", "own.snn", "--chip", "loihi2", "--decision", "mean")
     assert value["network_digest"] == hash_network(load("digits"))
+
+
+@pytest.mark.parametrize("line", ['source = "snntorch"', "dt_s = 0.5", 'reset = "subtract"', "outputs_per_class = 2"])
+def test_the_project_file_leaves_a_nir_file_alone_that_was_written_here(line, folder):
+    graph = load("digits", outputs_per_class=5)
+    write_nir(graph, "own.nir")
+    (folder / "spear.toml").write_text(f"[network]\n{line}\n")
+    value, err = run_json("check", "own.nir", "--chip", "loihi2")
+    assert value["network_digest"] == hash_network(load("own.nir")) and load("own.nir").metadata["outputs_per_class"] == 5
+    assert "sets" not in err
+    value, _ = run_json("check", "own.nir", "--chip", "loihi2", "--dt-s", "2e-3")
+    assert value["network_digest"] == hash_network(load("own.nir", dt_s=2e-3))
+
+
+def test_options_of_a_sweep_leave_steps_to_a_file_that_states_them(folder):
+    from spear_deploy.pipeline.inputs import select_options
+
+    write_nir(load("net.nir", source="norse"), "own.nir")
+    options = {"source": "norse", "dt_s": 1e-3, "decision": "last"}
+    assert select_options("own.nir", options) == {"decision": "last"} and select_options("net.nir", options) == options
+
+
+def test_the_project_file_is_for_that_one_of_two_networks_that_states_less(folder):
+    write_nir(load("net.nir", source="norse", dt_s=2e-3), "own.nir")
+    (folder / "spear.toml").write_text('[network]\nsource = "norse"\ndt_s = 2e-3\noutputs_per_class = 2\n')
+    for pair in (("own.nir", "net.nir"), ("net.nir", "own.nir")):
+        value, err = run_json("compare", *pair, "--input", "in.npz")
+        assert [row["mismatches"] for row in value["layers"]] == [0]
+        assert "sets source norse, dt_s 0.002, outputs_per_class 2" in err
+
+
+def test_a_file_written_for_a_framework_states_its_steps_and_not_what_decides(folder):
+    from spear_deploy.interchange import states_answer, states_steps
+
+    run_json("export", "net.nir", "--source", "norse", "--to", "nir", "--for", "snntorch", "--out", "n/for.nir")
+    assert states_steps("n/for.nir") and not states_answer("n/for.nir")
+    assert not states_steps("net.nir") and not states_answer("net.nir") and not states_steps("none.nir")
+    (folder / "spear.toml").write_text('[network]\nsource = "snntorch"\ndecision = "last"\n')
+    value, err = run_json("check", "n/for.nir", "--chip", "generic45nm")
+    assert value["network_digest"] == hash_network(load("n/for.nir", decision="last")) and "sets decision last\n" in err
+
+
+def test_the_project_file_leaves_a_readout_on_the_host_alone(folder):
+    """Its outputs are hidden neurons, which do not stand for a class together."""
+    from spear_deploy.network.host_readout import move_to_host
+
+    graph = move_to_host(load("digits"))
+    write_snn(graph, "host.snn")
+    write_nir(graph, "host.nir")
+    (folder / "spear.toml").write_text("[network]\noutputs_per_class = 2\n")
+    for name in ("host.snn", "host.nir"):
+        assert run_json("check", name, "--chip", "loihi2")[0]["verdict"] == "fits"
+        done = CliRunner().invoke(main, ["check", name, "--chip", "loihi2", "--outputs-per-class", "2"])
+        assert done.exit_code == 1 and "the network has a readout on the host, of which each output is a class" in done.stderr
 
 
 @pytest.mark.parametrize(

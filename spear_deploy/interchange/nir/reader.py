@@ -17,8 +17,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -78,6 +79,11 @@ RESETS: tuple[Reset, ...] = get_args(Reset)
 MAX_NODES = 2000
 
 
+Writer: TypeAlias = Literal["here", "here for a framework", "another"]
+"""Who wrote a file: spear-deploy, whose files state time step, reset and what decides for a class; spear-deploy for the importer
+of a framework, which state the first two; or another tool."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Options:
     """The options of a reader: time step in s, reset, framework; None where the file or a default decides.
@@ -130,6 +136,24 @@ def read_nir(
         return _make_network(tree, options)
     except SpearError as error:
         raise type(error)(f"file '{Path(path)}': {error}") from error
+
+
+def find_writer(path: str | os.PathLike[str]) -> Writer:
+    """Return who wrote a NIR file; "another" too where it cannot be read, which its reader says."""
+    try:
+        stamp = os.stat(path)
+        return _find_writer(os.fspath(path), stamp.st_mtime_ns, stamp.st_size)
+    except (OSError, SpearError):
+        return "another"
+
+
+@lru_cache(maxsize=8)
+def _find_writer(path: str, *stamp: int) -> Writer:
+    root = read_tree(path, "NIR file").get("node")
+    metadata = read_metadata(root) if isinstance(root, dict) else {}
+    if decode_text(metadata.get(DIALECT_KEY)) in DIALECTS:
+        return "here for a framework"
+    return "here" if FACTS_KEY in metadata else "another"
 
 
 def read_nir_graph(graph: Any, *, dt_s: float | None = None, reset: str | None = None, source: str | None = None) -> SNNGraph:

@@ -74,7 +74,7 @@ def check(
     stated = budget if isinstance(budget, BudgetFile) else BudgetFile() if budget is None else read_budget(budget)
     if (chip := chip or stated.chip) is None:
         raise DataError("no chip is named; give one, e.g. loihi2, or name it in the budget file")
-    graph = load(net, **apply_defaults([net], reading, stated.network))
+    graph = load(net, **apply_defaults(net, reading, stated.network))
     graph = fold_chained_weights(graph)  # weights that do not fold have a row of their own
     chips, overrides = stated.chips if chips is None else chips, {**stated.overrides, **(overrides or {})}
     target, board_chips = resolve_chip(chip, overrides)
