@@ -36,6 +36,7 @@ from spear_deploy.budget.notes import (
     note_readout,
     note_replaced,
 )
+from spear_deploy.budget.open_counts import open_bounds
 from spear_deploy.budget.remedies import find_remedies
 from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.report import BudgetReport, Verdict
@@ -234,11 +235,12 @@ def _resolve_defined_activity(
 def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[BudgetRow]:
     """Return the rows of sizes with their remedies, of the user's limits and of a step's work."""
     profile, max_cores = on_chip.profile, on_chip.what_if.max_cores
+    counted = [*_add_remedies(on_chip), *check_remote_synapses(on_chip.placement, profile)]
+    sizes = open_bounds(counted, on_chip.graph, on_chip.what_if)
     return [
-        *open_shared_lists(list(_add_remedies(on_chip)), on_chip.placement, on_chip.bits, profile, max_cores),
+        *open_shared_lists(sizes, on_chip.placement, on_chip.bits, profile, max_cores),
         *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
         *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
-        *check_remote_synapses(on_chip.placement, profile),
     ]
 
 

@@ -41,8 +41,8 @@ class Axis:
     def __hash__(self) -> int:
         return self._hash
 
-    def compose(self, outputs: int, taps: Sequence[int], stride: int, padding: int) -> Axis:
-        """Return the axis followed by another one."""
+    def compose(self, outputs: int, taps: Sequence[int], stride: int, padding: int, *, fewest: bool = False) -> Axis:
+        """Return the axis followed by another one; `fewest` also cuts the pairs of which some ways lead through the padding."""
         composed = {a + b * self.stride for a in self.taps for b in taps}
         axis = Axis(
             inputs=self.inputs,
@@ -53,18 +53,23 @@ class Axis:
             padding=self.padding + padding * self.stride,
             overlaps=self.overlaps or len(composed) < len(self.taps) * len(taps),
         )
-        return replace(axis, cut=self._find_cut(axis, taps, stride, padding)) if padding or self.cut else axis
+        return replace(axis, cut=self._find_cut(axis, taps, stride, padding, fewest)) if padding or self.cut else axis
 
-    def _find_cut(self, whole: Axis, taps: Sequence[int], stride: int, padding: int) -> tuple[tuple[int, int], ...]:
-        """Return the pairs of a composed axis that no way through a position of this one connects."""
+    def _find_cut(self, whole: Axis, taps: Sequence[int], stride: int, padding: int, fewest: bool) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of a composed axis that no way through a position of this one connects, or not each way."""
         own, connected = self.match_inputs(), np.zeros((whole.outputs, len(whole.taps)), bool)
+        missing = np.zeros_like(connected)
         column = {tap: k for k, tap in enumerate(whole.taps)}
         for b in taps:
             between = np.arange(whole.outputs) * stride + b - padding
             inside = np.flatnonzero((between >= 0) & (between < self.outputs))
             columns = np.array([column[a + b * self.stride] for a in self.taps])
-            connected[inside[:, None], columns] |= own[between[inside]]
-        return tuple((int(output), whole.taps[k]) for output, k in np.argwhere(whole.match_inputs() & ~connected))
+            ways = np.zeros((whole.outputs, len(columns)), bool)
+            ways[inside] = own[between[inside]]
+            connected[:, columns] |= ways
+            missing[:, columns] |= ~ways
+        cut = missing if fewest else ~connected
+        return tuple((int(output), whole.taps[k]) for output, k in np.argwhere(whole.match_inputs() & cut))
 
     def mark_inputs(self, start: int, stop: int) -> Array:
         """Mark the input positions that the output positions start..stop read: bool (inputs,)."""

@@ -37,17 +37,21 @@ MAX_PAIRS = 1 << 21
 """Pairs of neurons between two layers up to which ways that differ in kind are merged; chips of `ONE_CELL` have fewer by far."""
 
 
-def find_chip_populations(graph: SNNGraph, profile: HardwareProfile, *, zeros: bool | None = None) -> tuple[Population, ...]:
+def find_chip_populations(
+    graph: SNNGraph, profile: HardwareProfile, *, zeros: bool | None = None, fewest: bool = False
+) -> tuple[Population, ...]:
     """Return the neuron layers of a network with their synapses as a chip stores them.
 
     Args:
         graph: the network.
         profile: the chip.
         zeros: also find which weights are not zero; where not stated, if the chip has a limit for which that matters.
+        fewest: the fewest synapses that there may be (`find_populations`).
     """
     if profile.synapse_memory.format.value == "crossbar":
         graph = graph.with_layers(_trim_kernel)
-    populations = find_populations(graph, zeros=needs_nonzero_weights(profile) if zeros is None else zeros)
+    known = needs_nonzero_weights(profile) if zeros is None else zeros
+    populations = find_populations(graph, zeros=known, fewest=fewest)
     if profile.synapse_memory.format.value not in BY_SOURCE:
         return populations
     populations = tuple(replace(p, projections=part_by_source(p.projections)) for p in populations)

@@ -26,12 +26,17 @@ class ProjectionBuilder:
         kernel_axes: axes of the last convolution and of the pools behind it.
         mixing: how many weights that mix channels were added; which of them are not zero is kept of the first alone.
         passing: which values in front of those weights a weight of 0 does not stop: bool, or None where none does.
+        fewest_axes: `axes` without the pairs of positions of which a weight of 0 may leave no way.
+        is_bound: whether synapses that a weight of 0 stops may be counted, or with `fewest` some left out.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, fewest: bool = False) -> None:
+        self.join = np.all if fewest else np.any
+        self.fewest, self.is_bound = fewest, False
         self.kind: Kind = "conv"
         self.channels = self.outputs = self.groups = shape[0]
         self.axes = [identity_axis(n) for n in shape[1:]]
+        self.fewest_axes = list(self.axes)
         self.kernel_axes = [identity_axis(n) for n in shape[1:]]
         self.kernel_channels = 1
         self.map_channels: int | None = None
@@ -50,7 +55,7 @@ class ProjectionBuilder:
         if self.kind != "dense":
             self.pool_axes, self.map_channels = tuple(self.axes), self.channels
             self.channels *= int(np.prod(positions, dtype=np.int64))  # 0 where windows lie in the padding alone
-        self.kind, self.outputs, self.groups, self.axes = "dense", outputs, 1, []
+        self.kind, self.outputs, self.groups, self.axes, self.fewest_axes = "dense", outputs, 1, [], []
         known = None if self.mixing else nonzero
         self.nonzero = known if known is None or isinstance(known, SparseMatrix) else known.reshape(outputs, -1, *self.kernel)
         if self.passing is not None:
@@ -65,7 +70,7 @@ class ProjectionBuilder:
         """Add a convolution that gives the shape `after`."""
         before, stride, padding = self.axes, synapse.stride, synapse.padding
         taps = [[d * j for j in range(k)] for k, d in zip(synapse.weight.shape[2:], synapse.dilation, strict=True)]
-        self.axes = _compose_axes(before, after, taps, stride, padding)
+        self._add_windows(after, taps, stride, padding)
         self.kernel_axes = _compose_axes([identity_axis(axis.outputs) for axis in before], after, taps, stride, padding)
         self.input_map, self.output_map = tuple(axis.outputs for axis in before), tuple(after[1:])
         self.kernel_channels = self.outputs // synapse.groups
@@ -79,8 +84,8 @@ class ProjectionBuilder:
             self.nonzero = _spread_taps(nonzero, offsets, [axis.taps for axis in self.axes])
         self.mixing += 1
         if self.passing is not None:  # a channel of which some values pass is read whole
-            channels = self.passing.reshape(self.groups, -1, prod(self.passing.shape[1:])).any(axis=2)
-            self.passing = None
+            values = self.passing.reshape(self.groups, -1, prod(self.passing.shape[1:]))
+            channels, self.passing = self._join_places(values, axis=2), None
             self._mask_nonzero(np.repeat(channels, self.outputs // self.groups, axis=0))
 
     def add_scale(self, weight: Array, after: Shape, *, zeros: bool) -> None:
@@ -94,7 +99,7 @@ class ProjectionBuilder:
         if not zeros or by_channel.all():
             return
         if self.mixing:
-            self._mask_nonzero((by_channel != 0).any(axis=1)[:, None])
+            self._mask_nonzero(self._join_places(by_channel != 0, axis=1)[:, None])
         else:
             passing = (by_channel != 0).reshape(self.outputs, *(axis.outputs for axis in self.axes))
             self.passing = passing if self.passing is None else self.passing & passing
@@ -102,8 +107,21 @@ class ProjectionBuilder:
     def finish(self) -> None:
         """Leave out the neurons that a weight of 0 in front of them stops: those of whole channels."""
         if self.passing is not None:
-            passing, self.passing = self.passing.reshape(self.outputs, -1).any(axis=1), None
+            passing, self.passing = self._join_places(self.passing.reshape(self.outputs, -1), axis=1), None
             self._mask_nonzero(passing[:, None])
+        if self.nonzero is not None and self.axes != self.fewest_axes:
+            self.is_bound = True
+            self.axes = self.fewest_axes if self.fewest else self.axes
+
+    def _join_places(self, passing: Array, axis: int) -> Array:
+        """Return which channels pass of whose places some do: all of them, or with `fewest` none."""
+        joined: Array = self.join(passing, axis=axis)
+        self.is_bound = self.is_bound or not np.array_equal(passing.any(axis=axis), passing.all(axis=axis))
+        return joined
+
+    def _add_windows(self, after: Shape, taps: list[list[int]], stride: Shape, padding: Shape) -> None:
+        self.axes = _compose_axes(self.axes, after, taps, stride, padding)
+        self.fewest_axes = _compose_axes(self.fewest_axes, after, taps, stride, padding, fewest=True)
 
     def _mask_nonzero(self, mask: Array) -> None:
         """Leave out weights: a mask of (outputs, kernel channels), or with positions; 1 stands for all."""
@@ -121,12 +139,12 @@ class ProjectionBuilder:
         """Add a pool that gives the shape `after`, in front of the weights or behind them."""
         before = self.axes
         if self.passing is not None:  # a channel of which some values pass is read whole
-            whole = self.passing.reshape(len(self.passing), -1).any(axis=1)
+            whole = self._join_places(self.passing.reshape(len(self.passing), -1), axis=1)
             self.passing = np.broadcast_to(whole.reshape(-1, *(1,) * (len(after) - 1)), after)
         windows = [list(range(k)) for k in synapse.kernel_size]
         stride = synapse.stride or synapse.kernel_size
         padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
-        self.axes = _compose_axes(before, after, windows, stride, padding)
+        self._add_windows(after, windows, stride, padding)
         if behind_weights:
             self.kernel_axes = _compose_axes(self.kernel_axes, after, windows, stride, padding)
         if self.nonzero is not None:
@@ -141,8 +159,11 @@ class ProjectionBuilder:
         return tuple(len(axis.taps) for axis in self.kernel_axes) if self.kernel is None else self.kernel
 
 
-def _compose_axes(axes: Sequence[Axis], after: Shape, taps: list[list[int]], stride: Shape, padding: Shape) -> list[Axis]:
-    return [axis.compose(n, t, s, p) for axis, n, t, s, p in zip(axes, after[1:], taps, stride, padding, strict=True)]
+def _compose_axes(
+    axes: Sequence[Axis], after: Shape, taps: list[list[int]], stride: Shape, padding: Shape, *, fewest: bool = False
+) -> list[Axis]:
+    steps = zip(axes, after[1:], taps, stride, padding, strict=True)
+    return [axis.compose(n, t, s, p, fewest=fewest) for axis, n, t, s, p in steps]
 
 
 def _spread_taps(nonzero: Array, offsets: list[list[list[int]]], taps: list[tuple[int, ...]]) -> Array:

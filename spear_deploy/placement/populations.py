@@ -92,7 +92,7 @@ MAX_WAYS = 4096
 """Ways from neurons to a layer through layers without neurons: k diamonds in a row make 2^k."""
 
 
-def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Population, ...]:
+def find_populations(graph: SNNGraph, *, zeros: bool = False, fewest: bool = False) -> tuple[Population, ...]:
     """Return the neuron layers of a network with their synapses, in the graph's order.
 
     A network whose output is a weighted sum without neurons gets a readout that holds it, as on hardware. A layer that only
@@ -101,6 +101,8 @@ def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Populatio
     Args:
         graph: the network.
         zeros: also find which weights are not zero (`Projection.nonzero`).
+        fewest: the fewest synapses that there may be, where those that weights of 0 stop are not counted one by one: of a map
+            with zeros at some places, of a kernel with zeros that pads behind windows that overlap.
     """
     coupled = couple_channels(graph)
     populations: list[Population] = []
@@ -110,7 +112,7 @@ def find_populations(graph: SNNGraph, *, zeros: bool = False) -> tuple[Populatio
         readout = layer.name == graph.output and ends_in_weighted_sum(graph)
         if layer.neuron is None and not readout:
             continue
-        population = _population(graph, layer, readout, coupled, zeros, ways)
+        population = _population(graph, layer, readout, coupled, ways, zeros=zeros, fewest=fewest)
         populations.append(replace(population, output=layer.name in outputs))
     return _drop_encoders(graph, populations)
 
@@ -175,7 +177,9 @@ def _drop_encoders(graph: SNNGraph, populations: list[Population]) -> tuple[Popu
     )
 
 
-def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCoupling, zeros: bool, ways: _Ways) -> Population:
+def _population(
+    graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCoupling, ways: _Ways, *, zeros: bool, fewest: bool
+) -> Population:
     depth = graph.depths[layer.name] + readout
     grouped: dict[tuple[tuple[str, ...], int], list[_Path]] = {}
     for path in ways.find(layer.name):
@@ -184,7 +188,7 @@ def _population(graph: SNNGraph, layer: Layer, readout: bool, coupled: ChannelCo
         path = replace(path, delay_steps=delay, async_delay_steps=max(0, path.delay_steps - is_loop))
         key = (tuple(name for name, _ in path.synapses) or (path.source,), delay)
         grouped.setdefault(key, []).append(path)
-    built = [_projection(graph, layer.name, paths, coupled, zeros) for paths in grouped.values()]
+    built = [_projection(graph, layer.name, paths, coupled, zeros=zeros, fewest=fewest) for paths in grouped.values()]
     projections = _match_axes(merge_delay_splits(graph, built))
     passed = {name for paths in grouped.values() for path in paths for name, _ in path.synapses}
     return Population(
@@ -278,12 +282,14 @@ class _Ways:
                     yield replace(path, delay_steps=path.delay_steps + edge.delay)
 
 
-def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: ChannelCoupling, zeros: bool) -> Projection:
+def _projection(
+    graph: SNNGraph, target: str, paths: list[_Path], coupled: ChannelCoupling, *, zeros: bool, fewest: bool
+) -> Projection:
     sources = tuple(
         SpikeSource(name=path.source, delay_steps=path.delay_steps, async_delay_steps=path.async_delay_steps) for path in paths
     )
     synapses = paths[0].synapses
-    builder = ProjectionBuilder(graph.shape_of(paths[0].source))
+    builder = ProjectionBuilder(graph.shape_of(paths[0].source), fewest=fewest)
     weighted = ""
     for name, synapse in synapses:
         _add_synapse(builder, synapse, graph.shape_of(name), zeros, behind_weights=bool(weighted))
@@ -311,6 +317,7 @@ def _projection(graph: SNNGraph, target: str, paths: list[_Path], coupled: Chann
         output_map=builder.output_map,
         map_channels=builder.map_channels,
         pool_axes=builder.pool_axes,
+        is_bound=builder.is_bound,
         signed=isinstance(weights, WEIGHTED) and bool(weights.weight.min() < 0),
         nonzero=builder.nonzero,
     )

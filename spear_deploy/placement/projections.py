@@ -63,6 +63,7 @@ class Projection:
         pool_axes: of a dense layer: the axes of the pools in front of it.
         signed: whether a weight is below 0.
         mixed_delays: whether synapses from one neuron differ in delay.
+        is_bound: whether synapses that weights of 0 stop may be counted, or in the fewest that there may be some left out.
         synapses_per_pair: synapses that connect two neurons at most, on a chip where some sums of weights are not one synapse.
         nonzero: which weights are not zero, bool (outputs, kernel channels, *taps or *positions), or a `SparseMatrix`
             (outputs, kernel channels · positions); None where all are, or where zeros do not matter.
@@ -86,6 +87,7 @@ class Projection:
     map_channels: int | None = None
     pool_axes: tuple[Axis, ...] = ()
     mixed_delays: bool = False
+    is_bound: bool = False
     synapses_per_pair: int = 1
     signed: bool = field(default=True, compare=False)
     nonzero: Weights | None = field(default=None, compare=False, repr=False)
