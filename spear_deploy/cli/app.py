@@ -1,6 +1,6 @@
 """Group of all commands, with exit codes.
 
-No logic lives in the commands: arguments in, one verb of the pipeline, a table or one JSON object out.
+No logic lives in the commands: arguments in, one function of the pipeline, a table or one JSON object out.
 
 Exit codes: 0 done or fits, 1 our error (one sentence on stderr), 2 usage, 3 does not fit.
 """

@@ -182,7 +182,7 @@ def primitives_table() -> str:
             edges = [f"an edge of {edge.delay} steps" for edge in graph.edges if edge.delay]
             notes = [note for note in graph.metadata["assumptions"] if "cycle" not in note]
             read = " + ".join([*parts, *edges]) or "nothing but edges"
-            rows.append((kind, f"{read}{'; ' + '; '.join(notes) if notes else ''}", ", ".join(users.get(kind, [])) or "nothing"))
+            rows.append((kind, f"{read}{'; ' + '; '.join(notes) if notes else ''}", "; ".join(users.get(kind, [])) or "nothing"))
     return table(("primitive", "read as", "written for"), rows)
 
 

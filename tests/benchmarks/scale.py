@@ -246,7 +246,7 @@ def write_table(cases: list[dict]) -> str:
         "![CPU seconds and peak memory over size](scale.svg)",
         "",
     ]
-    lines += ["| verb | network | weights | CPU, s | peak, MB | 3 x float32 weights + 300 MB |", "|---|---|--:|--:|--:|--:|"]
+    lines += ["| command | network | weights | CPU, s | peak, MB | 3 x float32 weights + 300 MB |", "|---|---|--:|--:|--:|--:|"]
     for case in cases:
         if "error" in case:
             lines.append(f"| {case['verb']} | {case['network']} | | {case['error']} | | |")
@@ -257,7 +257,7 @@ def write_table(cases: list[dict]) -> str:
             f"| {case['verb']} | {case['network']} | {case['weights']:,} | {case['cpu_s']:.2f} | {peak:.0f} | {limit:.0f} |"
         )
     lines += ["", "Growth of CPU time with size (1 is linear): of a line through all points, and of the last two.", ""]
-    lines += ["| verb, series | size | all | last two |", "|---|---|--:|--:|"]
+    lines += ["| command, series | size | all | last two |", "|---|---|--:|--:|"]
     curves = list_curves(cases)
     lines += [f"| {name} | {curves[name][0]} | {line:.2f} | {last:.2f} |" for name, (line, last) in find_exponents(cases).items()]
     run = {(case["verb"], case["network"]) for case in cases}
