@@ -31,7 +31,6 @@ encoding = "rate"
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +39,8 @@ from typing import Any
 
 from spear_deploy.errors import DataError, FileError, did_you_mean
 from spear_deploy.hardware.fields import MAX_CAPACITY, quote_value
-from spear_deploy.util.files import read_text
+from spear_deploy.hardware.profile import SUFFIXES
+from spear_deploy.util.files import find_beside, read_text
 from spear_deploy.util.printable import escape_hidden, find_hidden
 
 if sys.version_info >= (3, 11):
@@ -159,7 +159,7 @@ def read_budget(path: str | os.PathLike[str]) -> BudgetFile:
     energy_uj, latency_ms = _number(source, budget, "energy_uj"), _number(source, budget, "latency_ms")
     return BudgetFile(
         path=source,
-        chip=None if chip is None else _resolve(source, chip, (".yaml", ".yml")),
+        chip=None if chip is None else find_beside(source.parent, chip, SUFFIXES),
         chips=_whole_number(source, data, "chips", TOP["chips"]),
         activity=_activity(source, data.get("activity")),
         limits=UserLimits(
@@ -241,16 +241,10 @@ def _number(source: Path, data: Mapping[str, Any], key: str) -> float | None:
 
 def _activity(source: Path, value: Any) -> float | str | None:
     if isinstance(value, str):
-        return _resolve(source, value, (".npz",))
+        return find_beside(source.parent, value, (".npz",))
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1):
         _refuse(source, "activity", value, "a rate of 0..1 or the name of a file")
     return value
-
-
-def _resolve(source: Path, name: str, suffixes: tuple[str, ...]) -> str:
-    """Return the path of a file that is named relative to the budget file, with its variant or board; other names stay."""
-    file = re.split(r"(?<=\.yaml|.\.yml)[@:]", name)[0]
-    return str(source.parent / name) if file.endswith(suffixes) else name
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,8 +22,9 @@ from spear_deploy.cli.output import ERROR, display, emit
 def sweep(sweep_file: str, out: str, workers: Any, device: str | None, quiet: bool, as_json: bool) -> None:
     """Prune every combination that a TOML file names, and compare accuracy and SynOps.
 
-    The file has lists `networks`, `chips`, `budgets`, `methods` and `seeds`, and `data`. A sweep that was stopped or killed goes
-    on: the same command takes finished cells from DIR. Exits with 1 if a cell has no result.
+    The file has lists `networks`, `chips`, `budgets`, `methods` and `seeds`, and `data`; it names files relative to itself.
+    A sweep that was stopped or killed goes on: the same command takes finished cells from DIR. Exits with 1 if a cell has no
+    result.
 
     Example: spear-deploy sweep sweep.toml --out swept --workers 2
     """

@@ -12,6 +12,8 @@ A sweep file in TOML names the combinations:
     source = "snntorch"             # optional, for the networks that take it; so are dt_s, reset, input_shape,
                                     # decision and outputs_per_class
 
+Files and folders are named relative to the sweep file.
+
 Each combination is a cell with a folder of its own, in which `prune` writes. A finished cell has its result in `cell.json`, with
 a digest of all it depends on; a sweep that was stopped or killed takes finished cells from there, and an unfinished one goes on
 from its checkpoint.
@@ -31,12 +33,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from spear_deploy.data.dataset import hash_dataset
+from spear_deploy.data.load import BUILT_IN
 from spear_deploy.data.time_steps import parse_steps
 from spear_deploy.errors import ChipError, DataError, FileError, SpearError
-from spear_deploy.hardware.profile import hash_profile
+from spear_deploy.hardware.profile import SUFFIXES, hash_profile
+from spear_deploy.interchange.formats import READABLE
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pipeline import api
@@ -50,7 +54,7 @@ from spear_deploy.report.sweep_page import measure_cell
 from spear_deploy.training.device import choose_device
 from spear_deploy.util.arguments import MAX_SEED
 from spear_deploy.util.digests import hash_code, hash_value
-from spear_deploy.util.files import read_text, write_json
+from spear_deploy.util.files import find_beside, read_text, write_json
 from spear_deploy.util.folder_lock import own_folder
 from spear_deploy.util.printable import escape_hidden
 from spear_deploy.util.progress import Progress, prefix_stage
@@ -65,6 +69,7 @@ CELL, SWEEP = "cell.json", "sweep.json"
 DEFAULT = "default"
 """Method of a cell that has the one which `prune` takes for its chip."""
 MAX_CELLS = 10_000
+DATA_ENDINGS = (".npz", ".h5", ".hdf5")
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -90,6 +95,20 @@ class SweepPlan(BaseModel):
     input_shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
     decision: Text | None = None
     outputs_per_class: Annotated[int, Field(ge=1)] | None = None
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    def find_network(self, name: str) -> str:
+        """Return a network as it is named from the working folder."""
+        return find_beside(self._folder, name, tuple(READABLE))
+
+    def find_chip(self, name: str) -> str:
+        """Return a chip as it is named from the working folder."""
+        return find_beside(self._folder, name, SUFFIXES)
+
+    def find_data(self) -> str:
+        """Return the data as they are named from the working folder."""
+        is_folder = self.data not in BUILT_IN and (self._folder / self.data).is_dir()
+        return str(self._folder / self.data) if is_folder else find_beside(self._folder, self.data, DATA_ENDINGS)
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -159,6 +178,7 @@ def read_sweep(path: str | os.PathLike[str]) -> SweepPlan:
         ) from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"sweep file '{source}': is not TOML ({str(error)[:200]}); see docs/scale.md for an example") from error
+    plan._folder = source.parent
     for budget in plan.budgets:
         parse_amount(budget, "synops")
     for method in plan.methods:
@@ -253,19 +273,21 @@ def _load_networks(plan: SweepPlan) -> dict[str, SNNGraph]:
     Raises:
         DataError: none of them takes an option.
     """
-    options = {name: select_options(name, plan.reading) for name in plan.networks}
+    options = {name: select_options(plan.find_network(name), plan.reading) for name in plan.networks}
     for name in plan.reading:
         if not any(name in taken for taken in options.values()):
             raise DataError(f"sweep: no network takes '{name}', since each states its own; leave the key out")
-    return {name: load_for(name, plan.data, **taken) for name, taken in options.items()}
+    return {name: load_for(plan.find_network(name), plan.find_data(), **taken) for name, taken in options.items()}
 
 
 def _make_keys(plan: SweepPlan, cells: Sequence[Cell], networks: Mapping[str, SNNGraph]) -> dict[Cell, str]:
     """Return by cell a digest of all that its result depends on."""
     graphs = {name: hash_network(graph) for name, graph in networks.items()}
-    chips = {name: (hash_profile(profile), count) for name in plan.chips for profile, count in (api.resolve_chip(name, None),)}
+    profiles = {name: api.resolve_chip(plan.find_chip(name), None) for name in plan.chips}
+    chips = {name: (hash_profile(profile), count) for name, (profile, count) in profiles.items()}
+    source, coding = plan.find_data(), {"steps": plan.steps, "encoding": plan.encoding}
     data = {
-        (name, seed): hash_dataset(api.data(plan.data, networks[name], seed=seed, steps=plan.steps, encoding=plan.encoding))
+        (name, seed): hash_dataset(api.data(source, networks[name], seed=seed, **coding))
         for name in plan.networks
         for seed in plan.seeds
     }
@@ -304,7 +326,7 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
     row: dict[str, Any] = {**vars(cell), "folder": cell.name}
     try:
         facts = prune(
-            shared.networks[cell.network], cell.chip, plan.data, out=folder, synops=cell.budget,
+            shared.networks[cell.network], plan.find_chip(cell.chip), plan.find_data(), out=folder, synops=cell.budget,
             method=None if cell.method == DEFAULT else cell.method, seed=cell.seed, episodes=plan.episodes, epochs=plan.epochs,
             learning_rate=plan.learning_rate, steps=plan.steps, encoding=plan.encoding, device=shared.device, completes=False,
             progress=prefix_stage(shared.progress, cell.name),
@@ -313,7 +335,8 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
         raise  # the folder, not the combination
     except SpearError as error:
         if isinstance(error, ChipError) and error.adapting:
-            error.adapting = shlex.join([cell.network, "--chip", cell.chip, "--data", plan.data])
+            named = (plan.find_network(cell.network), "--chip", plan.find_chip(cell.chip), "--data", plan.find_data())
+            error.adapting = shlex.join(named)
         row["error"] = str(error)
     else:
         names = ("accuracy", "synops", "verdict", "cores_used", "cores_limit", "met", "batches", "seconds", "notes", "widths")

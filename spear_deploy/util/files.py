@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -126,6 +127,16 @@ def _read_umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def find_beside(folder: Path, name: str, endings: tuple[str, ...]) -> str:
+    """Return a file with one of these endings as named from a folder, with the variant or board of a profile; other names stay.
+
+    >>> find_beside(Path("a"), "chip.yaml:board", (".yaml",)), find_beside(Path("a"), "loihi2", (".yaml",))
+    ('a/chip.yaml:board', 'loihi2')
+    """
+    file = re.split(r"(?<=\.yaml|.\.yml)[@:]", name)[0]
+    return str(folder / name) if file.lower().endswith(endings) else name
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:

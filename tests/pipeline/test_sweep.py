@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +21,7 @@ pytest.importorskip("gymnasium")
 import nir
 import numpy as np
 
+import hardware_profiles
 from spear_deploy import load
 from spear_deploy.cli import main
 from spear_deploy.errors import BudgetError, DataError, FileError, WorkerError
@@ -66,6 +69,28 @@ def swept(inputs, tmp_path_factory):
         return out, sweep("sweep.toml", out=out)
     finally:
         os.chdir(before)
+
+
+def test_files_are_named_relative_to_the_sweep_file(inputs, swept, tmp_path, monkeypatch):
+    out, result = swept
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = sweep(os.path.relpath(inputs / "sweep.toml"), out=out)
+    assert again["taken"] == 4 and again["cells"] == result["cells"]  # the cells are the same, from any folder
+    (tmp_path / "two").mkdir()
+    chips = PLAN.replace('"loihi2"', '"chip.yaml", "xylo_audio2"').replace("[0, 1]", "[0]").replace("net.snn", "../two/net.snn")
+    (tmp_path / "two" / "sweep.toml").write_text(chips.replace('"70%", 1', '"70%"'))
+    for name in ("net.snn", "data.npz"):
+        shutil.copy(inputs / name, tmp_path / "two" / name)
+    shutil.copy(Path(hardware_profiles.__file__).parent / "loihi2.yaml", tmp_path / "two" / "chip.yaml")
+    cells = sweep("../two/sweep.toml", out=tmp_path / "out")["cells"]
+    assert [(cell["chip"], cell.get("verdict")) for cell in cells] == [("chip.yaml", "fits"), ("xylo_audio2", None)]
+    assert "spear-deploy adapt ../two/../two/net.snn --chip xylo_audio2 --data ../two/data.npz" in cells[1]["error"]
+    (tmp_path / "two" / "net.snn").unlink()
+    write_snn(toy_network(), "net.snn")  # beside the command, not beside the file
+    (tmp_path / "two" / "sweep.toml").write_text(PLAN)
+    with pytest.raises(FileError, match=r"file '../two/net.snn': there is no such network file"):
+        sweep("../two/sweep.toml", out=tmp_path / "third")
 
 
 def test_every_combination_is_pruned_or_says_why_not(swept):
@@ -233,12 +258,11 @@ def test_wrong_sweep_files_are_refused(tmp_path, text, message):
 
 
 def test_a_sweep_without_methods_has_those_of_prune(inputs, tmp_path, monkeypatch):
-    monkeypatch.chdir(inputs)
     monkeypatch.setattr(time_steps, "BATCHES", 4)
     spiking = toy_network(hidden=16).with_layers(lambda layer: replace(layer, neuron=IF()))
     write_snn(spiking, tmp_path / "spiking.snn")
     text = PLAN.replace('methods = ["uniform"]\n', "").replace('["loihi2"]', '["loihi2", "truenorth"]')
-    text = text.replace("net.snn", str(tmp_path / "spiking.snn"))
+    text = text.replace("net.snn", "spiking.snn").replace("data.npz", str(inputs / "data.npz"))
     (tmp_path / "sweep.toml").write_text(text.replace("[0, 1]", "[0]").replace('["70%", 1]', '["70%"]') + 'steps = "1..5"\n')
     rows = sweep(tmp_path / "sweep.toml", out=tmp_path / "out")["cells"]
     assert not [row["error"] for row in rows if "error" in row]
