@@ -34,6 +34,8 @@ API = (
     "errors",
 )  # fmt: skip
 """Modules with a page, in the order of the index."""
+ROOT_HEADING = "    options: {show_root_heading: true, show_root_toc_entry: true, show_root_full_path: false}\n"
+"""Options of mkdocstrings for one name: with a heading of its own."""
 
 
 # ------------------------------------------------------------------------------------------------------ generated pages
@@ -141,9 +143,18 @@ def api_pages() -> Iterator[tuple[str, str]]:
         "import spear_deploy as sd",
         "```",
         "",
-        f"`sd` holds {', '.join(f'`{name}`' for name in importlib.import_module('spear_deploy').__all__)}.",
-        "All else is imported from its module:",
+        "| `sd.` | |",
+        "|---|---|",
     ]
+    spear_deploy = importlib.import_module("spear_deploy")
+    for name in spear_deploy.__all__:
+        first = (inspect.getdoc(getattr(spear_deploy, name)) or "").split("\n\n")[0].replace("\n", " ")
+        page = "network.graph" if name == "SNNGraph" else "functions"
+        index.append(f"| [`{name}`]({page}.md) | {_cell(first)} |")
+    functions = [getattr(spear_deploy, name) for name in spear_deploy.__all__ if name != "SNNGraph"]
+    shown = "\n".join(f"::: {function.__module__}.{function.__name__}\n{ROOT_HEADING}" for function in functions)
+    yield "reference/api/functions.md", f"# spear_deploy\n\nThe commands as functions, `import spear_deploy as sd`.\n\n{shown}"
+    index += ["", "All else is imported from its module:"]
     index += ["", "| module | |", "|---|---|"]
     for name in API:
         first = (importlib.import_module(f"spear_deploy.{name}").__doc__ or "").splitlines()[0]
@@ -160,8 +171,7 @@ def _directives(path: str) -> str:
     head = f"::: spear_deploy.{path}\n    options: {{members: false}}\n"
     names = [name for name in module.__all__ if callable(getattr(module, name)) and hasattr(getattr(module, name), "__module__")]
     owned = [name for name in names if str(getattr(module, name).__module__).startswith("spear_deploy")]
-    options = "    options: {show_root_heading: true, show_root_toc_entry: true, show_root_full_path: false}\n"
-    return "\n".join([head, *(f"::: {getattr(module, name).__module__}.{name}\n{options}" for name in owned)])
+    return "\n".join([head, *(f"::: {getattr(module, name).__module__}.{name}\n{ROOT_HEADING}" for name in owned)])
 
 
 def notebook_pages() -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import spear_deploy
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles, load_profile
 from tests.benchmarks.adapt_tasks import TASKS as ADAPT_TASKS
@@ -150,6 +151,13 @@ def test_the_index_of_benchmarks_has_every_page_and_every_task():
     for path in (DOCS / "benchmarks").glob("*.md"):
         assert path.read_text().startswith("# ") and f"]({path.name})" in page
     assert all(f"| `{name}` |" in page for name in (*LEVER_TASKS, *ADAPT_TASKS))
+
+
+def test_every_function_of_the_package_has_an_entry():
+    made = dict(hooks.pages())
+    for name in spear_deploy.__all__:
+        assert f"[`{name}`](" in made["reference/api/index.md"]
+        assert name == "SNNGraph" or f".{name}\n" in made["reference/api/functions.md"]
 
 
 def test_every_command_and_option_has_a_row():

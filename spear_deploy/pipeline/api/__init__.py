@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions.
+"""Commands as functions: check, rank, count, simulate, compare, export.
 
 `spear_deploy.pipeline.inputs` describes `net`, `chip` and `data`.
 """
