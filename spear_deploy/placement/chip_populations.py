@@ -114,11 +114,11 @@ def _merge_by_source(projections: Sequence[Projection], bits: Mapping[str, int])
 def _merge(parts: Sequence[Projection], bits: Mapping[str, int]) -> Sequence[Projection]:
     """Return the ways from one source as a projection, with the layer whose weights take most bits."""
     first = parts[0]
-    if len(parts) == 1 and not (first.kind == "dense" and first.passes_several):
+    if len(parts) == 1:
         return parts
     widest = max(parts, key=lambda p: bits.get(p.layer, 0))
     signed = any(p.signed for p in parts)
-    if len({_form(p) for p in parts}) == 1 and first.kind == "dense" and not first.passes_several:
+    if len({_form(p) for p in parts}) == 1 and first.kind == "dense":
         return [replace(widest, signed=signed, nonzero=unite_nonzero(parts))]
     targets = first.outputs * prod(axis.outputs for axis in first.axes)
     axes = first.pool_axes if first.kind == "dense" else first.axes

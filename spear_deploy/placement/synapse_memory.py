@@ -223,12 +223,7 @@ def count_synapses(projection: Projection, box: Box) -> int:
         return projection.channels // projection.groups * (box[0][1] - box[0][0]) * pairs
     if projection.nonzero is None and projection.kind == "dense":
         return projection.channels * count_neurons(box)
-    counts = projection.fan_in
-    if counts.size == count_neurons(box):
-        return int(counts.sum())
-    if counts.ndim != len(box):
-        counts = counts.reshape(-1, *(1 for _ in box[1:])) if len(box) > 1 else counts.reshape(-1)
-    return int(counts[tuple(slice(*along) for along in box)].sum())
+    return int(projection.count_fan_out(box).sum())
 
 
 def delay_bits(projection: Projection) -> int:
@@ -237,15 +232,18 @@ def delay_bits(projection: Projection) -> int:
 
 
 @lru_cache(maxsize=4096)
-def count_axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[int, int], ...]:
-    """Count the different sets of kernel positions that an input reads along one axis: (positions in the set, sets)."""
-    taps = np.array(axis.taps)
-    first = max(0, start * axis.stride - axis.padding + int(taps.min()))
-    last = min(axis.used - 1, (stop - 1) * axis.stride - axis.padding + int(taps.max()))
-    offset = np.arange(first, last + 1)[:, None] + axis.padding - taps
-    outputs = offset // axis.stride
-    matches = axis.match_outputs()[first : max(first, last + 1)] & (outputs >= start) & (outputs < stop)
-    sizes = {row.tobytes(): int(row.sum()) for row in matches if row.any()}
+def count_axis_patterns(axis: Axis, start: int, stop: int) -> tuple[tuple[tuple[int, int], int], ...]:
+    """Count the different sets of kernel positions that an input reads along one axis: ((positions, reach), sets).
+
+    The reach is the number of outputs from the first of the set to the last, between which a dilation leaves some out.
+    """
+    outputs = (np.arange(axis.inputs)[:, None] + axis.padding - np.array(axis.taps)) // axis.stride
+    matches = axis.match_outputs(start, stop)
+    sizes = {
+        row.tobytes(): (int(row.sum()), int(np.ptp(reached[row])) + 1)
+        for row, reached in zip(matches, outputs, strict=True)
+        if row.any()
+    }
     return tuple(sorted(Counter(sizes.values()).items()))
 
 
@@ -287,8 +285,7 @@ def _count_lists(projection: Projection, box: Box) -> Counter[int]:
 @lru_cache(maxsize=4096)
 def _count_reached(axis: Axis, start: int, stop: int) -> tuple[tuple[int, int], ...]:
     """Count the input positions along one axis by how many of the output positions start..stop they reach, 0 left out."""
-    outputs = (np.arange(axis.inputs)[:, None] + axis.padding - np.array(axis.taps)) // axis.stride
-    reached = (axis.match_outputs() & (outputs >= start) & (outputs < stop)).sum(axis=1)
+    reached = axis.match_outputs(start, stop).sum(axis=1)
     return tuple(sorted(Counter(reached[reached > 0].tolist()).items()))
 
 
@@ -312,13 +309,14 @@ def _block_words(synapses: int, bits: int, memory: SynapseMemory) -> int:
 
 
 def _count_patterns(axes: Sequence[Axis], ranges: Box) -> Counter[tuple[int, tuple[int, ...]]]:
-    """Count the different sets of kernel positions that inputs read, by (positions, positions along each axis)."""
+    """Count the different sets of kernel positions that inputs read, by (positions, reach along each axis)."""
     counts: Counter[tuple[int, tuple[int, ...]]] = Counter({(1, ()): 1})
     for axis, (start, stop) in zip(axes, ranges, strict=True):
-        patterns = count_axis_patterns(axis, start, stop)
-        counts = Counter(
-            {(taps * n, (*extent, n)): count * sets for (taps, extent), count in counts.items() for n, sets in patterns}
-        )
+        longer: Counter[tuple[int, tuple[int, ...]]] = Counter()
+        for (taps, extent), count in counts.items():
+            for (n, reach), sets in count_axis_patterns(axis, start, stop):
+                longer[taps * n, (*extent, reach)] += count * sets
+        counts = longer
     return counts
 
 
@@ -328,8 +326,8 @@ def _index_width(box: Box, patterns: Counter[Any], memory: SynapseMemory) -> int
     largest = 0
     for _, extent in patterns:
         index = sizes[0] - 1
-        for n, positions in zip(sizes[1:], extent, strict=True):
-            index = index * n + positions - 1
+        for n, reach in zip(sizes[1:], extent, strict=True):
+            index = index * n + reach - 1
         largest = max(largest, index)
     need = ceil(log2(largest + 1)) if largest else 0
     return min((w for w in memory.index_widths.value or () if w >= need), default=need)

@@ -77,6 +77,31 @@ def draw_map(seed, neuron=NEURON):
     return wire(layers, *pairs, size=(1, length))
 
 
+def draw_plane(seed, neuron=NEURON):
+    """Return a map of two axes that kernels of several sizes read, and dense weights, some of them sparse, through pools."""
+    rng = np.random.default_rng(seed)
+    size = tuple(int(n) for n in rng.integers(4, 6, 2))
+
+    def few(*shape):
+        return rng.normal(size=shape) * (rng.random(shape) < 0.6)
+
+    pool = SumPool(kernel_size=(2, 3), stride=(1, int(rng.integers(1, 4))))
+    inputs, pooled = 2 * size[0] * size[1], int(np.prod(pool.output_shape((2, *size))))
+    layers = [
+        Layer(name="k3", synapse=Conv2d(weight=few(2, 2, 3, 1), padding=(1, 0))),
+        Layer(name="k2", synapse=Conv2d(weight=few(2, 1, 1, 3), padding=(0, 1), groups=2)),
+        Layer(name="n", neuron=neuron),
+        Layer(name="pool", synapse=pool),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="p", synapse=Dense(weight=few(3, pooled))),
+        Layer(name="flat2", synapse=Flatten()),
+        Layer(name="q", synapse=Dense(weight=make_sparse(few(3, inputs)) if seed % 2 else few(3, inputs))),
+        Layer(name="o", neuron=neuron),
+    ]
+    pairs = [("input", "k3"), ("input", "k2"), ("k3", "n"), ("k2", "n"), ("n", "pool"), ("pool", "flat"), ("flat", "p")]
+    return wire(layers, *pairs, ("n", "flat2"), ("flat2", "q"), ("p", "o"), ("q", "o"), size=(2, *size))
+
+
 def list_ways(graph, name):
     own = () if graph[name].synapse is None else (graph[name].synapse,)
     for edge in graph.edges_into(name):
@@ -102,7 +127,7 @@ def fill(graph):
     return cells
 
 
-@pytest.mark.parametrize("make", [draw_dense, draw_map])
+@pytest.mark.parametrize("make", [draw_dense, draw_map, draw_plane])
 @pytest.mark.parametrize("chip", ONE_CELL)
 @pytest.mark.parametrize("seed", range(25))
 def test_two_neurons_have_one_synapse_where_the_chip_adds_their_ways(make, chip, seed):
@@ -126,7 +151,7 @@ def test_two_neurons_have_one_synapse_where_the_chip_adds_their_ways(make, chip,
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_crossbar_of_reckon_has_a_row_for_each_source_that_reaches_it(seed):
-    for make in (draw_dense, draw_map):
+    for make in (draw_dense, draw_map, draw_plane):
         graph = make(seed)
         graph = graph.with_layers(lambda layer: replace(layer, synapse=fill_weights(layer.synapse)))
         cells = {pair: np.any(ways, axis=0) for pair, ways in fill(graph).items()}
@@ -307,3 +332,12 @@ def test_zeros_around_a_kernel_that_no_padding_makes_up_for_stay():
     assert chip_populations._trim_kernel(ringed).synapse.weight.shape == (1, 1, 3, 3)
     nothing = Layer(name="c", synapse=Conv2d(weight=np.zeros((1, 1, 3, 3)), padding=(1, 1)))
     assert chip_populations._trim_kernel(nothing).synapse.weight.shape == (1, 1, 3, 3)
+
+
+def test_zeros_around_a_kernel_whose_dilation_is_wider_than_its_padding_stay():
+    kernel = np.pad(np.ones((1, 1, 1)), ((0, 0), (0, 0), (1, 1)))
+    layer = Layer(name="c", synapse=Conv1d(weight=kernel, padding=(1,), dilation=(2,)))
+    assert chip_populations._trim_kernel(layer).synapse.padding == (1,)
+    uneven = Layer(name="c", synapse=Conv1d(weight=np.array([[[0.0, 0, 1, 2, 0]]]), padding=(2,)))
+    trimmed = chip_populations._trim_kernel(uneven).synapse
+    assert (trimmed.weight.tolist(), trimmed.padding) == ([[[0, 1, 2]]], (1,))

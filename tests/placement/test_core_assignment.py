@@ -351,3 +351,55 @@ def test_layers_that_leave_out_sources_share_the_axons_of_a_core_as_whole_ones_d
         net = SNNGraph(layers=layers, edges=[Edge(source=INPUT, target=name) for name in "ab"], input_shape=(200,), output="b")
         report = check(net, small_chip("odin"), remedies=False)
         assert report.cores_used == 1 and {row.used for row in report.rows if row.resource == "axons_in"} == {200}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_axons_on_a_core_are_the_union_of_the_sources_that_its_slices_read(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sources, items, reads = 20, [], []
+    for k in range(12):
+        read = rng.random(sources) < rng.choice([0.2, 0.6, 1.0])
+        read[0] = True
+        used = b"" if read.all() else np.packbits(read).tobytes()
+        way = int(rng.integers(0, 2))
+        axons = AxonSet(
+            sources=("in",), channels=(0, sources), ranges=(), count=int(read.sum()), way=way, used=used,
+            whole_count=sources if used else 0,
+        )  # fmt: skip
+        items.append(Slice(layer=f"l{k}", needs={"neurons": 1, "axons_in": axons.count}, axons=(axons,)))
+        reads.append({(way, int(n)) for n in np.flatnonzero(read)})
+    core = Core(small_chip(), {})
+    core.limits |= {"neurons": 12, "layers": 12, "axons_in": int(rng.integers(sources, 2 * sources))}
+    bins, rows = CoreBins(core, items, len(items)), [set() for _ in items]  # type: ignore[var-annotated]
+    for item, read in zip(items, reads, strict=True):
+        first = next(k for k, had in enumerate(rows) if len(had | read) <= core.limits["axons_in"])
+        assert bins.put_first(item) == first
+        rows[first] |= read
+        assert bins.left[first, -2] == core.limits["axons_in"] - len(rows[first])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chip_takes_cores_until_their_rows_fill_its_memory(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = dense_net(*(int(n) for n in rng.integers(10, 60, 5)))
+    cores, memory = int(rng.integers(2, 6)), int(rng.integers(2000, 6000))
+    chip = small_chip(
+        "spinnaker1",
+        core__neurons=int(rng.integers(8, 40)),
+        chip__memory_words=memory,
+        chip__cores=cores,
+        chip__usable_cores=cores,
+    )
+    chips = int(rng.integers(1, 9))
+    placement = place(net, chip, chips=chips)
+    words: dict[int, int] = {}
+    where: dict[int, int] = {}
+    for part in placement.slices:
+        words[part.core] = words.get(part.core, 0) + (part.memory_words or 0)
+        where[part.core] = part.chip
+    expected, filled, there, here = {}, 0, 0, 0
+    for core in sorted(words):
+        if there == cores or (there and filled + words[core] > memory and here + 1 < chips):
+            here, filled, there = here + 1, 0, 0
+        expected[core], filled, there = here, filled + words[core], there + 1
+    assert where == expected

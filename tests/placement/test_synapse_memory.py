@@ -111,7 +111,7 @@ def nengo_conv_bits(p: Projection, box: tuple[tuple[int, int], ...], bits: int) 
     patterns: dict[tuple, int] = {}
     largest = 0
     for position in itertools.product(*(range(axis.inputs) for axis in p.axes)):
-        key, targets = [], []
+        key, targets, reach = [], [], []
         for axis, x, (a, b) in zip(p.axes, position, ranges, strict=True):
             meets = [
                 (x + axis.padding - tap) % axis.stride == 0 and a <= (x + axis.padding - tap) // axis.stride < b
@@ -119,14 +119,16 @@ def nengo_conv_bits(p: Projection, box: tuple[tuple[int, int], ...], bits: int) 
             ]
             key.append(tuple(meets))
             targets.append(sum(meets))
+            met = [(x + axis.padding - tap) // axis.stride for tap, is_met in zip(axis.taps, meets, strict=True) if is_met]
+            reach.append(max(met, default=0) - min(met, default=0))
         if min(targets) == 0:
             continue
         into, out = p.channels // p.groups, p.outputs // p.groups
         pairs = sum(1 for c in range(p.channels) for o in range(c0, c1) if o // out == c // into)
         patterns[tuple(key)] = pairs * int(np.prod(targets))
         index = c1 - c0 - 1
-        for n, (a, b) in zip(targets, ranges, strict=True):
-            index = index * (b - a) + n - 1
+        for steps, (a, b) in zip(reach, ranges, strict=True):  # from the first target to the last
+            index = index * (b - a) + steps
         largest = max(largest, index)
     need = int(np.ceil(np.log2(largest + 1)))
     width = next(w for w in (0, 6, 7, 8, 9, 10, 11, 12) if w >= need)
@@ -157,6 +159,15 @@ def test_loihi1_convolution_bits_are_those_of_every_position_looked_at(seed: int
     box = tuple((a := int(rng.integers(0, n)), int(rng.integers(a + 1, n + 1))) for n in population.shape)
     bits = count_memory_words(population.projections[0], box, 8, LOIHI1) * 64
     assert bits == nengo_conv_bits(population.projections[0], box, 8)
+
+
+def test_an_index_reaches_the_last_target_of_a_list_that_a_dilation_spreads() -> None:
+    """Two targets 70 apart need 7 bits: lists of 4, 4 and 8 synapses of 15 bits, and 10 bits a block, are 2 + 2 + 3 words."""
+    synapse = Conv1d(weight=np.ones((1, 4, 2)), dilation=(70,))
+    (population,) = find_populations(chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(4, 200)))
+    (projection,) = population.projections
+    assert count_memory_words(projection, ((0, 1), (0, 130)), 8, LOIHI1) == 7
+    assert nengo_conv_bits(projection, ((0, 1), (0, 130)), 8) == 7 * 64
 
 
 @pytest.mark.parametrize("seed", range(30))
