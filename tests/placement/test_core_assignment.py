@@ -403,3 +403,28 @@ def test_a_chip_takes_cores_until_their_rows_fill_its_memory(seed: int) -> None:
             here, filled, there = here + 1, 0, 0
         expected[core], filled, there = here, filled + words[core], there + 1
     assert where == expected
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_layers_that_are_not_cut_take_the_first_core_with_room_or_the_emptiest(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths = [int(n) for n in rng.integers(2, 14, int(rng.integers(3, 8)))]
+    cores, room, chips = int(rng.integers(1, 4)), int(rng.integers(8, 20)), int(rng.integers(1, 3))
+    facts = {
+        "chip__cores": cores + 1,
+        "chip__usable_cores": cores + 1,
+        "core_groups__hidden__count": cores,
+        "core_groups__hidden__neurons": room,
+        "core_groups__readout__neurons": 50,
+    }
+    placement = place(dense_net(5, *widths), small_chip("xylo_audio3", **facts), chips=chips)
+    left = dict.fromkeys(((chip, slot) for chip in range(chips) for slot in range(cores)), room)
+    expected: list[tuple[int, int]] = []
+    for width in widths[:-1]:
+        where = next((core for core, n in left.items() if n >= width), None) or max(left, key=lambda core: left[core])
+        left[where] -= width
+        expected.append(where)
+    assert [(part.chip, part.slot) for part in placement.slices[:-1]] == expected
+    assert (placement.slices[-1].chip, placement.slices[-1].slot, placement.slices[-1].group) == (0, cores, 1)
+    order = list(dict.fromkeys((part.chip, part.slot) for part in placement.slices))
+    assert [part.core for part in placement.slices] == [order.index((part.chip, part.slot)) for part in placement.slices]
