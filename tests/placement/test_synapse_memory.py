@@ -161,6 +161,24 @@ def test_loihi1_convolution_bits_are_those_of_every_position_looked_at(seed: int
     assert bits == nengo_conv_bits(population.projections[0], box, 8)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_indices_of_loihi1_are_as_wide_as_their_targets_need(seed: int) -> None:
+    """From one target, which needs no index, to thousands."""
+    rng = np.random.default_rng(seed)
+    groups, wide = int(rng.choice([1, 1, 2])), int(rng.choice([2, 8, 60]))
+    synapse = Conv1d(
+        weight=np.ones((groups * int(rng.integers(1, wide)), int(rng.integers(1, 3)), int(rng.integers(1, 5)))),
+        stride=(int(rng.integers(1, 4)),), padding=(int(rng.integers(0, 3)),), dilation=(int(rng.integers(1, 9)),), groups=groups,
+    )  # fmt: skip
+    net = chain(
+        [Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(groups * synapse.weight.shape[1], int(rng.integers(40, 90)))
+    )
+    (population,) = find_populations(net)
+    box = tuple((a := int(rng.integers(0, n)), int(rng.integers(a + 1, n + 1))) for n in population.shape)
+    words = count_memory_words(population.projections[0], box, 8, LOIHI1)
+    assert words * 64 == nengo_conv_bits(population.projections[0], box, 8)
+
+
 def test_an_index_reaches_the_last_target_of_a_list_that_a_dilation_spreads() -> None:
     """Two targets 70 apart need 7 bits: lists of 4, 4 and 8 synapses of 15 bits, and 10 bits a block, are 2 + 2 + 3 words."""
     synapse = Conv1d(weight=np.ones((1, 4, 2)), dilation=(70,))
