@@ -58,6 +58,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield from api_pages()
     yield from notebook_pages()
     yield "benchmarks/index.md", benchmarks_page()
+    yield "examples.md", examples_page()
     yield "contributing.md", (ROOT / "CONTRIBUTING.md").read_text()
     yield "changelog.md", (ROOT / "CHANGELOG.md").read_text()
 
@@ -188,6 +189,18 @@ def notebook_pages() -> Iterator[tuple[str, str]]:
 
 TASKS = {"search_tasks": "all but adapt", "lever_tasks": "levers, layer_bits, qat", "adapt_tasks": "adapt; braille also levers"}
 """Modules whose docstrings hold a table of tasks, and the benchmarks that use them."""
+
+
+def examples_page() -> str:
+    """Return the list of examples, with the first line of each."""
+    lines = ["# Examples", "", "Scripts in `examples/`; the first lines of each say what it takes.", ""]
+    lines += ["| script | |", "|---|---|"]
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+        lines.append(f"| `python examples/{path.name}` | {_cell(first)} |")
+    lines += ["", "As notebooks, from training to a pruned network that goes home: [snnTorch](notebooks/from_snntorch.md),"]
+    lines += ["[SpikingJelly](notebooks/from_spikingjelly.md), [sinabs](notebooks/from_sinabs.md)."]
+    return "\n".join(lines) + "\n"
 
 
 def benchmarks_page() -> str:
