@@ -223,6 +223,8 @@ def count_synapses(projection: Projection, box: Box) -> int:
         return projection.channels // projection.groups * (box[0][1] - box[0][0]) * pairs
     if projection.nonzero is None and projection.kind == "dense":
         return projection.channels * count_neurons(box)
+    if count_neurons(box) == projection.fan_in.size:  # of a map, too, whose ways are merged neuron by neuron
+        return int(projection.fan_in.sum())
     return int(projection.count_fan_out(box).sum())
 
 

@@ -341,3 +341,6 @@ def test_zeros_around_a_kernel_whose_dilation_is_wider_than_its_padding_stay():
     uneven = Layer(name="c", synapse=Conv1d(weight=np.array([[[0.0, 0, 1, 2, 0]]]), padding=(2,)))
     trimmed = chip_populations._trim_kernel(uneven).synapse
     assert (trimmed.weight.tolist(), trimmed.padding) == ([[[0, 1, 2]]], (1,))
+    point = Layer(name="c", synapse=Conv1d(weight=np.array([[[0.0, 0, 1, 0, 0]]]), padding=(2,)))
+    trimmed = chip_populations._trim_kernel(point).synapse
+    assert (trimmed.weight.tolist(), trimmed.padding) == ([[[1]]], (0,))

@@ -178,3 +178,32 @@ def test_neurons_that_read_their_neighbours_have_copies_for_the_cores_of_these()
     assert [(part.neurons, part.copies, part.axons_in) for part in parts] == [
         (100, 2, 167), (100, 2, 170), (100, 2, 170), (100, 2, 167),
     ]  # fmt: skip
+
+
+def test_a_neuron_that_reads_more_than_a_core_has_rows_for_leaves_the_others_their_cores() -> None:
+    """The fourth of eight neurons reads 30 sources, of which a core has rows for 20; all others read 4 of their own."""
+    weight = np.zeros((8, 60))
+    for n in range(8):
+        weight[n, 4 * n : 4 * n + 4] = 1.0
+    weight[3, 30:] = 1.0
+    weight[3, 12:16] = 0.0
+    net = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(60,))
+    report = check(net, small_chip("truenorth", core__axons_in=20), remedies=False)
+    assert [(row.used, row.limit) for row in report.over if row.resource == "axons_in"] == [(30, 20)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_tiles_of_a_map_with_weights_of_0_have_the_rows_that_their_places_read(seed: int) -> None:
+    """Pieces of one length need as many rows as others only where they meet the same places of the kernel."""
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(0.5, 1, (4, 2, 3)) * (rng.random((4, 2, 3)) < 0.5)
+    weight[0, 0, 0] = 1.0
+    synapse = Conv1d(weight=weight, padding=(1,), stride=(int(rng.integers(1, 3)),))
+    net = chain([Layer(name="m", synapse=synapse, neuron=IF())], input_shape=(2, 30))
+    placement = place(
+        net, small_chip("truenorth", core__neurons=int(rng.integers(4, 30)), core__axons_in=int(rng.integers(6, 16)))
+    )
+    exists = Synapses(net).exists["m"]
+    assert len(placement.slices) > 3
+    for part in placement.slices:
+        assert part.axons_in == exists[neurons_of(net, part)].any(axis=0).sum()

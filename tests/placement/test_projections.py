@@ -10,6 +10,7 @@ import pytest
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, SumPool, make_sparse
 from spear_deploy.network.graph import INPUT, Layer, SNNGraph, chain
+from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.projections import Projection, split_row
 from spear_deploy.placement.synapse_memory import (
@@ -91,6 +92,22 @@ def test_synapses_of_a_dense_layer_onto_some_of_its_neurons(seed: int, zeros: bo
     rows = exists[slice(*box[0])]
     assert projection.count_fan_out(box).reshape(-1).tolist() == rows.sum(axis=0).tolist()
     assert (count_rows(projection, box), count_synapses(projection, box)) == (rows.any(axis=0).sum(), rows.sum())
+
+
+def test_what_a_piece_reads_is_a_part_of_what_the_whole_axis_reads() -> None:
+    """Also where windows hang over the edge of a map in between, which holds nothing there."""
+    axis = identity_axis(9).compose(7, (0, 1, 2), 1, 0).compose(6, (0,), 2, 2)
+    assert axis.cut
+    whole = axis.match_inputs()
+    reaching = np.zeros((9, 6, len(axis.taps)), bool)
+    for output in range(6):
+        reaching[:, output] = axis.match_outputs(output, output + 1)
+    assert (reaching.any(axis=1) == axis.match_outputs()).all() and (reaching.sum(axis=(0, 2)) == whole.sum(axis=1)).all()
+    for start in range(5):
+        for stop in range(start + 1, 6):
+            assert (axis.match_inputs(start, stop) == whole[start:stop]).all()
+            read = axis.mark_inputs(start, stop)
+            assert not read[: axis.find_window(start, stop).start].any() and not read[axis.find_window(start, stop).stop :].any()
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4), (2, 3, 4), (4, 1, 3)])
