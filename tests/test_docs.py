@@ -126,6 +126,29 @@ def test_named_files_of_the_code_exist():
     assert named > 50
 
 
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("frameworks/detect.py", ["FRAMEWORKS"]),
+        ("interchange/nir/frameworks.py", ["FRAMEWORKS"]),
+        ("interchange/nir/dialects.py", ["DIALECTS"]),
+        ("interchange/formats.py", ["CHIP_ENDINGS", "_import_writer"]),
+        ("interchange/certificate.py", ["Format"]),
+        ("interchange/chip_files.py", ["SIMULATORS"]),
+        ("pipeline/api/files.py", ["CHIPS_OF_FORMATS", "FAMILIES_OF_FORMATS"]),
+        ("hardware/schema.py", ["MEMORY_FORMATS"]),
+        ("placement/synapse_memory.py", ["FORMATS", "word_per_weight"]),
+        ("quantize/chips.py", ["RULES"]),
+        ("quantize/network.py", ["FAMILIES"]),
+    ],
+)
+def test_names_of_the_page_on_extending_are_in_their_files(file, names):
+    page, code = (DOCS / "howto" / "extend.md").read_text(), (ROOT / "spear_deploy" / file).read_text()
+    assert f"`{file}`" in page
+    for name in names:
+        assert f"`{name}`" in page and re.search(rf"^(def )?{name}\b", code, re.MULTILINE), name
+
+
 def test_every_profile_has_a_page_with_every_number_and_its_source():
     made = dict(hooks.pages())
     for name in list_profiles():
