@@ -13,10 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 import spear_deploy
+from spear_deploy.budget.budget_file import BUDGET, DATA, NETWORK, TOP, read_budget
 from spear_deploy.cli import main
 from spear_deploy.hardware.profile import list_profiles, load_profile
 from tests.benchmarks.adapt_tasks import TASKS as ADAPT_TASKS
 from tests.benchmarks.levers import LEVER_TASKS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -147,6 +153,16 @@ def test_names_of_the_page_on_extending_are_in_their_files(file, names):
     assert f"`{file}`" in page
     for name in names:
         assert f"`{name}`" in page and re.search(rf"^(def )?{name}\b", code, re.MULTILINE), name
+
+
+def test_the_page_on_ci_has_every_key_of_a_project_file(tmp_path):
+    (example,) = (code for language, code in blocks((DOCS / "howto" / "ci.md").read_text()) if language == "toml")
+    (tmp_path / "spear.toml").write_text(example)
+    read_budget(tmp_path / "spear.toml")
+    keys = tomllib.loads(example)
+    assert keys.keys() == TOP.keys()
+    for table, known in (("budget", BUDGET), ("network", NETWORK), ("data", DATA)):
+        assert keys[table].keys() == known.keys()
 
 
 def test_every_profile_has_a_page_with_every_number_and_its_source():
