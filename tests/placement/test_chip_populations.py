@@ -96,9 +96,13 @@ def draw_plane(seed, neuron=NEURON):
         Layer(name="p", synapse=Dense(weight=few(3, pooled))),
         Layer(name="flat2", synapse=Flatten()),
         Layer(name="q", synapse=Dense(weight=make_sparse(few(3, inputs)) if seed % 2 else few(3, inputs))),
+        Layer(name="z", synapse=Conv2d(weight=few(1, 2, 2, 2)), neuron=neuron),
+        Layer(name="flat3", synapse=Flatten()),
+        Layer(name="s", synapse=Dense(weight=few(3, (size[0] - 1) * (size[1] - 1)))),
         Layer(name="o", neuron=neuron),
     ]
     pairs = [("input", "k3"), ("input", "k2"), ("k3", "n"), ("k2", "n"), ("n", "pool"), ("pool", "flat"), ("flat", "p")]
+    pairs += [("n", "z"), ("z", "flat3"), ("flat3", "s"), ("s", "o")]
     return wire(layers, *pairs, ("n", "flat2"), ("flat2", "q"), ("p", "o"), ("q", "o"), size=(2, *size))
 
 
@@ -344,3 +348,17 @@ def test_zeros_around_a_kernel_whose_dilation_is_wider_than_its_padding_stay():
     point = Layer(name="c", synapse=Conv1d(weight=np.array([[[0.0, 0, 1, 0, 0]]]), padding=(2,)))
     trimmed = chip_populations._trim_kernel(point).synapse
     assert (trimmed.weight.tolist(), trimmed.padding) == ([[[1]]], (0,))
+
+
+def test_weights_that_no_one_synapse_sums_are_several_on_spinnaker_alone():
+    """A pool that pads behind a kernel lets three weights of a row connect two neurons, each a synapse of its own."""
+    layers = [
+        Layer(name="c", synapse=Conv1d(weight=np.ones((1, 1, 3)))),
+        Layer(name="p", synapse=SumPool(kernel_size=(3,), stride=(1,), padding=1), neuron=NEURON),
+    ]
+    graph = wire(layers, ("input", "c"), ("c", "p"), size=(1, 8))
+    counts = {}
+    for chip in ("spinnaker1", "catalyst_n1", "truenorth"):
+        ((projection,),) = (population.projections for population in find_chip_populations(graph, load_profile(chip)))
+        counts[chip] = projection.synapses_per_pair
+    assert counts == {"spinnaker1": 3, "catalyst_n1": 1, "truenorth": 1}
