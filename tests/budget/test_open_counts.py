@@ -50,6 +50,15 @@ def test_a_limit_between_the_fewest_and_all_synapses_leaves_the_verdict_open(mak
         assert [row.used for row in report.over if row.resource == "input_reaches"] == [high]
 
 
+def test_without_zeros_synapses_are_counted_one_by_one() -> None:
+    kernel = Conv1d(weight=np.ones((1, 1, 2)), padding=(1,))
+    net = build(SumPool(kernel_size=(3,), stride=(1,)), kernel, shape=(1, 6))
+    for fewest in (False, True):
+        (population,) = find_populations(net, zeros=True, fewest=fewest)
+        assert not population.projections[0].is_bound
+        assert population.projections[0].fan_in.tolist() == [matrix_onto(net, "input", "n").sum(axis=1).tolist()]
+
+
 def test_cores_are_open_where_the_fewest_synapses_take_fewer_of_them() -> None:
     chip = small_chip("catalyst_n1", core__synapse_memory=13, chip__cores=1, chip__usable_cores=1)
     report = check(edge_of_a_pool(), chip, remedies=False)  # 10 to 14 synapses, and 12 are there

@@ -29,11 +29,11 @@ def onto(graph: SNNGraph, name: str = "n", *, zeros: bool = True) -> tuple[Proje
 
 
 FIRST = np.array([[1.0, 0, 0], [0, 2, 0], [0, 0, 0]])
-OWN_ROW = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 5.0]])
-SAME_SOURCE = np.array([[0, 0, 0], [-9.0, 0, 0], [0, 0, 0]])
+OWN_SOURCE = np.array([[0, 0, 5.0], [0, 0, 0], [0, 0, 0]])
+SAME_SOURCE = np.array([[0, 0, 0], [0, 0, 0], [-9.0, 0, 0]])
 
 
-@pytest.mark.parametrize(("second", "is_mixed"), [(OWN_ROW, False), (SAME_SOURCE, True)])
+@pytest.mark.parametrize(("second", "is_mixed"), [(OWN_SOURCE, False), (SAME_SOURCE, True)])
 def test_layers_of_weights_for_each_delay_are_one_list_with_the_longest(second: np.ndarray, is_mixed: bool) -> None:
     """A source is mixed where its synapses differ in delay, not where other sources have other delays."""
     for weights, delays in (((FIRST, second), (0, 3)), ((second, FIRST), (3, 0))):
@@ -48,9 +48,9 @@ def test_layers_of_weights_for_each_delay_are_one_list_with_the_longest(second: 
 def test_three_delays_are_mixed_where_two_of_them_share_a_source() -> None:
     third = np.zeros((3, 3))
     third[2, 1] = 1.0
-    (projection,) = onto(delayed(FIRST, OWN_ROW, third, delays=(0, 1, 2)))
+    (projection,) = onto(delayed(FIRST, OWN_SOURCE, third, delays=(0, 1, 2)))
     assert projection.mixed_delays and projection.delay_steps == 2
-    (apart,) = onto(delayed(FIRST, OWN_ROW, np.zeros((3, 3)), delays=(0, 1, 2)))
+    (apart,) = onto(delayed(FIRST, OWN_SOURCE, np.zeros((3, 3)), delays=(0, 1, 2)))
     assert not apart.mixed_delays
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, SumPool, make_sparse
+from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, make_sparse
 from spear_deploy.network.graph import INPUT, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.populations import find_populations
@@ -142,3 +142,25 @@ def test_words_of_speck_are_those_of_the_channels_on_the_core(seed: int) -> None
     channels, *positions = (stop - start for start, stop in box)
     assert count_memory_words(project(net, zeros=False), box, 8, memory) == into * 16 * power(channels)
     assert count_neuron_words(box, memory) == channels * power(positions[0]) * power(positions[1])
+
+
+def test_lists_of_loihi_are_as_long_as_their_targets_and_indices() -> None:
+    def count(net: SNNGraph, chip: str) -> int | None:
+        shape = net.shape_of("n")
+        return count_memory_words(project(net, zeros=False), tuple((0, n) for n in shape), 8, load_profile(chip).synapse_memory)
+
+    def map_of(into: int, out: int, length: int) -> SNNGraph:
+        return chain([Layer(name="n", synapse=Conv1d(weight=np.ones((out, into, 1))), neuron=IF())], input_shape=(into, length))
+
+    assert count(map_of(6, 1, 5), "loihi1") == 1  # 6 synapses of 8 bits, none for the index of the only target
+    assert count(map_of(1, 64, 1), "loihi1") == 15  # the last of 64 targets has the index 63: 6 bits
+    assert count(map_of(1, 65, 1), "loihi1") == 16 + 1  # 7 bits; a second block holds the last synapse
+    for blocks in (1, 2):
+        net = chain([Layer(name="n", synapse=Dense(weight=np.ones((64 * blocks, 3))), neuron=IF())], input_shape=(3,))
+        assert count(net, "loihi1") == 3 * 9 * blocks
+    layers = [
+        Layer(name="pool", synapse=SumPool(kernel_size=(3,), stride=(1,))),
+        Layer(name="n", synapse=Scale(weight=np.array([[1.0, 2, 3]])), neuron=IF()),
+    ]
+    each = chain(layers, input_shape=(1, 5))  # five sources reach 1, 2, 3, 2 and 1 targets of 20 bits, and 10 bits a list
+    assert count(each, "loihi2") == 1 + 1 + 2 + 1 + 1
