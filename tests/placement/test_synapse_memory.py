@@ -210,6 +210,12 @@ def test_loihi2_words_are_those_of_lists_written_out(seed: int) -> None:
     assert count_memory_words(conv(i, o, k, groups), ((c0, c1), (3, 9), (0, 20)), bits, LOIHI2) == words
 
 
+def test_groups_that_begin_and_end_inside_a_core_have_shorter_lists() -> None:
+    """Of groups of 40 channels 30, 40, 40 and 10 lie on the core: each position has a list for each input of a group."""
+    box = ((50, 170), (0, 2), (0, 2))
+    assert count_memory_words(conv(12, 240, 1, 6), box, 8, LOIHI2) == 2 * sum(ceil((n * 8 + 32) / 64) for n in (30, 40, 40, 10))
+
+
 def test_delays_take_bits_of_every_synapse() -> None:
     assert count_memory_words(dense(1, 50, wait=0), ((0, 50),), 8, LOIHI2) == ceil((50 * 20 + 10) / 64)
     assert count_memory_words(dense(1, 50, wait=1), ((0, 50),), 8, LOIHI2) == ceil((50 * 21 + 10) / 64)
