@@ -32,6 +32,8 @@ def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
         DataError: another shape, one-hot, not whole, negative, too many classes, or a sample without any label.
     """
     labels = stack_parts(y, f"{where}: labels")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]  # one label a sample, as a column
     if labels.ndim == 2 and labels.shape[1] == steps and len(labels) and _is_one_hot(labels):
         raise DataError(
             f"{where}: labels have one 1 in each row of {plural(steps, 'step')}, as one-hot labels of as many classes have; give "
@@ -67,15 +69,24 @@ def check_labels(y: Any, where: str, steps: int | None = None) -> Array:
 
 
 def stack_parts(parts: Any, what: str) -> Array:
-    """Return samples or labels as one array.
+    """Return samples or labels as one array; tensors of torch may be sparse, in bfloat16, or need a gradient.
 
     Raises:
         DataError: they are a list of parts of different lengths.
     """
+    parts = [to_plain(part) for part in parts] if isinstance(parts, (list, tuple)) else to_plain(parts)
     try:
         return np.asarray(parts)
     except ValueError as error:
         raise DataError(f"{what} differ in length; pad or cut all to one, labels of steps with -1 where there is none") from error
+
+
+def to_plain(value: Any) -> Any:
+    """Return a tensor of torch as one that numpy takes; anything else as it is."""
+    if not (hasattr(value, "detach") and hasattr(value, "to_dense")):
+        return value
+    tensor = value.detach().to_dense().cpu()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def _is_one_hot(labels: Array) -> bool:

@@ -96,6 +96,7 @@ def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | 
         return read_shd(Path(name), steps=steps, units=units)
     if ":" in name:
         value = _call_function(name)
+        _check_no_torch_dataset(value, name)
         if isinstance(value, tuple) and len(value) in (2, 3):
             return dict(zip(("x", "y", "group"), value, strict=False))
         if isinstance(value, (Dataset, Mapping)):
@@ -107,6 +108,15 @@ def _read_source(name: str, steps: int, input_shape: Shape | None) -> Dataset | 
     raise DataError(
         f"data '{name}': expected one of {', '.join(BUILT_IN)}, a .npz or .h5 file, a folder or package.module:function{hint}"
     )
+
+
+def _check_no_torch_dataset(value: Any, name: str) -> None:
+    for part in value if isinstance(value, (tuple, list)) else (value,):
+        if any(kind.__module__.startswith("torch.utils.data") for kind in type(part).__mro__):
+            raise DataError(
+                f"data '{name}': the function returned {type(part).__name__} of torch; return from_torch(train, test) of "
+                "spear_deploy.data, with the datasets that loaders take their batches from"
+            )
 
 
 def _read_folder(folder: Path, steps: int, input_shape: Shape | None) -> Mapping[str, Any]:

@@ -209,3 +209,9 @@ def test_data_and_network_have_to_decide_for_the_same():
         each.check((3,), 4, "maximum")
     with pytest.raises(DataError, match=r"data 'd': has one label a sample, and the network decides in each step"):
         once.check((3,), 4, "each")
+
+
+def test_a_column_of_labels_is_one_label_a_sample():
+    column = np.arange(6).reshape(6, 1)
+    assert check_labels(column, "data", steps=8).tolist() == list(range(6))
+    assert check_labels(column, "data", steps=1).tolist() == list(range(6))
