@@ -12,6 +12,8 @@ of the other modules loses the input of the step after a spike; that has no coun
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -147,6 +149,23 @@ def _make_recurrent_synapse(context: TraceContext, module: Any, shape: Shape, pl
     return synapse
 
 
+@contextmanager
+def _watch_resets(note_reset: Callable[[Callable[[Any], bool]], None]) -> Iterator[None]:
+    """Tell of modules that are reset in a trace: utils.reset resets all of a class that keep their state."""
+    originals = {kind: vars(kind)["reset_hidden"] for kind in NEURONS if "reset_hidden" in vars(kind)}
+
+    def reset(kind: Any) -> None:
+        note_reset(lambda module: isinstance(module, kind) and module.init_hidden)
+
+    try:
+        for kind in originals:
+            kind.reset_hidden = classmethod(reset)
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.reset_hidden = original
+
+
 # ------------------------------------------------------------------------------------------------------------- storing
 
 
@@ -191,6 +210,7 @@ SNNTORCH = Framework(
     stepped=(SpikingNeuron, *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM"))),
     keeps_state=True,
     hands_state=_hands_state,
+    watching_resets=_watch_resets,
     loops_inside=True,
     add_neurons=_add_neurons,
     neurons=NEURONS,

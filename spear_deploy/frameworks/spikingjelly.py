@@ -13,7 +13,7 @@ single-step mode ('s') or over time ('m'), and layers without a state put time i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -207,6 +207,22 @@ def _trace_functions() -> Iterator[None]:
             setattr(functional, name, original)
 
 
+@contextmanager
+def _watch_resets(note_reset: Callable[[Callable[[Any], bool]], None]) -> Iterator[None]:
+    """Tell of modules that are reset in a trace, such as by functional.reset_net."""
+    original = MemoryModule.reset
+
+    def reset(self: Any) -> None:
+        note_reset(lambda module: module is self)
+        original(self)
+
+    MemoryModule.reset = reset
+    try:
+        yield
+    finally:
+        MemoryModule.reset = original
+
+
 def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
     """Add the mean of each group of neighbouring neurons, as weights of 1 / `voting_size`."""
     place, size = name_module(path), int(module.voting_size)
@@ -266,6 +282,7 @@ SPIKINGJELLY = Framework(
     folded=FOLDED,
     keeps_state=True,
     tracing=_trace_functions,
+    watching_resets=_watch_resets,
     hands_state=lambda module: False,
     loops_inside=True,
     handlers={

@@ -61,6 +61,8 @@ MAPPED = {
         "ConvTranspose2d": "Conv2d, where its stride is 1",
         "BatchNorm1d": "BatchNorm, folded into the weights before it when the network is quantised",
         "BatchNorm2d": "BatchNorm, folded into the weights before it when the network is quantised",
+        "SyncBatchNorm": "BatchNorm, of the statistics that it has; it is BatchNorm1d or BatchNorm2d in evaluation",
+        "DataParallel": "the module that it spreads over devices is",
         "AvgPool1d": "AvgPool, or SumPool with divisor_override=1; no windows over the border",
         "AvgPool2d": "AvgPool, or SumPool with divisor_override=1; no windows over the border",
         "AdaptiveAvgPool1d": "AvgPool, where its windows are even; Conv1d of ones, from one position to several",

@@ -813,7 +813,6 @@ def through(function):
         ((State(norse.LIFCell(norse.LIFParameters(tau_mem_inv=0.0))), (3,)), "'0' has tau_mem_inv 0 1/s, expected a rate"),
         ((State(box(reset_method=lambda z, v, r, t: v)), (3,)), "resets by '<lambda>'; expected reset_value or reset_subtract"),
         ((nn.Identity(), (3,)), "the model hands its input back"),
-        ((nn.DataParallel(norse.LIFCell()), (3,)), "the model is DataParallel, .*give its .module"),
         ((norse.LIFCell(), 3), "read_model: input shape 3, expected whole numbers"),
         ((nn.Linear(3, 4, device="meta"), (3,)), "lies on the device 'meta' and holds no values"),
         ((3, (3,)), "a model is a torch module, got int"),

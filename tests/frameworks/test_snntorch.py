@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 snn = pytest.importorskip("snntorch")
 
+from snntorch import utils  # noqa: E402
 from torch import nn  # noqa: E402
 
 import spear_deploy as sd  # noqa: E402
@@ -476,3 +477,69 @@ def test_a_module_that_torch_export_made_is_refused():
     for model in (program, program.module()):
         with pytest.raises(UnsupportedError, match="what torch.export made, operations in place of modules; give the module its"):
             read_model(model, (4,))
+
+
+class Sets(nn.Module):
+    """A loop in front of, or in, which `set_up` changes the neurons."""
+
+    def __init__(self, before=lambda s: None, within=lambda s, t: None, hidden=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(12, 8), snn.Leaky(beta=0.8, threshold=0.3, init_hidden=hidden)
+        self.raw, self.hidden = nn.Parameter(torch.linspace(-2, 2, 8)), hidden
+        self.betas = nn.Parameter(torch.rand(40))
+        self.before, self.within = before, within
+
+    def forward(self, x):
+        mem, spikes = None if self.hidden else self.lif.init_leaky(), []
+        self.before(self)
+        for t in range(x.shape[0]):
+            self.within(self, t)
+            if self.hidden:
+                spikes.append(self.lif(self.fc(x[t])))
+            else:
+                spk, mem = self.lif(self.fc(x[t]), mem)
+                spikes.append(spk)
+        return torch.stack(spikes)
+
+
+def set_beta(s, t=None):
+    s.lif.beta = torch.sigmoid(s.raw)
+
+
+def set_threshold(s, t=None):
+    s.lif.threshold = torch.tensor(0.4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"before": set_beta}, {"within": set_beta}, {"before": set_threshold}, {"within": set_threshold}]
+)
+def test_a_decay_or_threshold_that_the_forward_sets_is_that_of_the_neurons(options):
+    x = (np.random.default_rng(0).random((10, 3, 12)) < 0.5).astype(np.float32)
+    graph = read_model(Sets(**options), (12,))
+    with torch.no_grad():
+        expected = Sets(**options)(torch.from_numpy(x)).numpy()
+    assert 0.1 < expected.mean() < 0.9
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+@pytest.mark.parametrize(
+    ("within", "message"),
+    [
+        (lambda s, t: setattr(s.lif, "threshold", torch.tensor(0.3 + t)), "module 'lif' has another 'threshold' in a later step"),
+        (lambda s, t: setattr(s.lif, "beta", torch.sigmoid(s.betas[t])), "module 'lif' has another 'beta' in a later step"),
+    ],
+)
+def test_a_decay_or_threshold_that_changes_between_steps_is_refused(within, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Sets(within=within), (12,))
+
+
+def test_a_reset_within_a_loop_is_refused_and_in_front_of_it_read():
+    def reset(s, t=None):
+        utils.reset(s)
+
+    with pytest.raises(UnsupportedError, match="it resets module 'lif' between two of its steps, which no layer here does;"):
+        read_model(Sets(within=reset, hidden=True), (12,))
+    read_model(Sets(before=reset, hidden=True), (12,))
+    read_model(Sets(within=reset), (12,))  # states that the forward hands on are not reset

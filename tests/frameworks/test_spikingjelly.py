@@ -482,3 +482,39 @@ def test_a_network_of_the_model_zoo_spikes_as_in_spikingjelly(build, shape, laye
     assert sum(row["differ"] for row in counts.values()) == 0
     assert sum(row["ties"] + row["behind"] for row in counts.values()) == 0
     assert sum(row["spikes"] for row in counts.values()) > 1000
+
+
+class Resets(nn.Module):
+    """A loop that resets its neurons in front, within or behind."""
+
+    def __init__(self, where):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.where = nn.Linear(12, 8), neuron.LIFNode(v_threshold=0.3), where
+
+    def forward(self, x):
+        out = []
+        if self.where == "front":
+            functional.reset_net(self)
+        for t in range(x.shape[0]):
+            if self.where == "within":
+                self.lif.reset()
+            out.append(self.lif(self.fc(x[t])))
+        if self.where == "behind":
+            functional.reset_net(self)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("where", ["front", "behind"])
+def test_a_reset_around_a_loop_changes_nothing(where):
+    x = (np.random.default_rng(0).random((10, 3, 12)) < 0.5).astype(np.float32)
+    graph, model = read_model(Resets(where), (12,)), Resets(where)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)).numpy()
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+def test_a_reset_within_a_loop_is_refused():
+    with pytest.raises(UnsupportedError, match="it resets module 'lif' between two of its steps, which no layer here does; let"):
+        read_model(Resets("within"), (12,))

@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 ROWS = {row.module: row for row in norse_support()}
 IMAGE = (2, 6, 6)
-CONTAINERS = ("Module", "Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Container")
+CONTAINERS = ("Module", "Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Container", "DataParallel")
 RECIPES = {
     "Linear": (nn.Linear(4, 3), (4,)),
     "Conv1d": (nn.Conv1d(2, 3, 3), (2, 6)),
@@ -29,6 +29,7 @@ RECIPES = {
     "ConvTranspose2d": (nn.ConvTranspose2d(2, 3, 3), IMAGE),
     "BatchNorm1d": (nn.BatchNorm1d(4), (4,)),
     "BatchNorm2d": (nn.BatchNorm2d(2), IMAGE),
+    "SyncBatchNorm": (nn.SyncBatchNorm(2).eval(), IMAGE),
     "AvgPool1d": (nn.AvgPool1d(2), (2, 6)),
     "AvgPool2d": (nn.AvgPool2d(2), IMAGE),
     "AdaptiveAvgPool1d": (nn.AdaptiveAvgPool1d(3), (2, 6)),

@@ -178,6 +178,15 @@ def multiply_matrix(call: FunctionCall, input: Symbol, other: Symbol) -> Signal 
     return linear(call, input, TensorValue(other.tensor.t(), other.path))
 
 
+def add_matrix_product(
+    call: FunctionCall, input: Symbol, mat1: Symbol, mat2: Symbol, *, beta: float = 1, alpha: float = 1
+) -> Signal | Concat:
+    """Add the weights and the bias of torch.addmm."""
+    if beta != 1 or alpha != 1 or not isinstance(mat2, TensorValue):
+        raise UnsupportedError(f"{call.place} calls 'addmm' with factors or {describe(mat2)}; use linear with weights and a bias")
+    return linear(call, mat1, TensorValue(mat2.tensor.t(), mat2.path), input)
+
+
 def convolve(kind: Any) -> Callable[..., Signal | Concat]:
     """Return the function that adds the weights of functional.conv1d or conv2d."""
 
@@ -228,6 +237,7 @@ MAKERS: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), divide),
     **dict.fromkeys((operator.neg, torch.neg, "neg"), negate),
     **dict.fromkeys((operator.matmul, torch.matmul, torch.mm, "matmul", "mm"), multiply_matrix),
+    torch.addmm: add_matrix_product,
     functional.linear: linear,
     functional.conv1d: convolve(torch.nn.Conv1d),
     functional.conv2d: convolve(torch.nn.Conv2d),

@@ -72,6 +72,7 @@ class Framework:
         stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.
         tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
+        watching_resets: surrounds a trace too, in which it calls f(concerns) where modules that it concerns reset their states.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
         supported: list of what is supported, for errors.
@@ -107,6 +108,9 @@ class Framework:
     stores_max_spikes: bool = False
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     tracing: Callable[[], AbstractContextManager[None]] = nullcontext
+    watching_resets: Callable[[Callable[[Callable[[Any], bool]], None]], AbstractContextManager[None]] = lambda note_reset: (
+        nullcontext()
+    )
     example: str
     reasons: Mapping[str, str]
     supported: str

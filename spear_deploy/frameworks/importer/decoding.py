@@ -30,6 +30,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Reordered,
     Signal,
     State,
+    Statistic,
     Still,
     Symbol,
     SymbolShape,
@@ -121,6 +122,8 @@ def decode(how: str) -> Callable[..., Symbol]:
         if isinstance(value, (Signal, Concat)) and (positions := _list_positions(axes, value, call.axes_before)):
             key = (call.owner, how, value, positions, keepdim)
             return call.context.unrolled.make_once(key, lambda key: _reduce_positions(call, how, *key[2:]))
+        if axes == (None,) and (isinstance(value, State) or list_signals(value)):
+            return Statistic()
         raise UnsupportedError(f"{call.place} calls '{call.name}', which has no counterpart here: {DECODE}")
 
     return function

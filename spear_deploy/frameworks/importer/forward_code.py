@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dis
 import inspect
+import types
 from itertools import pairwise
 from typing import Any
 
@@ -12,13 +13,15 @@ import torch
 
 LOOP_STEPS = 4
 """Steps on which a loop is traced that asks for their number: any difference between steps shows within the first few."""
+SPREADERS = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+"""Modules that spread a model over devices and change nothing that it computes."""
 MAX_COMPARED = 62
 """Steps beyond these are not traced, though a forward names them."""
 
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a model; results of a computation, such as pruned weights, and sparse tensors keep their values."""
-    model = unwrap_compiled(model)
+    model = unwrap(model)
     attributes: list[Any] = []
     for _, module in torch.nn.Module.named_modules(model):
         for value in vars(module).values():
@@ -40,19 +43,37 @@ def copy_model(model: torch.nn.Module) -> torch.nn.Module:
         return copy.deepcopy(model, known)
 
 
-def unwrap_compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """Return the model that torch.compile stands for; any other as it is."""
-    original: torch.nn.Module = getattr(model, "_orig_mod", model) if type(model).__name__ == "OptimizedModule" else model
-    return original
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model that torch.compile, DataParallel or DistributedDataParallel stands for; any other as it is."""
+    while True:
+        if type(model).__name__ == "OptimizedModule":
+            inner = getattr(model, "_orig_mod", model)
+        elif type(model) in SPREADERS and not (model._forward_hooks or model._forward_pre_hooks):
+            inner = model.module
+        else:
+            return model
+        model = inner
 
 
 def _unwrap_inner(model: torch.nn.Module) -> torch.nn.Module:
-    """Put the modules that torch.compile stands for in their places."""
+    """Put the modules that wrappers stand for in their places, and the forwards that torch.compile stands for."""
     for _, module in list(torch.nn.Module.named_modules(model)):
         for name, inner in list(module._modules.items()):
             if inner is not None:
-                module._modules[name] = unwrap_compiled(inner)
+                module._modules[name] = unwrap(inner)
+        _unwrap_forward(module)
     return model
+
+
+def _unwrap_forward(module: Any) -> None:
+    """Give a module the forward that torch.compile stands for, `m.forward = torch.compile(m.forward)` or by decorator."""
+    original = getattr(module.forward, "_torchdynamo_orig_callable", None)
+    if original is None:
+        return
+    function = getattr(original, "__func__", original)
+    vars(module).pop("forward", None)
+    if getattr(type(module).forward, "__func__", type(module).forward) is not function:
+        vars(module)["forward"] = types.MethodType(function, module)
 
 
 def takes_state(model: torch.nn.Module) -> bool:

@@ -58,6 +58,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Reordered,
     Signal,
     State,
+    Statistic,
     Still,
     Symbol,
     TensorValue,
@@ -87,6 +88,8 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
     merged = [symbol for symbol in (*args, *kwargs.values()) for symbol in (symbol if type(symbol) is tuple else (symbol,))]
     if any(isinstance(symbol, Merged) for symbol in merged) and name not in ("getattr", "size"):
         return _call_on_merged(call, target, args, kwargs)
+    if any(isinstance(symbol, Statistic) for symbol in merged):
+        return _call_on_statistics(call, merged)
     if isinstance(target, type) and issubclass(target, tuple):  # a state built from its parts
         return (*args, *kwargs.values())
     if args and target in _ON_ROWS and is_row(args[0]):
@@ -101,9 +104,7 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         return compute_tensor(call, target, args, kwargs)
     if call.name in (*SCALINGS, "add", "sub") and args and all(isinstance(symbol, (int, float, AxisSize)) for symbol in args):
         return compute_size(call, *args)
-    for symbol in args:
-        if isinstance(symbol, (State, OutputAndState)):
-            raise UnsupportedError(f"{call.place} computes with {describe(symbol)} by '{name}'; hand states on as they are")
+    _check_states(call, name, args)
     if target not in _MAKE or not list_signals((args, kwargs)):
         hint = next((hint for word, hint in _HINTS.items() if word in name), "use a module that has one")
         raise UnsupportedError(
@@ -114,6 +115,26 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
     args = _prepare_arguments(call, make, args)
     kind = "add" if make is add else "sub" if make is subtract else name
     return context.unrolled.make_once((owner, kind, args, kwargs), lambda key: make(call, *key[2], **key[3]))
+
+
+def _check_states(call: FunctionCall, name: str, args: tuple[Symbol, ...]) -> None:
+    for symbol in args:
+        if isinstance(symbol, (State, OutputAndState)):
+            raise UnsupportedError(f"{call.place} computes with {describe(symbol)} by '{name}'; hand states on as they are")
+
+
+def _call_on_statistics(call: FunctionCall, symbols: list[Symbol]) -> Statistic:
+    """Return a number made of numbers that are taken over samples.
+
+    Raises:
+        UnsupportedError: it changes what goes on to a layer.
+    """
+    if not all(isinstance(symbol, (Statistic, AxisSize)) or is_constant(symbol) for symbol in symbols):
+        raise UnsupportedError(
+            f"{call.place} calls '{call.name}' with a number taken over samples, which differs between batches; calculate with a "
+            "constant, or normalise the data before the network"
+        )
+    return Statistic()
 
 
 def _prepare_arguments(call: FunctionCall, make: Any, args: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
@@ -208,6 +229,40 @@ def _relu(call: FunctionCall, value: Signal, inplace: bool = False) -> Signal:
     return value
 
 
+def _pad(call: FunctionCall, input: Signal | Concat, pad: Any, mode: str = "constant", value: Any = None) -> Signal | Concat:
+    """Add functional.pad with zeros."""
+    axes = len(input.shape) - 1
+    ends = (*pad, *(0,) * (2 * axes - len(pad)))
+    if mode != "constant" or value not in (None, 0) or axes not in (1, 2) or len(ends) != 2 * axes:
+        raise UnsupportedError(f"{call.place} calls 'pad' by {pad} with '{mode}'; pad positions with zeros, over one or two axes")
+    kind: Any = torch.nn.ZeroPad1d if axes == 1 else torch.nn.ZeroPad2d
+    return add_stateless(call.context, kind(ends), call.make_path(), input)
+
+
+def _normalise(
+    call: FunctionCall,
+    input: Signal | Concat,
+    running_mean: Symbol,
+    running_var: Symbol,
+    weight: Symbol = None,
+    bias: Symbol = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Symbol:
+    """Add the norm of functional.batch_norm."""
+    tensors = [
+        symbol.tensor if isinstance(symbol, TensorValue) else symbol for symbol in (running_mean, running_var, weight, bias)
+    ]
+    if training or tensors[0] is None or tensors[1] is None:
+        raise UnsupportedError(f"{call.place} normalises by each batch; set track_running_stats=True, and call it in evaluation")
+    kind: Any = torch.nn.BatchNorm2d if len(input.shape) == 3 else torch.nn.BatchNorm1d
+    norm = kind(len(tensors[0]), eps=eps)
+    norm.running_mean, norm.running_var = tensors[:2]
+    norm.weight, norm.bias = (None if t is None else torch.nn.Parameter(t, requires_grad=False) for t in tensors[2:])
+    return add_stateless(call.context, norm, call.make_path(), input)
+
+
 _ACCESS: dict[Any, Callable[..., Symbol]] = {
     operator.getitem: get_item,
     getattr: get_attribute,
@@ -254,6 +309,8 @@ _MAKE: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys((functional.relu, torch.relu, "relu", "relu_"), _relu),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),
     functional.alpha_dropout: _dropout,
+    functional.pad: _pad,
+    functional.batch_norm: _normalise,
     functional.avg_pool1d: _call_as_module(torch.nn.AvgPool1d),
     functional.avg_pool2d: _call_as_module(torch.nn.AvgPool2d),
     functional.adaptive_avg_pool1d: _call_as_module(torch.nn.AdaptiveAvgPool1d),

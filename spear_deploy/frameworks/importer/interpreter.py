@@ -78,6 +78,8 @@ def interpret(
     """
     traced, graph = trace(model, x.shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
     builder.reads_sizes |= traced.reads_sizes
+    if traced.leaves_out_last and not path:
+        builder.notes.append("the forward leaves out the last steps of its input: the network takes all of them")
     interpreter = TraceInterpreter(traced, path, builder, counts)
     interpreter.run(graph, x)
     return interpreter.finish()
@@ -101,6 +103,7 @@ class TraceInterpreter:
         self._last: set[fx.Node] = set()
         self._steps: dict[fx.Node, int] = {}
         self._output: Symbol = None
+        self._computed: dict[tuple[str, str], torch.Tensor] = {}
 
     def run(self, graph: fx.Graph, x: Signal) -> None:
         """Evaluate all nodes, step by step, on the input `x`."""
@@ -125,6 +128,7 @@ class TraceInterpreter:
             return self._repeat(node, args[0])
         if node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
+            self._set_computed(module, node)
             return call_module(self.context, module, self._full_path(str(node.target)), args, kwargs)
         owner = self._full_path(node.meta["owner"])
         if node.op == "get_attr":
@@ -132,6 +136,26 @@ class TraceInterpreter:
         if node.target is run_stepwise:
             return self._run_stepwise(args[0], args[1])
         return call_function(self.context, node.target, owner, args, kwargs)
+
+    def _set_computed(self, module: torch.nn.Module, node: fx.Node) -> None:
+        """Give a module the tensors that the forward computes of parameters and sets in front of its call.
+
+        Raises:
+            UnsupportedError: another one than in front of an earlier call.
+        """
+        for name, origin in node.meta.get("settings", {}).items():
+            symbol = self._symbols.get(origin)
+            if not isinstance(symbol, TensorValue):
+                continue  # a state that the forward keeps there, which is not read
+            earlier = self._computed.setdefault((str(node.target), name), symbol.tensor)
+            if not torch.equal(earlier, symbol.tensor):
+                raise UnsupportedError(
+                    f"{name_module(self._full_path(str(node.target)))} has another '{name}' in a later step, since the forward "
+                    "sets it; let every step compute the same"
+                )
+            for place in (module._parameters, module._buffers):
+                place.pop(name, None)
+            vars(module)[name] = earlier
 
     def _repeat(self, node: fx.Node, value: Symbol) -> Symbol:
         """Return what a forward repeats over time, which is the same in every step."""
@@ -162,12 +186,18 @@ class TraceInterpreter:
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:
                 return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
-        if not name.startswith("_tensor_constant") or tensor.numel() == 1:
-            return TensorValue(tensor, self._full_path(name))
-        raise UnsupportedError(
-            f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
-            "zeros of batch x the layer's shape"
-        )
+        if name.startswith("_tensor_constant") and self._has_samples(node, tensor):
+            raise UnsupportedError(
+                f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
+                "zeros of batch x the layer's shape"
+            )
+        return TensorValue(tensor, self._full_path(name))
+
+    def _has_samples(self, node: fx.Node, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor that the forward makes has a value for each sample, unless all take it for weights."""
+        names = {getattr(user.target, "__name__", str(user.target)) for user in node.users}
+        is_long = tensor.ndim > self.context.axes_before and tensor.shape[0] == self.counts.samples
+        return is_long and not names <= {"linear", "conv1d", "conv2d", "matmul", "mm", "addmm"}
 
     def _is_state(self, node: fx.Node) -> bool:
         """Return whether a tensor only goes into modules with a state, as a state to start from."""

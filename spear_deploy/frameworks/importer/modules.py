@@ -361,10 +361,11 @@ def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Sy
     """
     keeps, step, own = context.framework.keeps_state, context.unrolled.step, result.state
     others = tuple(symbol for symbol in others if symbol is not None)
-    if keeps and step and own.layers and State() in others:
+    zeros = [symbol for symbol in others if symbol == State() or (isinstance(symbol, Signal) and symbol.is_zero)]
+    if keeps and step and own.layers and zeros:
         raise UnsupportedError(f"{place} starts anew in every step; {STARTS_ANEW}")
     if keeps:
-        others = tuple(symbol for symbol in others if symbol != State())  # a state of zeros, with which they start
+        others = tuple(symbol for symbol in others if symbol not in zeros)  # with which they start
     if step == 0 and others:
         raise UnsupportedError(f"{place} starts from a state that the forward makes; let it start from None")
     if step and own.layers:

@@ -77,6 +77,8 @@ class TracedSize(int):
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, TracedSize) and MERGED not in (self.axis, other.axis) and self.axis != other.axis:
             return TracedSize(int(self) * int(other), MERGED)
+        if isinstance(other, (list, tuple)):
+            return int(self) * other  # places for as many outputs
         return _compute(self, super().__mul__(other) if isinstance(other, int) else float(self) * other)
 
     __rmul__ = __mul__

@@ -119,6 +119,11 @@ class Still(Merged):
 
 
 @dataclass(frozen=True)
+class Statistic:
+    """A number taken over samples, such as a rate for a penalty: it may be kept or returned, and goes into no layer."""
+
+
+@dataclass(frozen=True)
 class OneStep:
     """The output of one step with an axis of time, to be joined with those of others."""
 
@@ -234,6 +239,7 @@ def describe(symbol: Symbol) -> str:
         (Reordered, f"{describe(symbol.signal)} with its axes in another order" if isinstance(symbol, Reordered) else ""),
         (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
         (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
+        (Statistic, "a number taken over samples"),
         (OneStep, "the output of one step"),
         (Still, "a tensor without an axis of time"),
         (Merged, "time and batch in one axis"),

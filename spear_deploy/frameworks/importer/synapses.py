@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework
@@ -37,7 +38,8 @@ nn = torch.nn
 CONVS = (nn.Conv1d, nn.Conv2d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+NORM_AXES = {nn.BatchNorm1d: (1, 2), nn.BatchNorm2d: (3,)}
 POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.LPPool1d, nn.LPPool2d)
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 """The maximum over a window: of spikes, whether it holds one."""
@@ -54,7 +56,6 @@ REASONS = {
     "CrossMapLRN GroupNorm InstanceNorm LayerNorm LocalResponseNorm RMSNorm": (
         "it normalises by each input; train with BatchNorm2d"
     ),
-    "SyncBatchNorm": "convert it to BatchNorm1d or BatchNorm2d",
     "Lazy": "its sizes are not known yet; run the model once",
     "CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU RReLU ReLU SELU SiLU "
     "Sigmoid Softmax Softmin Softplus Softshrink Softsign Tanh Threshold": "it does not spike; use a cell such as {neuron}",
@@ -68,7 +69,6 @@ REASONS = {
     "Loss": "it trains the network; leave it out of the model",
     "CircularPad ConstantPad ReflectionPad ReplicationPad ZeroPad": "pad with zeros, over one or two axes",
     "AdaptiveAvgPool3d AvgPool3d BatchNorm3d Conv3d ConvTranspose3d": "a chip has positions over one or two axes; use Conv2d",
-    "DataParallel DistributedDataParallel": "it spreads a model over devices; give its .module",
 }
 """Why a module is refused, by the beginning of its class name; the longest beginning decides. {neuron} is a cell to use."""
 
@@ -93,8 +93,9 @@ def to_array(value: Any) -> Array:
     """Return a tensor or number as numpy: float64 stays, everything else becomes float32.
 
     Raises:
-        UnsupportedError: a tensor without values, on the device "meta".
+        UnsupportedError: a tensor without values, on the device "meta", or one that the forward computes from its input.
     """
+    _check_constant(value)
     tensor = torch.as_tensor(value).detach()
     if tensor.is_meta:
         raise UnsupportedError("a tensor of the model lies on the device 'meta' and holds no values; load the weights first")
@@ -102,8 +103,14 @@ def to_array(value: Any) -> Array:
     return tensor.numpy().copy() if tensor.dtype == torch.float64 else tensor.float().numpy().copy()
 
 
+def _check_constant(value: Any) -> None:
+    if isinstance(value, fx.Proxy):
+        raise UnsupportedError("a parameter of the model is computed from its input; compute it from parameters alone")
+
+
 def _to_weights(value: torch.Tensor) -> Weights:
     """Return the weights of a linear layer: sparse where the tensor is, or where it is large and mostly zero."""
+    _check_constant(value)
     if value.layout == torch.strided:
         return store_compactly(to_array(value))
     from scipy.sparse import coo_array
@@ -153,7 +160,8 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int,
     if isinstance(module, PADS):
         return _convert_pad(module, shape, place)
     if isinstance(module, NORMS):
-        _check_axes(module, shape, 3, place) if isinstance(module, nn.BatchNorm2d) else _check_axes(module, shape, (1, 2), place)
+        axes = next((axes for kind, axes in NORM_AXES.items() if isinstance(module, kind)), (1, 2, 3))
+        _check_axes(module, shape, axes, place)
         return _convert_norm(module, place)
     return _convert_pool(module, shape, place)
 

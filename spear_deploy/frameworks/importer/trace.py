@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError, summarize_error
+from spear_deploy.frameworks.importer.call_settings import read_generators
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments
 from spear_deploy.frameworks.importer.repetition import detach_repetitions
@@ -40,7 +41,12 @@ from spear_deploy.frameworks.importer.traced_model import (
 )
 from spear_deploy.frameworks.importer.traced_value import LoopsOverTime
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts, Tracer
+from spear_deploy.frameworks.importer.type_checks import answering_type_checks
 from spear_deploy.network import Shape
+
+
+class RandomForwardError(UnsupportedError):
+    """A forward that draws random numbers."""
 
 
 def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form:
@@ -76,11 +82,12 @@ def _find_repeat(model: torch.nn.Module, shape: Shape, framework: Framework) -> 
     """Return the form of a forward that repeats its input over time by itself, None where it does not.
 
     Raises:
+        RandomForwardError: it draws random numbers.
         StepCountError: it repeats its input over another number of steps than it takes.
     """
     try:
         traced, _ = trace(copy_model(model), shape, path="", form="repeat", framework=framework)
-    except StepCountError:
+    except (StepCountError, RandomForwardError):
         raise
     except (LoopsOverTime, UnsupportedError):
         return None
@@ -91,6 +98,7 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is
     """Return the form of a forward that takes its input step by step, None where it does not.
 
     Raises:
+        RandomForwardError: it draws random numbers.
         LayoutError: where a loop is expected, time and batch of the first form that merges them have no counterpart.
     """
     forms: tuple[Form, ...] = ("loop", "batch_loop")
@@ -101,6 +109,8 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is
         except LayoutError as error:
             refusal = refusal or error
             continue
+        except RandomForwardError:
+            raise
         except UnsupportedError:
             continue
         if traced.taken:
@@ -183,12 +193,19 @@ def _trace(
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
     needed = [argument.name for argument in list_arguments(model) if argument.default is argument.empty]
     try:
-        with framework.tracing(), tracer.buffers:
+        generators = read_generators()
+        watching = framework.watching_resets(tracer.settings.note_reset)
+        with framework.tracing(), watching, answering_type_checks(model), tracer.buffers:
             graph = tracer.trace(traced)
+        if read_generators() != generators:
+            raise RandomForwardError(
+                f"{name_module(path)}: its forward draws random numbers, which are others in each run; encode the data before "
+                "the network, as --encoding bernoulli does"
+            )
         traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
         traced.repeats_input = tracer.repeats_input
         if form in LOOPS and traced.taken:
-            traced.steps = len(traced.taken)
+            traced.steps, traced.leaves_out_last = len(traced.taken), len(traced.taken) < tracer.steps
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
                 raise UnclearForward(f"it takes the steps {sorted(traced.taken)} of x, expected x[t] of every step in turn")
     except (LoopsOverTime, UnsupportedError):

@@ -41,6 +41,7 @@ class TracedModel(torch.nn.Module):
         takes_columns: whether the forward takes x[:, t] of its input.
         reads_sizes: whether the forward reads a size of its input.
         repeats_input: whether the forward repeats its input over time, which has no axis of time.
+        leaves_out_last: whether a loop ends before the last step of the input.
     """
 
     def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
@@ -49,7 +50,7 @@ class TracedModel(torch.nn.Module):
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
-        self.takes_columns = self.reads_sizes = self.repeats_input = False
+        self.takes_columns = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""
@@ -83,6 +84,9 @@ class TracedModel(torch.nn.Module):
             result = (pair[0], pair[1])  # a forward that ends in a cell's (output, state)
         if isinstance(result, dict):
             result = tuple(result.values())
+            result = result[0] if len(result) == 1 else result
+        if isinstance(result, list) and self.form != "step" and 1 < len(result) < max(self.steps, LOOP_STEPS):
+            result = tuple(result)  # [outputs of all steps, potentials of all steps]
         if not isinstance(result, tuple):
             self.states.append(None)
             return result

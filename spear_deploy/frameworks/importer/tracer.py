@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from spear_deploy.frameworks.importer.call_settings import CallSettings
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.einops_pattern import (
     call_einops,
@@ -73,6 +74,7 @@ class Tracer(fx.Tracer):
         self.takes_columns = False
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
+        self.settings = CallSettings()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input or of all steps has its shape."""
@@ -203,11 +205,16 @@ class Tracer(fx.Tracer):
             return call_layer(m, args[0], name_module(self.path_of_module(m).removeprefix("model").strip(".")))
         if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
             return forward(*args, **kwargs)
-        self.owners.append(self.path_of_module(m))
+        path = self.path_of_module(m)
+        held = self.settings.note_call(m, path) if self.is_leaf_module(m, path) else {}
+        self.owners.append(path)
         try:
-            return super().call_module(m, forward, args, kwargs)
+            result = super().call_module(m, forward, args, kwargs)
         finally:
             self.owners.pop()
+        if held:
+            result.node.meta["settings"] = held
+        return result
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """Return the symbol of a call; a function of einops is the tensor methods that it stands for."""
