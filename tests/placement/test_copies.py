@@ -207,3 +207,14 @@ def test_tiles_of_a_map_with_weights_of_0_have_the_rows_that_their_places_read(s
     assert len(placement.slices) > 3
     for part in placement.slices:
         assert part.axons_in == exists[neurons_of(net, part)].any(axis=0).sum()
+
+
+def test_each_share_of_a_layer_has_room_not_the_first_alone() -> None:
+    """Of eight neurons the first four read 2 inputs each and the last four 10 of their own: with 20 rows a core takes two."""
+    weight = np.zeros((8, 60))
+    for n in range(8):
+        weight[n, slice(2 * n, 2 * n + 2) if n < 4 else slice(8 + 10 * (n - 4), 18 + 10 * (n - 4))] = 1.0
+    net = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(60,))
+    report = check(net, small_chip("truenorth", core__axons_in=20), remedies=False)
+    assert [part.axons_in for part in report.placement.slices] == [4, 4, 20, 20]
+    assert not [row for row in report.over if row.resource == "axons_in"]

@@ -108,6 +108,8 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/layer_error\.py module: 10000000000\.0 → .*",
         r"quantize/layer_error\.py run_float_network: 1 → 2 \(2\)",
         r"quantize/fuse_weights\.py module: (4 → 5|256 → 257|1 → 2|26 → 27|16 → 17)",
+        r"placement/chip_populations\.py module: (1 → 2|21 → 22)",
+        r"placement/chip_populations\.py _merge: targets \* prod\(shape\) (> MAX_PAIRS )?→ .*",
         r"quantize/fuse_weights\.py _multiply: values\.max\(initial=0\) > FEW → .* >= FEW",
         r"quantize/even_neurons\.py _may_differ: .*",
         r"quantize/even_neurons\.py _group: size > 1 → size >= 1",
@@ -196,6 +198,31 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "the smallest scale rounds all weights to 0": (r"quantize/akida\.py _choose_scale: 1 → 2 \(3\)",),
     "the smallest error lies below itself and a tolerance": (r"quantize/akida\.py _choose_scale: errors <= .* → errors < .*",),
+    "a wider range of inputs holds those that are read": (r"placement/axes\.py Axis\.find_window: .*",),
+    "a word or a cell holds a weight, however many bits it has": (r"placement/chip_populations\.py _merge: 0 → 1 \(3\)",),
+    "chips with one weight from a neuron to another have no tables, which the extent of a kernel is for": (
+        r"placement/chip_populations\.py _merge: 1 → 2 \(2\)",
+    ),
+    "the pairs of neurons that dense weights connect are as many as weights or listed one by one": (
+        r"placement/chip_populations\.py _merge: first\.kind == 'dense' → first\.kind != 'dense' \(2\)",
+    ),
+    "zeros around a kernel take no row in any case: without them fewer places are looked at": (
+        r"placement/chip_populations\.py find_chip_populations: .* == 'crossbar' → .*",
+    ),
+    "a small sparse matrix is written out by numpy's functions": (r"placement/chip_populations\.py _write_out: .*",),
+    "ways whose delays differ alone have the same sources, in the same order": (
+        r"placement/compose_projections\.py _merge: 0 → 1",
+    ),
+    "all groups together have the channels of the box, however they are cut": (
+        r"placement/synapse_memory\.py list_blocks: projection\.outputs // projection\.groups → .*",
+    ),
+    "a group that there are none of": (r"placement/synapse_memory\.py _channels_by_group: last - first > 1 → .* >= 1",),
+    "the reach is the difference of two outputs": (
+        r"placement/synapse_memory\.py count_axis_patterns: np\.arange\(axis\.inputs\)\[:, None\] \+ axis\.padding → .*",
+    ),
+    "a mixing count below 0 is as true as one above it": (
+        r"placement/compose_projections\.py ProjectionBuilder\.add_dense: self\.mixing \+= 1 → .*",
+    ),
     "a spread to both sides of 1 is the same with the other sign": (
         r"quantize/rounded_weights\.py draw_mismatch\.draw: 1 \+ .* → 1 - .*",
     ),

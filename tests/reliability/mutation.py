@@ -61,6 +61,41 @@ TARGETS = {
         "tests/placement/test_copies.py",
     ),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
+    "placement/axes.py": (
+        "tests/placement/test_fan_in_out.py", "tests/placement/test_populations.py",
+        "tests/placement/test_chip_populations.py", "tests/placement/test_synapse_memory.py",
+        "tests/placement/test_place.py", "tests/budget/test_open_counts.py",
+        "tests/placement/test_projections.py",
+    ),
+    "placement/compose_projections.py": (
+        "tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py",
+        "tests/placement/test_chip_populations.py", "tests/placement/test_one_to_one.py",
+        "tests/budget/test_open_counts.py", "tests/placement/test_compose_projections.py",
+        "tests/placement/test_brute_force.py",
+    ),
+    "placement/projections.py": (
+        "tests/placement/test_fan_in_out.py", "tests/placement/test_populations.py",
+        "tests/placement/test_chip_populations.py", "tests/placement/test_synapse_memory.py",
+        "tests/budget/test_remote_rows.py", "tests/placement/test_copies.py",
+        "tests/placement/test_projections.py",
+    ),
+    "placement/chip_populations.py": (
+        "tests/placement/test_chip_populations.py", "tests/placement/test_brute_force.py", "tests/budget/test_sdram_rows.py",
+        "tests/placement/test_copies.py",
+    ),
+    "placement/synapse_memory.py": (
+        "tests/placement/test_synapse_memory.py", "tests/placement/test_place.py", "tests/placement/test_brute_force.py",
+        "tests/placement/test_one_to_one.py", "tests/budget/test_sdram_rows.py", "tests/hardware/test_chips_by_hand.py",
+        "tests/placement/test_projections.py",
+    ),
+    "placement/core_needs.py": (
+        "tests/placement/test_place.py", "tests/placement/test_brute_force.py", "tests/placement/test_splitting.py",
+        "tests/placement/test_copies.py", "tests/placement/test_core_assignment.py",
+        "tests/placement/test_chip_populations.py", "tests/placement/test_recorded_placements.py",
+    ),
+    "placement/core_assignment.py": (
+        "tests/placement/test_core_assignment.py", "tests/placement/test_place.py", "tests/placement/test_brute_force.py",
+    ),
     "pruning/plan.py": ("tests/network/test_channel_groups.py",),
     "budget/energy.py": ("tests/budget/test_energy.py", "tests/budget/test_intervals.py"),
     "budget/check.py": (
