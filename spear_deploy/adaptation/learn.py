@@ -31,7 +31,7 @@ from spear_deploy.util.progress import Progress, prefix_stage
 from spear_deploy.util.workers import Workers, map_jobs
 
 STAGES: tuple[tuple[Topic, ...], ...] = (
-    ("input", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "constants", "reset", "readout"),
+    ("input", "outputs", "delay", "map", "kernel", "pool"), ("neuron", "time_constant", "constants", "reset", "readout"),
     ("bias",), ("sign", "palette"),
 )  # fmt: skip
 """Replacements that are learnt together, in this order: a network that lost all at once comes back slowly or never."""

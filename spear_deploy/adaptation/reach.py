@@ -36,6 +36,7 @@ TOPICS: dict[str, tuple[str, ...]] = {
     "layer_kind": ("map", "kernel", "pool", "skip"),
     "delay": ("delay", "skip"),
     "input_channels": ("input",),
+    "output_channels": ("outputs",),
     "integers": ("bias", "neuron", "map", "pool", "readout", "reset", "skip"),
 }
 """By resource of a check, what a replacement is about."""

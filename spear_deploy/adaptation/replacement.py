@@ -12,8 +12,8 @@ Kind: TypeAlias = Literal["exact", "bounded", "learnt"]
 """exact: the same spikes in exact arithmetic. bounded: within a stated bound. learnt: other spikes, until it is fine-tuned."""
 
 Topic: TypeAlias = Literal[
-    "input", "map", "kernel", "pool", "neuron", "time_constant", "constants", "reset", "readout", "bias", "delay", "skip", "sign",
-    "palette",
+    "input", "outputs", "map", "kernel", "pool", "neuron", "time_constant", "constants", "reset", "readout", "bias", "delay",
+    "skip", "sign", "palette",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from spear_deploy.adaptation.biases import find_biases
+from spear_deploy.adaptation.class_outputs import find_class_outputs
 from spear_deploy.adaptation.crossbar import find_hidden_layer
 from spear_deploy.adaptation.delays import find_delays
 from spear_deploy.adaptation.frames import find_frames
@@ -29,11 +30,12 @@ from spear_deploy.network.graph import SNNGraph
 
 Rule = Callable[[SNNGraph, HardwareProfile], Iterator[Replacement]]
 RULES: tuple[Rule, ...] = (
-    find_hidden_layer, find_inputs, find_pools, find_paddings, find_kernels, find_maps, find_delays, find_frames, find_sums,
-    find_models, find_resets, find_several_spikes, find_floors, find_time_constants, find_shared_constants, find_biases,
-    find_mixed_means, find_skips, find_signs,
+    find_hidden_layer, find_inputs, find_class_outputs, find_pools, find_paddings, find_kernels, find_maps, find_delays,
+    find_frames, find_sums, find_models, find_resets, find_several_spikes, find_floors, find_time_constants,
+    find_shared_constants, find_biases, find_mixed_means, find_skips, find_signs,
 )  # fmt: skip
-"""In the order in which they apply: the input, connections, neurons, skips; signs last, since all before may change weights."""
+"""In the order in which they apply: input and outputs, connections, neurons, skips; signs last, since all before may change
+weights."""
 
 
 def find_replacements(graph: SNNGraph, profile: HardwareProfile) -> Iterator[Replacement]:
