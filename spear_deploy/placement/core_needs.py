@@ -21,6 +21,7 @@ from spear_deploy.network import Array
 from spear_deploy.placement.axes import Axis, count_inputs, count_pairs, identity_axis
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
+from spear_deploy.placement.read_sources import count_boxes_that_read, mark_read
 from spear_deploy.placement.synapse_memory import (
     Box,
     count_axis_patterns,
@@ -155,10 +156,17 @@ class Core:
             tuple((place(n), place(n) + 1) for n in population.shape)
             for place in (lambda n: 0, lambda n: n // 2, lambda n: n - 1)
         ]
-        if any(self.knows_zeros(p) for p in population.projections):  # then channels differ
+        most: dict[str, int] = {}
+        if self.has_zeros(population):  # then channels differ, and none needs more than without zeros
+            most = self.relax_limits(population.without_zeros, copies)
             corners += [((c, c + 1), *rest) for c in range(population.shape[0]) for rest in {box[1:] for box in corners}]
-        needs = [self.count_needs(population, box, copies) for box in corners]
-        return {name: max(self.limits[name], *((need[name] or 0) for need in needs)) for name in BOX_RESOURCES}
+        limits = {name: self.limits[name] for name in BOX_RESOURCES}
+        for box in corners:
+            if limits == most:
+                break
+            needs = self.count_needs(population, box, copies)
+            limits = {name: max(limit, needs[name] or 0) for name, limit in limits.items()}
+        return limits
 
     # ---------------------------------------------------------------------------------------------------------- axons
 
@@ -177,6 +185,10 @@ class Core:
     def knows_zeros(self, p: Projection) -> bool:
         """Return whether boxes of a layer need other rows, since weights of 0 take none."""
         return self.is_crossbar and p.nonzero is not None
+
+    def has_zeros(self, population: Population) -> bool:
+        """Return whether `knows_zeros` holds for a way into a population."""
+        return any(self.knows_zeros(p) for p in population.projections)
 
     def find_axon_set(self, p: Projection, box: Box, way: int = 0) -> AxonSet:
         """Return the source neurons that reach a box on one of their ways into the layer."""
@@ -269,8 +281,7 @@ class Core:
         if self.knows_zeros(p) or not (is_spatial or p.kind == "dense"):
             key = (id(p), pieces)
             if key not in self.readers:
-                marks = ((p.count_fan_out(box) > 0).astype(np.int64) for box in product(*pieces))
-                self.readers[key] = p, reduce(np.add, marks)
+                self.readers[key] = p, count_boxes_that_read(p, pieces)
             return self.readers[key][1]
         if not is_spatial:
             return np.where(p.fan_out > 0, prod(len(along) for along in pieces), 0)
@@ -356,7 +367,7 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_ze
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))
     if whole_count:
-        used = np.packbits(p.count_fan_out(box).reshape(-1) > 0).tobytes()
+        used = np.packbits(mark_read(p, box).reshape(-1)).tobytes()
     ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
     return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=whole_count)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from graphlib import TopologicalSorter
 from itertools import islice
 
@@ -57,6 +58,12 @@ class Population:
     def synapses(self) -> tuple[Projection, ...]:
         """The projections by which synapses are counted: of two ways between two neurons one, where the chip adds them."""
         return self.merged or self.projections
+
+    @cached_property
+    def without_zeros(self) -> Population:
+        """The same neurons where no weight is 0: no box needs more."""
+        projections, merged = (tuple(replace(p, nonzero=None) for p in held) for held in (self.projections, self.merged))
+        return replace(self, projections=projections, merged=merged)
 
     @property
     def neurons(self) -> int:

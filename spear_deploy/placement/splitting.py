@@ -219,8 +219,8 @@ def split_population(population: Population, core: Core, packing: PackingName, c
         return cut_evenly(population.shape, (_divide_share(population, core), *population.shape[1:]))
     limits = core.relax_limits(population, copies)
 
-    def fits(box: Box) -> bool:
-        return core.fits(population, box, limits, copies)
+    def fits(box: Box, of: Population = population) -> bool:
+        return core.fits(of, box, limits, copies)
 
     if not population.is_map:
         inner = population.shape[1:]
@@ -229,16 +229,20 @@ def split_population(population: Population, core: Core, packing: PackingName, c
     return _refine_tile(population, core, fits, _largest_tile(population, core, fits, limits["neurons"] // copies))
 
 
-def _find_share(population: Population, core: Core, fits: Callable[[Box], bool], tile: Box, most: int) -> int:
+def _find_share(population: Population, core: Core, fits: Callable[..., bool], tile: Box, most: int) -> int:
     """Return how many channels (or neurons) of a tile a core takes, in equal shares of at most `most`; 0 where not one fits.
 
-    Shares need the same, but on crossbars where weights are 0: there each is measured.
+    Shares need the same, but on crossbars where weights are 0: there each is measured, unless all would fit without zeros.
     """
     total = population.shape[0]
-    differ = any(core.knows_zeros(p) for p in population.projections)
+    differ = core.has_zeros(population)
+    is_one_group = all(p.groups == 1 for p in population.projections)
 
     def fits_all(n: int) -> bool:
-        return all(fits(((a, min(a + n, total)), *tile)) for a in (range(0, total, n) if differ else (0,)))
+        shares = [((a, min(a + n, total)), *tile) for a in (range(0, total, n) if differ else (0,))]
+        if differ and all(fits(share, population.without_zeros) for share in shares[: 1 if is_one_group else None]):
+            return True
+        return all(fits(share) for share in shares)
 
     largest = find_largest(min(most, total), fits_all)
     if largest is None:
@@ -348,7 +352,7 @@ def _count_row_parts(rows: int, width: int, channels: int, core: Core) -> int:
 # ------------------------------------------------------------------------------------------------- as few boxes as can be
 
 
-def _largest_tile(population: Population, core: Core, fits: Callable[[Box], bool], max_neurons: int) -> tuple[int, ...]:
+def _largest_tile(population: Population, core: Core, fits: Callable[..., bool], max_neurons: int) -> tuple[int, ...]:
     """Return the extent of a tile so that equal tiles are as few as possible; among those the one with the widest rows."""
     channels, *positions = population.shape
     candidates = []
@@ -373,14 +377,19 @@ def _largest_tile(population: Population, core: Core, fits: Callable[[Box], bool
     return best[2] if best else (1, *(1 for _ in positions))
 
 
-def _refine_tile(population: Population, core: Core, fits: Callable[[Box], bool], extent: tuple[int, ...]) -> Cuts:
+def _refine_tile(population: Population, core: Core, fits: Callable[..., bool], extent: tuple[int, ...]) -> Cuts:
     """Return the cuts, finer where a tile in the middle of a map needs more than those that were measured."""
     cuts = cut_evenly(population.shape, extent)
     if core.has_uniform_tiles:
         return cuts
-    while (axes := _order_axes(extent, is_map=True)) and not all(
-        fits(box) for box in core.iterate_distinct_boxes(population, cuts)
-    ):
+    whole = population.without_zeros
+
+    def fits_all(cuts: Cuts) -> bool:
+        if core.has_zeros(population) and all(fits(box, whole) for box in core.iterate_distinct_boxes(whole, cuts)):
+            return True
+        return all(fits(box) for box in core.iterate_distinct_boxes(population, cuts))
+
+    while (axes := _order_axes(extent, is_map=True)) and not fits_all(cuts):
         extent = _halve(extent, axes[0])
         cuts = cut_evenly(population.shape, extent)
     return cuts

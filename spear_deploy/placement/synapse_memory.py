@@ -18,6 +18,7 @@ import numpy as np
 from spear_deploy.hardware.schema import SynapseMemory
 from spear_deploy.placement.axes import Axis, count_inputs, count_pairs
 from spear_deploy.placement.projections import Projection
+from spear_deploy.placement.read_sources import count_read
 
 Box: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -213,7 +214,7 @@ def count_rows(projection: Projection, box: Box) -> int:
     """Count the axons of a crossbar into a box: none for a source whose weights onto the neurons of the box are all 0."""
     if projection.nonzero is None:
         return count_axons(projection, box)
-    return int(np.count_nonzero(projection.count_fan_out(box)))
+    return count_read(projection, box)
 
 
 def count_synapses(projection: Projection, box: Box) -> int:
