@@ -286,13 +286,21 @@ def _tight_lines(report: BudgetReport) -> Iterator[Line]:
 
 
 def _unchecked_lines(report: BudgetReport) -> Iterator[Line]:
-    """Yield a line per resource and reason, with the layers that it concerns."""
+    """Yield a line per resource and reason, with the layers that it concerns, and one for all limits that are not published.
+
+    Where nothing is over the note `open` names these limits.
+    """
     layers: dict[tuple[str, str], list[str]] = {}
+    unpublished = []
     for row in report.rows:
         if row.status == "unchecked":
             reason = row.remedy or (row.detail if row.limit == 0 else "")
-            reason = reason or ("limit not published" if row.limit is None else "not known")
-            layers.setdefault((write_resource(row), reason), []).append(_short_place(row))
+            if not reason and row.limit is None:
+                unpublished.append(write_resource(row))
+                continue
+            layers.setdefault((write_resource(row), reason or "not known"), []).append(_short_place(row))
+    if unpublished and not any(note.startswith("open: ") for note in report.notes):
+        yield "unchecked", STATUS_STYLES["unchecked"], f"limits not published: {join_names(list(dict.fromkeys(unpublished)))}"
     for (resource, reason), places in layers.items():
         names = list(dict.fromkeys(places))
         more = f" and {len(names) - MAX_NAMES + 1} more" if len(names) > MAX_NAMES else ""

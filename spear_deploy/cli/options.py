@@ -10,6 +10,7 @@ import click
 
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import TIMES
+from spear_deploy.util.arguments import MAX_SEED
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -171,7 +172,9 @@ learning_rate = click.option(
     type=Positive(max=1),
     help="Peak of the learning rate of fine-tuning; all other learning keeps its ratio to it.  [default: 0.01]",
 )
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers.")
+seed = click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, metavar="N", help="Seed of all random numbers."
+)
 readout = click.option(
     "--readout", type=click.Choice(["chip", "host"]), default="chip", show_default=True,
     help="Where the readout is computed: on the chip, or by the host from the spikes in front of it.",

@@ -99,6 +99,6 @@ def note_distance(accuracy: float, trained: float, allowed: float) -> list[str]:
     most = plural(round(100 * allowed), "point")
     return [
         f"on validation the adapted network is {100 * lost:.1f} points below the trained one, {percent(accuracy, 1)} of "
-        f"{percent(trained, 1)}: more than the {most} that learning aims at; more training data or more `--epochs` may bring "
-        "it closer"
+        f"{percent(trained, 1)}: more than the {most} that learning aims at; more training data or more epochs "
+        "(`spear-deploy adapt --epochs`) may bring it closer"
     ]

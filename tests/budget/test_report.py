@@ -84,7 +84,16 @@ def test_what_the_chip_lacks_stands_once_for_all_layers() -> None:
 
 def test_what_is_not_published_stands_once_for_all_layers() -> None:
     report = check(dense_net(3, 4, 5, 6, 7, 8), small_chip("loihi2", connectivity__fan_in=None))
-    assert ("unchecked", "fan in of fc1, fc2, fc3 and 2 more: limit not published") in findings(report)
+    assert not [sentence for label, sentence in findings(report) if label == "unchecked"]
+    [stated] = [sentence for label, sentence in findings(report) if label == "open"]
+    assert stated.endswith("not published: fan_in") and str(report).count("not published") == 1
+
+
+def test_limits_that_are_not_published_stand_in_one_line_beside_one_that_is_exceeded() -> None:
+    report = check(dense_net(3, 400), small_chip("loihi2", core__neurons=1, connectivity__fan_in=None, core__axons_in=None))
+    assert report.verdict == "does_not_fit"
+    unchecked = [sentence for label, sentence in findings(report) if label == "unchecked"]
+    assert unchecked == ["limits not published: axons in and fan in"]
 
 
 def test_layers_that_share_a_core_have_one_line() -> None:

@@ -91,6 +91,9 @@ def test_profiles_lists_and_shows(run):
     numbers = json.loads(run("profiles", "loihi2", "--json").stdout)["numbers"]
     assert {"key", "value", "unit", "source", "evidence"} <= set(numbers[0])
     assert "not publi" in run("profiles", "loihi2").output
+    words = " ".join(run("profiles", "loihi2").output.split())
+    assert "│ value, subtract │" in words and "Dense, Conv1d, Conv2d" in words  # a list of words has no unit
+    assert "subtract resets" not in words and "kinds" not in words.replace("layers.kinds", "")
     assert "did you mean 'loihi2'?" in run("profiles", "loihi22", code=1).stderr
     assert run("profiles", "loihi2:kapoho_point").stdout == run("profiles", "loihi2").stdout  # as `check --chip` takes it
     assert "there is no board 'kapoho'; known are" in run("profiles", "loihi2:kapoho", code=1).stderr

@@ -263,3 +263,14 @@ def test_export_prints_a_line_for_each_fact(folder):
     done = CliRunner().invoke(main, ["export", "c/net.nir", "--to", "nir", "--out", "d/net.nir"])
     lines = [line.partition(":")[0] for line in done.stdout.splitlines()]
     assert lines == ["written", "read back by", "proof", "certificate"] and "0 values differ" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["adapt", "demo", "deploy", "export", "prune"])
+def test_every_verb_refuses_a_seed_that_numpy_does_not_take(verb, folder):
+    assert {verb for verb in main.commands if "seed" in {p.name for p in main.commands[verb].params}} == {
+        "adapt", "demo", "deploy", "export", "prune",
+    }  # fmt: skip
+    arguments = {"demo": []}.get(verb, ["digits", "--out", "o", *(["--to", "nir"] if verb == "export" else ["--chip", "loihi2"])])
+    data = ["--data", "digits"] if verb in ("prune", "deploy") else []
+    done = CliRunner().invoke(main, [verb, *arguments, *data, "--seed", "4294967296"])
+    assert done.exit_code == 2 and "'--seed': 4294967296 is not in the range 0<=x<=4294967295" in done.stderr

@@ -225,7 +225,9 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached(task):
     with pytest.raises(BudgetError, match=rf"budget 0\.00123 is below {np.ceil(smallest):.0f}, what"):  # not "0"
         search(graph, data, PruneSettings(synops=0.001234, search=FAST))
     rest = re.search(
-        r"removing weights too would leave (\d+) \(.--levers channels,weights.\), and fewer time steps", str(error.value)
+        r"removing weights too would leave (\d+) \(.--levers channels,weights.\), and fewer time steps less "
+        r"\(`--steps auto` of prune and deploy\)",
+        str(error.value),
     )
     assert rest and 0 < int(rest[1]) < smallest
 
@@ -234,7 +236,7 @@ def test_an_unreachable_budget_names_the_smallest_that_can_be_reached(task):
     ("proposals", "said"),
     [
         (1, r"the only plan was not within the budget \(SynOps .*\), the best exceeds it by 100\.0%; raise the budget$"),
-        (2, r"none of 2 plans was within the budget \(SynOps .*\), .*; raise the budget or search longer, by `--episodes`"),
+        (2, r"none of 2 plans was within the budget .*; raise the budget or evaluate more plans \(`.*prune --episodes`\)$"),
     ],
 )
 def test_a_search_without_a_plan_within_the_budget_says_what_may_help(task, proposals, said):

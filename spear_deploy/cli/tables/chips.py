@@ -104,8 +104,9 @@ def _make_wrapping_table(columns: Sequence[str], whole: Sequence[int], numbers: 
 
 
 def _write_unit(leaf: Any) -> str:
-    """Return the unit of a fact behind a space; nothing for a flag, a word, or a value that the key names."""
-    if leaf.unit in ("flag", leaf.key.rsplit(".", 1)[-1]) or isinstance(leaf.value, str):
+    """Return the unit of a fact behind a space; nothing for a flag, a word, words, or a value that the key names."""
+    values = leaf.value if isinstance(leaf.value, (list, tuple)) else [leaf.value]
+    if leaf.unit in ("flag", leaf.key.rsplit(".", 1)[-1]) or any(isinstance(value, str) for value in values):
         return ""
     return f" {unit_noun(leaf.unit, leaf.value if isinstance(leaf.value, (int, float)) else None)}"
 

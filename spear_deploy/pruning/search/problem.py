@@ -134,7 +134,7 @@ class Problem:
         """Return the SynOps that weights would leave too, as the end of a sentence."""
         narrow = self.evaluator.build(self.min_widths)
         least = thin_most(narrow, evaluate(narrow, self.evaluator.split))
-        fewer = ", and fewer time steps less (`--steps auto`)" if self.evaluator.dataset.steps > 1 else ""
+        fewer = ", and fewer time steps less (`--steps auto` of prune and deploy)" if self.evaluator.dataset.steps > 1 else ""
         return f"; removing weights too would leave {number(np.ceil(least))} (`--levers channels,weights`){fewer}"
 
     def fit_estimator(self) -> None:
@@ -302,9 +302,9 @@ class Problem:
             limits = ", ".join(texts) or "the chip's limits"
             count = len(self.history)
             tried = "the only plan was not" if count == 1 else f"none of {count} plans was"
-            longer = " or search longer, by `--episodes`" if count > 1 else ""  # one proposal is all that uniform widths have
+            more = " or evaluate more plans (`spear-deploy prune --episodes`)" if count > 1 else ""  # uniform widths have one
             raise BudgetError(
-                f"{tried} within the budget ({limits}), the best exceeds it by {use - 1:.1%}; raise the budget{longer}",
+                f"{tried} within the budget ({limits}), the best exceeds it by {use - 1:.1%}; raise the budget{more}",
                 min_value=self.predict(score),
             )
 
