@@ -54,7 +54,7 @@ class AxonSet:
         ranges: along each axis of positions the output positions start..stop that read them.
         count: axons.
         way: number among the ways from these sources into a layer, each of which has rows of its own.
-        used: which neurons of the sources have a weight into the box that is not 0, as bits; empty where all have.
+        used: which neurons of the sources have a weight into the box that is not 0, as bits; empty where all of the ranges have.
         whole_count: axons where all have.
     """
 
@@ -190,6 +190,15 @@ class Core:
         """Return whether `knows_zeros` holds for a way into a population."""
         return any(self.knows_zeros(p) for p in population.projections)
 
+    def differs_by_place(self, population: Population) -> bool:
+        """Return whether boxes of one size may need more at other places than at the first, beside those at the border of a map.
+
+        So do boxes of weights of 0, of neurons in a row that are a map of a convolution, and of groups of several channels.
+        """
+        shape = population.shape
+        groups = any(1 < p.groups < p.outputs for p in population.projections) and not population.is_map
+        return groups or self.has_zeros(population) or any(is_in_row(p, shape) for p in population.projections)
+
     def find_axon_set(self, p: Projection, box: Box, way: int = 0) -> AxonSet:
         """Return the source neurons that reach a box on one of their ways into the layer."""
         return find_axon_set(p, box, self.count_rows(p, box), way, skips_zeros=self.knows_zeros(p))
@@ -319,6 +328,8 @@ class Core:
             if k == 0:
                 return [(piece,) for piece in along]
             return [(b - a, *(axis.match_inputs(a, b).tobytes() for axis in axes)) for a, b in along]
+        if any(is_in_row(p, population.shape) for p in population.projections):
+            return [(piece,) for piece in along]
         groups = {p.outputs // p.groups for p in population.projections if p.groups > 1} if k == 0 else set()
         return [
             (
@@ -359,7 +370,7 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_ze
     if p.kind == "dense":
         channels, ranges = (0, p.source_channels), tuple((axis, 0, axis.outputs) for axis in p.pool_axes)
         whole_count = p.channels if skips_zeros and count < p.channels else 0
-    elif skips_zeros:
+    elif skips_zeros or is_in_row(p, box):
         ranges = tuple((identity_axis(axis.inputs), 0, axis.inputs) for axis in p.axes)
         whole_count = p.channels * prod(axis.inputs for axis in p.axes)
     elif len(box) == len(p.axes) + 1:
@@ -370,6 +381,11 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_ze
         used = np.packbits(mark_read(p, box).reshape(-1)).tobytes()
     ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
     return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=whole_count)
+
+
+def is_in_row(p: Projection, extent: Sequence[Any]) -> bool:
+    """Return whether the neurons of a shape or a box stand in a row, though a convolution gives them places on a map."""
+    return p.kind != "dense" and len(extent) != len(p.axes) + 1
 
 
 def has_one_row(profile: HardwareProfile) -> bool:

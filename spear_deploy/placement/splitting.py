@@ -232,15 +232,18 @@ def split_population(population: Population, core: Core, packing: PackingName, c
 def _find_share(population: Population, core: Core, fits: Callable[..., bool], tile: Box, most: int) -> int:
     """Return how many channels (or neurons) of a tile a core takes, in equal shares of at most `most`; 0 where not one fits.
 
-    Shares need the same, but on crossbars where weights are 0: there each is measured, unless all would fit without zeros.
+    Shares need the same unless they differ by place: then each is measured. Where weights of 0 are why, that is not needed if
+    all fit without zeros. One neuron fits, since its limits are raised to what it needs.
     """
-    total = population.shape[0]
-    differ = core.has_zeros(population)
-    is_one_group = all(p.groups == 1 for p in population.projections)
+    total, whole = population.shape[0], population.without_zeros
+    differ, has_zeros = core.differs_by_place(population), core.has_zeros(population)
+    alike = not core.differs_by_place(whole) and all(p.groups == 1 for p in population.projections)
 
     def fits_all(n: int) -> bool:
+        if n == 1 and not tile:
+            return True
         shares = [((a, min(a + n, total)), *tile) for a in (range(0, total, n) if differ else (0,))]
-        if differ and all(fits(share, population.without_zeros) for share in shares[: 1 if is_one_group else None]):
+        if has_zeros and all(fits(share, whole) for share in shares[: 1 if alike else None]):
             return True
         return all(fits(share) for share in shares)
 
