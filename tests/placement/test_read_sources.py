@@ -58,6 +58,16 @@ def test_some_of_these_layers_have_groups_zeros_and_windows_that_overlap() -> No
     assert sum(p.passes_several for p in found) > 10 and sum(any(axis.cut for axis in p.axes) for p in found) > 5
 
 
+def test_weights_are_not_counted_where_bits_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = np.zeros((3, 2, MAX_TAPS))
+    weight[:, :, 7] = 1
+    layers = [Layer(name="first", neuron=IF()), Layer(name="conv", synapse=Conv1d(weight=weight), neuron=IF())]
+    p = find_populations(chain(layers, input_shape=(2, 70)), zeros=True)[1].projections[0]
+    monkeypatch.setattr(Projection, "count_fan_out", lambda *_: pytest.fail("weights are counted"))
+    assert count_read(p, ((0, 3), (1, 4))) == 6 and np.flatnonzero(mark_read(p, ((1, 2), (0, 7)))[1]).tolist() == [*range(7, 14)]
+    assert count_boxes_that_read(p, [((0, 3),), ((0, 4), (4, 7))]).sum() == 14
+
+
 @pytest.mark.parametrize("taps", [MAX_TAPS, MAX_TAPS + 1])
 def test_kernels_of_more_positions_than_a_number_has_bits_are_counted_too(taps: int) -> None:
     weight = np.zeros((2, 1, taps))

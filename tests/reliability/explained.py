@@ -43,6 +43,7 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/fuse_weights\.py _compose_dense: inputs \* outputs > MAX_WEIGHTS → .* >= MAX_WEIGHTS",
         r"quantize/fuse_weights\.py fuse_weights: .* > max_layers → .* >= max_layers",
         r"quantize/rounding\.py stands_for: .* > SAME .* → .* >= SAME .*",
+        r"quantize/scale_ranking\.py find_near_best: .* <= .* \+ above → .* < .* \+ above",
     ),
     "scales below half of the format leave larger errors, and are not chosen": (r"quantize/loihi\.py _scales_to_try: 2 → 3",),
     "zeros, of which one or two are the same grid": (
@@ -121,7 +122,8 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"budget/axon_room\.py find_weight_types: .* > MAX_PAIRS → .*",
         r"budget/axon_cuts\.py module: (1 → 2|19 → 20|24 → 25)",
         r"budget/axon_cuts\.py fit_axons: pairs > MAX_SEARCHED_PAIRS → .*",
-        r"quantize/scale_ranking\.py module: 8192 → 8193",
+        r"quantize/scale_ranking\.py module: (8192 → 8193|512 → 513)",
+        r"quantize/scale_ranking\.py _rounding_errors: .* > FEW_VALUES → .* >= FEW_VALUES",
         r"adaptation/calibrate\.py _take_neurons: (0 → 1|1 → 2|size > MAX_KEPT → .*|int\(np\.prod.*)",
         r"data/dataset\.py module: 3 → 4",
     ),
@@ -152,7 +154,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "integer neurons have no time step": (r"quantize/layer_error\.py measure_layer_error: 1\.0 → 2\.0",),
     "the estimate only rules scales out: those that are left are measured over all values": (
-        r"quantize/scale_ranking\.py _candidates: errors [+-] slack → .*",
+        r"quantize/scale_ranking\.py (_candidates|find_near_best): errors [+-] slack → .*",
         r"quantize/scale_ranking\.py _estimate_errors: 0 → 1 \(2\)",
         r"quantize/scale_ranking\.py rank_scales: count >= .* → count > .*",
     ),

@@ -79,6 +79,7 @@ TARGETS = {
         "tests/budget/test_remote_rows.py", "tests/placement/test_copies.py",
         "tests/placement/test_projections.py",
     ),
+    "placement/read_sources.py": ("tests/placement/test_read_sources.py", "tests/placement/test_copies.py"),
     "placement/chip_populations.py": (
         "tests/placement/test_chip_populations.py", "tests/placement/test_brute_force.py", "tests/budget/test_sdram_rows.py",
         "tests/placement/test_copies.py",
