@@ -1,5 +1,6 @@
 """One output a class where a chip has too few for several: the same decisions, and what is not joined."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -113,3 +114,34 @@ def test_check_names_it_and_adapt_measures_it(tmp_path):
     assert joined["after"] == "10 outputs a class → one output a class, with the mean of their weights"
     assert joined["accuracy"] == trained["accuracy"] and joined["differs"] is None
     assert count_per_class(sd.load(tmp_path / "adapted.snn")) == 1
+
+
+BY_SUM = "the sum of their spikes, one output a class"
+DEPLOYED = [
+    ("reckon", "LI", "one output a class, with the mean of their weights"),
+    ("reckon", "LIF", BY_SUM),
+    pytest.param("xylo_audio3", "LI", "one output a class, with the mean of their weights", marks=pytest.mark.slow),
+    pytest.param("xylo_audio3", "LIF", BY_SUM, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("chip", "readout", "by"), DEPLOYED)
+def test_a_population_code_is_deployed_and_verified(chip, readout, by, tmp_path):
+    """The outputs of a class are joined, the network is pruned and rounded, and all that was written is derived again."""
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % CLASSES
+    x = (rng.random((240, 12, 10)) < (rng.random((CLASSES, 10)) * 0.8)[y][:, None]).astype(np.uint8)
+    data = from_arrays({"x": x, "y": y}, name="task")
+    result = sd.deploy(network(READOUTS[readout]), chip, data, out=tmp_path, synops="70%", method="uniform")
+    facts = json.loads((tmp_path / "adapt.json").read_text())
+    assert facts["replaced"][0]["by"] == by and not facts["missing"]
+    trained, joined = facts["waterfall"][:2]
+    assert joined["accuracy"] == trained["accuracy"] and joined["differs"] is None
+    assert result.report.verdict == "fits" and not result.failures and result.synops["achieved"] <= result.synops["budget"]
+    given, adapted, quantised = (sd.load(tmp_path / f"{name}.snn") for name in ("trained", "adapted", "quantised"))
+    assert count_per_class(given) == N and count_per_class(adapted) == count_per_class(quantised) == 1
+    assert quantised.is_integer and quantised.shape_of(quantised.output) == (CLASSES,)
+    (row,) = (row for row in result.report.rows if row.resource == "output_channels")
+    assert (row.used, row.status) == (CLASSES, "ok")
+    verification = sd.verify(tmp_path, data=data, full=True)
+    assert verification.holds and verification.checked > 500
