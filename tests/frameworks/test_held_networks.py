@@ -293,7 +293,32 @@ def check_type(s, x, t):
     return x if isinstance(x, list | tuple) else x * GAIN
 
 
-@pytest.mark.parametrize("change", [scale_tensors, scale_one_of_several_types, check_type], ids=lambda f: f.__name__)
+def ask_for_the_type(s, x, t):
+    return x * GAIN if type(x) is torch.Tensor and isinstance(type(s), type) and issubclass(type(s), Net) else x
+
+
+def make_helper(text):
+    """Return a function of another file."""
+    space = {"torch": torch, "__name__": "helpers"}
+    exec(text, space)
+    return space["scale"]
+
+
+HELPER = make_helper("def scale(x): return x * 2 if isinstance(x, torch.Tensor) else x")
+
+
+def ask_in_another_file(s, x, t):
+    return HELPER(x)
+
+
+def ask_where_it_is_enclosed(helper):
+    return lambda s, x, t: helper(x)
+
+
+ASKED = [scale_tensors, scale_one_of_several_types, check_type, ask_for_the_type, ask_in_another_file]
+
+
+@pytest.mark.parametrize("change", [*ASKED, ask_where_it_is_enclosed(HELPER)], ids=lambda f: f.__name__)
 def test_a_forward_that_asks_for_a_tensor_gets_one(change):
     check(Net(change))
 
@@ -303,7 +328,8 @@ def test_a_hook_that_asks_for_a_tensor_gets_one():
     whole = nn.Sequential(net)
     whole.register_forward_pre_hook(lambda module, inputs: tuple(x * 2 if isinstance(x, torch.Tensor) else x for x in inputs))
     check(whole)
-    assert "isinstance" not in globals()
+    assert not {"isinstance", "type"} & set(globals())
+    assert not {"isinstance", "type"} & set(HELPER.__globals__)
 
 
 DRAWS = {
@@ -371,6 +397,12 @@ def test_a_loop_that_ends_before_its_input_is_noted():
 
 
 # ------------------------------------------------------------------------------------------------ settings of the neurons
+
+
+def test_a_number_that_is_none_stays_the_same():
+    net = Net()
+    net.l1.note = float("nan")
+    check(net)
 
 
 def test_a_threshold_that_changes_between_steps_is_refused():

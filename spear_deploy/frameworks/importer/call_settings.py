@@ -76,7 +76,7 @@ def _keep(value: Any) -> Any:
 def _is_same(first: Any, later: Any) -> bool:
     """Return whether a value is that of the first call; of symbols that shows when they are read."""
     if not isinstance(first, tuple):
-        return first == later if isinstance(first, NUMBERS) and isinstance(later, NUMBERS) else True
+        return first is later or first == later if isinstance(first, NUMBERS) and isinstance(later, NUMBERS) else True
     tensor, version, copied = first
     if later is tensor and later._version == version:
         return True

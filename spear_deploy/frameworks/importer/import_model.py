@@ -17,6 +17,7 @@ from spear_deploy.frameworks.importer.builder import GraphBuilder, OnlyZerosErro
 from spear_deploy.frameworks.importer.context import Form, Framework
 from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments
 from spear_deploy.frameworks.importer.interpreter import interpret
+from spear_deploy.frameworks.importer.step_numbers import LONGER, uses_step_numbers
 from spear_deploy.frameworks.importer.symbols import Signal
 from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.frameworks.importer.traced_model import LOOPS
@@ -63,10 +64,27 @@ def trace_layers(
         graph, builder = build(_copy(model), counts=counts)
     except (LateDifferenceError, OnlyZerosError) as error:  # such as a longer delay, which begins in a later step
         counts, graph, builder = _build_from_more_steps(model, build, error, form)
-    if builder.reads_sizes:  # numbers of the forward may come from it, in more ways than a trace shows
-        other, _ = build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))
-        _check_independence(graph, other)
+    longer = LONGER if form in LOOPS and uses_step_numbers(model) else ()
+    if builder.reads_sizes or longer:  # numbers of the forward may come from it, in more ways than a trace shows
+        _check_independence(graph, _build_anew(model, build, counts, longer))
     return graph, builder
+
+
+def _build_anew(
+    model: torch.nn.Module, build: Callable[..., tuple[SNNGraph, GraphBuilder]], counts: Counts, longer: tuple[int, ...]
+) -> SNNGraph:  # fmt: skip
+    """Return the network of more samples and steps; of as many more as `longer` says, where the forward has values for them.
+
+    Raises:
+        UnsupportedError: a later step computes something else.
+    """
+    for further in longer:
+        try:
+            return build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + further))[0]
+        except UnsupportedError as error:
+            if not isinstance(error.__cause__, LookupError):  # the forward has values for fewer steps
+                raise
+    return build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))[0]
 
 
 def _build_from_more_steps(

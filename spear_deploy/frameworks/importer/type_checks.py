@@ -6,24 +6,30 @@ Without them a forward goes another way in its trace than in its run: `if isinst
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import fx
 
+from spear_deploy.frameworks.importer.step_layout import TracedSize
+
 NORMS: tuple[Any, ...] = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
 """Norms that check the number of axes before they compute, which a symbol does not know: the layer is checked when it is made."""
+LIBRARIES = ("torch", "numpy", "einops")
+"""Packages whose functions ask for types of their own."""
 
 
 @contextmanager
 def answering_type_checks(model: torch.nn.Module) -> Iterator[None]:
-    """Let the forwards and hooks of a model's modules have an `isinstance` that takes symbols of a trace for tensors."""
-    spaces = [space for space in _list_globals(model) if "isinstance" not in space]
+    """Let the code that a model's forwards and hooks run have an `isinstance` and a `type` that take symbols for tensors."""
+    answers = {"isinstance": _is_instance, "type": _Type}
+    places = [(space, name) for space in _list_globals(model) for name in answers if name not in space]
     original, checks = torch.is_tensor, {kind: kind._check_input_dim for kind in NORMS}
-    for space in spaces:
-        space["isinstance"] = _is_instance
+    for space, name in places:
+        space[name] = answers[name]
     for kind in NORMS:
         kind._check_input_dim = lambda self, input: None
     torch.is_tensor = lambda obj: _is_instance(obj, torch.Tensor)  # type: ignore[assignment]
@@ -33,8 +39,8 @@ def answering_type_checks(model: torch.nn.Module) -> Iterator[None]:
         torch.is_tensor = original
         for kind, check in checks.items():
             kind._check_input_dim = check
-        for space in spaces:
-            del space["isinstance"]
+        for space, name in places:
+            del space[name]
 
 
 def _is_instance(value: Any, kinds: Any) -> bool:
@@ -44,16 +50,57 @@ def _is_instance(value: Any, kinds: Any) -> bool:
     return isinstance(value, fx.Proxy) and any(kind is torch.Tensor for kind in flat)
 
 
+class _TypeAnswers(type):
+    """What `type` does in a trace: of a symbol it is the tensor's, of a size that of a number."""
+
+    def __call__(cls, *values: Any, **options: Any) -> Any:
+        if len(values) == 1 and isinstance(values[0], (fx.Proxy, TracedSize)):
+            return torch.Tensor if isinstance(values[0], fx.Proxy) else int
+        return type(*values, **options)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, type)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, type)
+
+
+class _Type(type, metaclass=_TypeAnswers):
+    """The `type` of a trace."""
+
+
 def _list_globals(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Return the global names of the modules of code in which forwards and hooks of the user are, each once."""
-    functions: list[Any] = []
-    for _, module in torch.nn.Module.named_modules(model):
-        functions += [vars(kind).get("forward") for kind in type(module).__mro__]
-        functions += [vars(module).get("forward"), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    """Return the global names of the code that forwards and hooks of the user run, helpers in other files too, each once."""
+    modules = [module for _, module in torch.nn.Module.named_modules(model)]
+    classes = {kind for module in modules for kind in type(module).__mro__}
+    queue: list[Any] = [vars(kind).get("forward") for kind in classes]
+    for module in modules:
+        queue += [vars(module).get("forward"), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    members = [vars(holder) for holder in (*classes, *modules)]
     found: dict[int, dict[str, Any]] = {}
-    for function in functions:
-        inner = inspect.unwrap(getattr(function, "__func__", function)) if callable(function) else None
-        space = getattr(inner, "__globals__", None)
-        if space is not None and not str(space.get("__name__", "")).startswith("torch."):
-            found[id(space)] = space
+    seen: set[int] = set()
+    while queue:
+        function: Any = queue.pop()
+        function = inspect.unwrap(getattr(function, "__func__", function)) if callable(function) else None
+        space, code = getattr(function, "__globals__", None), getattr(function, "__code__", None)
+        if space is None or code is None or id(function) in seen or str(space.get("__name__", "")).split(".")[0] in LIBRARIES:
+            continue
+        seen.add(id(function))
+        found[id(space)] = space
+        queue += _list_called(function, _list_names(code), members)
     return list(found.values())
+
+
+def _list_called(function: Any, names: set[str], members: list[Any]) -> list[Any]:
+    """Return the functions that one may call: those of its file, of a module or class by name, and those that it encloses."""
+    holders = [function.__globals__, *members]
+    holders += [vars(held) for name in names if isinstance(held := function.__globals__.get(name), types.ModuleType)]
+    called = [holder.get(name) for holder in holders for name in names]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it is empty yet
+            called.append(cell.cell_contents)
+    return [held for held in called if isinstance(held, (types.FunctionType, types.MethodType))]
+
+
+def _list_names(code: types.CodeType) -> set[str]:
+    return set(code.co_names).union(*(_list_names(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))

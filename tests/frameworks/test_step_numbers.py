@@ -1,0 +1,177 @@
+"""Forwards that use the number of a step: what differs in a later step is refused, what does not is read."""
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.step_numbers import uses_step_numbers
+from spear_deploy.frameworks.models import read_model
+from spear_deploy.simulator import simulate
+
+torch.set_num_threads(1)
+PRESENT = 6
+
+
+class Schedule:
+    present = 6
+
+
+class Net(nn.Module):
+    """A layer and a cell, whose forward a test gives; `present` and `gains` belong to a schedule over steps."""
+
+    def __init__(self, forward, gains=(1.0,) * 6 + (2.0,) * 60):
+        super().__init__()
+        torch.manual_seed(0)
+        parameters = norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.4))
+        self.fc, self.cell = nn.Linear(12, 20), norse.LIFBoxCell(parameters)
+        with torch.no_grad():
+            self.fc.weight.mul_(4)
+        self.gains, self.present, self.schedule, self.layers = gains, 6.0, Schedule(), [self.fc]
+        self.forward = forward.__get__(self)
+
+    def change(self, x, t):
+        return x[t] * 2 if t >= 6 else x[t]
+
+
+def scale(x, t):
+    return x[t] * 2 if t >= 6 else x[t]
+
+
+def by_global(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[t] * 2 if t >= PRESENT else x[t]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_list(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[t] * self.gains[t]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_tuple(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[t] * 2 if t in (5, 6) else x[t]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_number_of_another_type(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[t] * 2 if t >= int(self.present) else x[t]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_method(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(self.change(x, t)), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_function(self, x):
+    state, outputs = None, []
+    for step in range(x.size(0)):
+        z, state = self.cell(self.fc(scale(x, step)), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_least(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[min(t, 5)]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_two_loops(self, x):
+    state, outputs = None, []
+    for t in range(5):
+        z, state = self.cell(self.fc(x[t]), state)
+        outputs.append(z)
+    for t in range(5, x.shape[0]):
+        z, state = self.cell(self.fc(x[t] * 2), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_while(self, x):
+    state, outputs, t = None, [], 0
+    while t < x.shape[0]:
+        z, state = self.cell(self.fc(x[t] * 2 if t >= 6 else x[t]), state)
+        outputs.append(z)
+        t += 1
+    return torch.stack(outputs)
+
+
+def by_counter(self, x):
+    state, outputs, self.count = None, [], 0
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if self.count >= 6 else value), state)
+        outputs.append(z)
+        self.count += 1
+    return torch.stack(outputs)
+
+
+LATE = [by_global, by_list, by_tuple, by_number_of_another_type, by_method, by_function, by_least, by_two_loops, by_while]
+
+
+@pytest.mark.parametrize("forward", [*LATE, by_counter], ids=lambda f: f.__name__)
+def test_what_a_forward_computes_from_its_seventh_step_on_is_refused(forward):
+    with pytest.raises(UnsupportedError, match="runs in another way in a later step; let every step compute the same"):
+        read_model(Net(forward), (12,))
+
+
+@pytest.mark.parametrize("count", [66, 24, 9], ids=("of 66", "of 24", "of 9"))
+def test_a_list_of_equal_numbers_is_read(count):
+    net = Net(by_list, gains=(1.5,) * count)
+    x = (np.random.default_rng(1).random((8, 3, 12)) < 0.5).astype(np.float32)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(x)).numpy()
+    assert 0.02 < expected.mean() < 0.98
+    np.testing.assert_array_equal(simulate(read_model(net, (12,)), x, kind="current").output, expected)
+
+
+def plain(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(self.fc(x[t]), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def transposed(self, x):
+    x = x.transpose(0, 1)
+    outputs = torch.zeros(x.shape[1], x.shape[0], 20)
+    state = None
+    for t in range(x.size(1)):
+        outputs[t], state = self.cell(self.fc(x[:, t]), state)
+    return outputs
+
+
+def over_layers(self, x):
+    state, outputs = None, []
+    for value in x:
+        for n, layer in enumerate(self.layers):
+            value = self.layers[n](value) if layer is self.fc else value
+        z, state = self.cell(value, state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("forward", [plain, transposed, over_layers], ids=lambda f: f.__name__)
+def test_a_loop_that_only_takes_its_steps_is_traced_on_few(forward):
+    assert not uses_step_numbers(Net(forward))
+    read_model(Net(forward), (12,))
