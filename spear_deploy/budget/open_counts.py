@@ -16,6 +16,7 @@ from spear_deploy.budget.what_if import WhatIf
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.placement.chip_populations import find_chip_populations
+from spear_deploy.util.number_format import amount
 
 
 def open_bounds(rows: Sequence[BudgetRow], graph: SNNGraph, what_if: WhatIf) -> list[BudgetRow]:
@@ -42,10 +43,9 @@ def open_bounds(rows: Sequence[BudgetRow], graph: SNNGraph, what_if: WhatIf) -> 
         if row.status != "over" or any((row.resource, layer) in over for layer in row.layers):
             return row
         low = used.get((row.resource, row.where))
-        ends = f"up to {row.used:,.0f}" if low is None else f"{low:,.0f} to {row.used:,.0f}"
-        remedy = (
-            f"which synapses onto {name_layers(bound)} weights of 0 leave is not counted one by one: {ends} of {row.limit:,.0f}"
-        )
+        ends = f"up to {amount(row.used)}" if low is None else f"{amount(low)} to {amount(row.used)}"
+        open_count = f"weights of 0 stop some synapses onto {name_layers(bound)} that are not counted one by one"
+        remedy = f"{open_count}: {ends}, and the limit is {amount(row.limit)}"
         return replace(row, used=None, status="unchecked", remedy=remedy)
 
     return [open_row(row) for row in rows]

@@ -43,7 +43,7 @@ def test_a_limit_between_the_fewest_and_all_synapses_leaves_the_verdict_open(mak
     report = check_reach(net, high - 1)
     (row,) = (row for row in report.rows if row.status == "unchecked")
     assert (report.verdict, row.resource, row.used) == ("unchecked", "input_reaches", None)
-    assert f"weights of 0 leave is not counted one by one: {low} to {high} of {high - 1}" in row.remedy
+    assert f"that are not counted one by one: {low} to {high}, and the limit is {high - 1}" in row.remedy
     if low > 1:
         report = check_reach(net, low - 1)
         assert report.verdict == "does_not_fit"
@@ -63,7 +63,7 @@ def test_cores_are_open_where_the_fewest_synapses_take_fewer_of_them() -> None:
     chip = small_chip("catalyst_n1", core__synapse_memory=13, chip__cores=1, chip__usable_cores=1)
     report = check(edge_of_a_pool(), chip, remedies=False)  # 10 to 14 synapses, and 12 are there
     (row,) = (row for row in report.rows if row.status == "unchecked")
-    assert (report.verdict, row.resource) == ("unchecked", "cores") and "1 to 2 of 1" in row.remedy
+    assert (report.verdict, row.resource) == ("unchecked", "cores") and "1 to 2, and the limit is 1" in row.remedy
 
 
 def test_what_is_counted_exactly_is_over_and_other_limits_stay() -> None:
