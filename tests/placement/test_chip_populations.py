@@ -362,3 +362,19 @@ def test_weights_that_no_one_synapse_sums_are_several_on_spinnaker_alone():
         ((projection,),) = (population.projections for population in find_chip_populations(graph, load_profile(chip)))
         counts[chip] = projection.synapses_per_pair
     assert counts == {"spinnaker1": 3, "catalyst_n1": 1, "truenorth": 1}
+
+
+def test_ways_that_are_one_synapse_are_counted_exactly():
+    """A convolution and dense weights from 6 inputs to 6 neurons are 36 synapses of ReckOn, none of which is left open."""
+    layers = [
+        Layer(name="c", synapse=Conv1d(weight=np.ones((1, 1, 3)), padding=(1,))),
+        Layer(name="cf", synapse=Flatten()),
+        Layer(name="f", synapse=Flatten()),
+        Layer(name="d", synapse=Dense(weight=np.ones((6, 6)))),
+        Layer(name="n", neuron=NEURON),
+    ]
+    pairs = ("input", "c"), ("c", "cf"), ("cf", "n"), ("input", "f"), ("f", "d"), ("d", "n")
+    (population,) = find_chip_populations(wire(layers, *pairs, size=(1, 6)), load_profile("reckon"))
+    (merged,) = population.merged
+    assert (merged.is_bound, merged.mixed_delays, merged.synapses_per_pair, merged.nonzero) == (False, False, 1, None)
+    assert count_synapses_into(population).total == 36

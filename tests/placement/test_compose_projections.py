@@ -103,3 +103,22 @@ def test_behind_two_layers_of_weights_no_zeros_are_known(synapses: tuple[Synapse
     (projection,) = onto(build(*synapses, shape=(3, 4)))
     assert projection.nonzero is None
     assert (projection.fan_in == matrix_onto(build(*synapses[:-1], shape=(3, 4)), INPUT, "n").sum(axis=1).max()).all()
+
+
+def test_scales_that_stop_other_channels_do_not_make_two_lists_of_weights_one() -> None:
+    """Two ways with 9 weights each are two lists, though the values behind them stop at other neurons."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.eye(3)), neuron=IF())]
+    edges = [Edge(source=INPUT, target="a")]
+    for k, passing in enumerate(([1.0, 0, 0], [0, 1.0, 1.0])):
+        layers += [
+            Layer(name=f"w{k}", synapse=Dense(weight=np.ones((3, 3)))),
+            Layer(name=f"s{k}", synapse=Scale(weight=np.array(passing))),
+        ]
+        edges += [Edge(source="a", target=f"w{k}"), Edge(source=f"w{k}", target=f"s{k}"), Edge(source=f"s{k}", target="n")]
+    net = SNNGraph(layers=[*layers, Layer(name="n", neuron=IF())], edges=edges, input_shape=(3,), output="n")
+    assert [p.layer for p in onto(net, zeros=False)] == ["s0", "s1"]
+
+
+def test_one_layer_of_weights_has_one_delay_and_one_synapse_for_two_neurons() -> None:
+    (projection,) = onto(build(Dense(weight=np.ones((2, 3))), shape=(3,)))
+    assert (projection.mixed_delays, projection.synapses_per_pair, projection.is_bound) == (False, 1, False)

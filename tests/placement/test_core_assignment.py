@@ -15,7 +15,14 @@ from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.chip_populations import find_chip_populations
-from spear_deploy.placement.core_assignment import CoreBins, Slice
+from spear_deploy.placement.core_assignment import (
+    MAX_OPEN,
+    CoreAssignment,
+    CoreBins,
+    CoreSupply,
+    Slice,
+    competing_for_cores,
+)
 from spear_deploy.placement.core_needs import AxonSet, Core
 from spear_deploy.placement.place import lower_bound, place, place_populations
 from spear_deploy.placement.weight_bits import stored_bits
@@ -428,3 +435,91 @@ def test_layers_that_are_not_cut_take_the_first_core_with_room_or_the_emptiest(s
     assert (placement.slices[-1].chip, placement.slices[-1].slot, placement.slices[-1].group) == (0, cores, 1)
     order = list(dict.fromkeys((part.chip, part.slot) for part in placement.slices))
     assert [part.core for part in placement.slices] == [order.index((part.chip, part.slot)) for part in placement.slices]
+
+
+def test_layers_that_compete_for_other_cores_are_rows_of_their_own() -> None:
+    """Four maps of 64 Ki neuron words and three cores; three kernels of 64 Ki words and two cores."""
+    rng = np.random.default_rng(0)
+    layers = [Layer(name=f"wide{n}", synapse=conv(rng, 16, 2 if n == 0 else 16, 1), neuron=IF()) for n in range(4)]
+    layers.append(Layer(name="small", synapse=conv(rng, 64, 16, 1, stride=(4, 4)), neuron=IF()))
+    layers += [Layer(name=f"deep{n}", synapse=conv(rng, 64, 64, 3, padding=(1, 1)), neuron=IF()) for n in range(3)]
+    report = check(chain(layers, input_shape=(2, 64, 64)), SPECK, remedies=False)
+    rows = [(row.where, row.used, row.limit) for row in report.over if row.resource == "cores"]
+    assert rows == [("wide0 + wide1 + wide2 + wide3", 4, 3), ("deep0 + deep1 + deep2", 3, 2)]
+    assert sorted(part.core for part in report.placement.slices) == list(range(8))
+    assert report.cores_used == 8 and report.placement.chips_used == 1
+
+
+def test_empty_cores_that_a_rival_could_take_are_cores_for_all_of_them() -> None:
+    """A layer of 10 neurons has no core left: three of 6 lie on those that hold 10, and six cores that hold 6 are empty."""
+    chip = small_chip(
+        "speck2f", packing__share_cores=True, core_groups__wide_maps__neurons=10,
+        **{f"core_groups__{name}__neurons": 6 for name in ("balanced", "many_weights", "small")},
+    )  # fmt: skip
+    supply = CoreSupply(profile=chip, cores=tuple(Core(chip, {}, group) for group in range(4)), chips=1, share=True)
+    items = [Slice(layer=f"l{k}", needs={"neurons": n}) for k, n in enumerate((6, 6, 6, 10))]
+    assignments = [CoreAssignment(core=k, group=0, slot=k) for k in range(3)] + [CoreAssignment(core=3, group=0)]
+    assert competing_for_cores(items, assignments, supply, 3) == ([0, 1, 2, 3], 9)
+
+
+def test_a_group_whose_cores_are_not_counted_has_no_core() -> None:
+    counts = {f"core_groups__{name}__count": None for name in ("balanced", "many_weights", "small")}
+    chip = small_chip("speck2f", chip__cores=3, chip__usable_cores=3, **counts)
+    supply = CoreSupply(profile=chip, cores=(), chips=2, share=False)
+    assert [(place.group, place.slot, place.chip) for place in supply.list_places()] == [
+        (0, slot, chip) for chip in range(2) for slot in range(3)
+    ]
+
+
+def test_a_small_layer_takes_the_first_core_whatever_kinds_follow() -> None:
+    chip = small_chip("speck2f", packing__share_cores=True, core__layers=3)
+    assert [(part.slot, part.core) for part in place(role_net(), chip).slices] == [(0, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("roles", "kind"),
+    [
+        ({}, "wide_maps"),
+        ({"wide_maps": "hidden", "many_weights": "readout", "balanced": "hidden", "small": "hidden"}, "many_weights"),
+        ({"wide_maps": "hidden", "many_weights": "hidden", "balanced": "hidden", "small": "readout"}, "small"),
+    ],
+)
+def test_a_layer_that_no_core_holds_is_held_against_a_core_of_its_role(roles: dict[str, str], kind: str) -> None:
+    """64 Ki kernel words and 64 Ki neuron words."""
+    net = chain([Layer(name="c", synapse=conv(np.random.default_rng(0), 64, 64), neuron=IF())], input_shape=(64, 34, 34))
+    chip = small_chip("speck2f", **{f"core_groups__{name}__role": role for name, role in roles.items()})
+    report = check(net, chip, remedies=False)
+    assert report.verdict == "does_not_fit"
+    assert {row.detail for row in report.over if "memory" in row.resource} == {f"on a core of kind {kind}"}
+
+
+@pytest.mark.parametrize(
+    ("memory", "chips", "expected"),
+    [
+        (2 * 25900, 3, [0, 0, 1, 1]),
+        (2 * 25900 - 1, 4, [0, 1, 2, 3]),
+        (30000, 4, [0, 1, 2, 3]),
+        (4 * 25900, 4, [0, 0, 0, 0]),
+    ],
+)
+def test_a_chip_holds_cores_up_to_the_last_word_of_its_memory(memory: int, chips: int, expected: list[int]) -> None:
+    """Four cores of SpiNNaker with 100 rows of 3 + 256 words each."""
+    net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((1024, 100))), neuron=LIF(tau_s=0.01))], input_shape=(100,))
+    placement = place(net, small_chip("spinnaker1", chip__memory_words=memory), chips=chips)
+    assert [(part.memory_words, part.chip) for part in placement.slices] == [(25900, chip) for chip in expected]
+
+
+@pytest.mark.parametrize(("chips", "expected"), [(4, [0, 1, 2, 3]), (2, [0, 1, 1, 1])])
+def test_a_core_that_needs_more_than_a_chip_has_stands_alone(chips: int, expected: list[int]) -> None:
+    """Single neurons that 100 inputs reach take 100 rows of 4 words, of the 300 that a chip has."""
+    net = chain([Layer(name="fc", synapse=Dense(weight=np.ones((4, 100))), neuron=LIF(tau_s=0.01))], input_shape=(100,))
+    placement = place(net, small_chip("spinnaker1", chip__memory_words=300), chips=chips)
+    assert [(part.memory_words, part.chip) for part in placement.slices] == [(400, chip) for chip in expected]
+
+
+def test_of_too_many_open_cores_the_oldest_takes_no_more() -> None:
+    core = Core(small_chip(), {})
+    core.limits |= {"neurons": 10}
+    items = [Slice(layer="l", needs={"neurons": n}) for n in [6] * (MAX_OPEN + 1) + [4, 4]]
+    bins = CoreBins(core, items, len(items))
+    assert [bins.put_first(item) for item in items] == [*range(MAX_OPEN + 1), 1, 2]

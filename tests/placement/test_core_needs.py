@@ -9,9 +9,9 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer
-from spear_deploy.network.graph import INPUT, Edge, SNNGraph
-from spear_deploy.placement.core_needs import Core, count_union
+from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.placement.core_needs import Core, count_union, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import matrix_onto, small_chip
@@ -119,3 +119,95 @@ def test_groups_that_a_share_in_the_middle_reads_more_of_are_measured() -> None:
     parts = placement.slices_of("row")
     assert [part.box for part in parts] == [((n, min(n + 4, 21)),) for n in range(0, 21, 4)]
     assert [part.axons_in for part in parts] == [24] * 5 + [14]
+
+
+def test_shares_of_two_groups_do_not_read_both() -> None:
+    """Two groups of 10 channels to 9, of which a core with 19 rows reads one beside 4 others: shares of 5 would cross them."""
+    net = row_of_a_map(Conv1d(weight=np.ones((18, 10, 1)), groups=2), (20, 1))
+    parts = place(net, small_chip("truenorth", core__axons_in=19, core__neurons=5)).slices_of("row")
+    assert [(part.neurons, part.axons_in) for part in parts] == [(3, 14)] * 6
+
+
+def axons_out(net: SNNGraph, name: str, **values: Any) -> list[int]:
+    return [part.axons_out for part in place(net, small_chip("loihi1", **values)).slices_of(name)]
+
+
+def test_a_neuron_of_loihi_1_has_an_axon_to_each_core_that_holds_one_of_its_targets() -> None:
+    """Of weights one to one each neuron has one target, on one of the cores of the layer behind, however many there are."""
+    line = [Layer(name="a", synapse=Dense(weight=np.ones((30, 5))), neuron=IF())]
+    line.append(Layer(name="b", synapse=Scale(weight=np.arange(1.0, 31)), neuron=IF()))
+    assert axons_out(chain(line, input_shape=(5,)), "a", core__neurons=10) == [10, 10, 10]
+    layers = [Layer(name="a", synapse=Conv2d(weight=np.ones((2, 1, 1, 1))), neuron=IF())]
+    layers.append(Layer(name="b", synapse=Scale(weight=np.arange(1.0, 73).reshape(2, 6, 6)), neuron=IF()))
+    assert sum(axons_out(chain(layers, input_shape=(1, 6, 6)), "a", core__neurons=16)) == 72
+
+
+def test_a_map_whose_targets_stand_in_a_row_has_axons_to_the_cores_of_the_row_and_to_no_more_than_its_targets() -> None:
+    """A kernel of 3 from one channel to 2 meets 6 of 36 neurons, on 6 of 12 cores or on 2; `few` is on one more."""
+    net = row_of_a_map(Conv1d(weight=np.ones((2, 1, 3))), (1, 20), dense_inputs=4)
+    populations = find_populations(net)
+    core, targets = Core(load_profile("loihi1"), {}), group_targets_by_source(populations)
+    for size, cores in ((3, 6), (18, 2)):
+        row = tuple((start, start + size) for start in range(0, 36, size))
+        cuts = {"map": (((0, 1),), ((0, 20),)), "few": (((0, 4),),), "row": (row,)}
+        assert core.count_axons_from(populations[0], cuts, targets).tolist() == [[20 * cores + 20]]
+
+
+@pytest.mark.parametrize("full", [1, 5])
+def test_one_neuron_that_needs_more_rows_than_a_core_has_does_not_cut_the_map_into_single_neurons(full: int) -> None:
+    """One of five channels, or each, reads 9 pixels: a core of 4 rows is too full with it, and takes a position of all."""
+    weight = np.zeros((5, 1, 3, 3))
+    weight[:, 0, 1, 1] = 1.0
+    weight[1 if full == 1 else slice(None)] = 1.0
+    net = chain([Layer(name="c", synapse=Conv2d(weight=weight), neuron=IF())], input_shape=(1, 6, 6))
+    placement = place(net, small_chip("odin", core__axons_in=4))
+    assert [(part.neurons, part.axons_in) for part in placement.slices] == [(5, 9)] * 16
+
+
+def test_channels_of_a_group_on_two_cores_read_the_same_sources() -> None:
+    """Two groups of 2 channels, each of which reads 2 of 4 channels at 5 positions: 10 axons, and 20 of both."""
+    net = chain([Layer(name="c", synapse=Conv1d(weight=np.ones((4, 2, 1)), groups=2), neuron=IF())], input_shape=(4, 5))
+    ((projection,),) = (population.projections for population in find_populations(net))
+    core = Core(load_profile("truenorth"), {})
+    sets = {box: core.find_axon_set(projection, (box, (0, 5))) for box in ((0, 1), (0, 2), (2, 3), (3, 4), (2, 4))}
+    assert {axons.count for axons in sets.values()} == {10}
+    for pair, rows in ((((0, 1), (2, 3)), 20), (((2, 3), (3, 4)), 10), (((0, 2), (3, 4)), 20), (((0, 2), (2, 4)), 20)):
+        assert count_union([sets[box] for box in pair]) == rows
+
+
+def test_sets_of_sources_that_zeros_leave_out_begin_at_the_first_channel() -> None:
+    """The first neuron reads channels 0 and 1 of three, the second 0 and 2, each at 4 positions: 12 axons of both."""
+    weight = np.array([[1.0, 1, 0], [1, 0, 1]])[:, :, None]
+    net = chain([Layer(name="c", synapse=Conv1d(weight=weight), neuron=IF())], input_shape=(3, 4))
+    ((projection,),) = (population.projections for population in find_populations(net, zeros=True))
+    core = Core(load_profile("truenorth"), {})
+    first, second = (core.find_axon_set(projection, ((n, n + 1), (0, 4))) for n in range(2))
+    assert (first.count, second.count, count_union([first, second])) == (8, 8, 12)
+
+
+def read_twice(conv: Conv1d, dense: np.ndarray, shape: tuple[int, ...]) -> SNNGraph:
+    """A map that a convolution and dense weights read."""
+    layers = (
+        Layer(name="map", neuron=IF()),
+        Layer(name="conv", synapse=conv, neuron=IF()),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="dense", synapse=Dense(weight=dense), neuron=IF()),
+    )
+    pairs = (INPUT, "map"), ("map", "conv"), ("map", "flat"), ("flat", "dense")
+    edges = tuple(Edge(source=source, target=target) for source, target in pairs)
+    return SNNGraph(layers=layers, edges=edges, input_shape=shape, output="dense")
+
+
+def test_a_convolution_and_dense_weights_with_zeros_share_the_rows_of_a_map() -> None:
+    """20 inputs, and 20 neurons of 2 maps that both layers read: 40 rows of a core, of which neither layer reads all."""
+    conv = Conv1d(weight=np.array([[[1.0], [0]], [[1.0], [0]], [[1.0], [1]]]))
+    dense = np.ones((4, 20))
+    dense[:, 5:] = 0
+    net = read_twice(conv, dense, (2, 10))
+    assert [check(net, small_chip("odin", core__axons_in=rows), remedies=False).cores_used for rows in (40, 39)] == [1, 2]
+
+
+def test_a_map_of_one_position_has_the_rows_of_a_list() -> None:
+    """60 inputs, 60 neurons that two layers read, one of them through a convolution, and 4 neurons: 124 rows of a core."""
+    net = row_of_a_map(Conv1d(weight=np.ones((10, 60, 1))), (60, 1))
+    assert [check(net, small_chip("odin", core__axons_in=rows), remedies=False).cores_used for rows in (124, 123)] == [1, 2]

@@ -9,7 +9,7 @@ import pytest
 
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Scale, SumPool, make_sparse
-from spear_deploy.network.graph import INPUT, Layer, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.projections import Projection, split_row
@@ -164,3 +164,26 @@ def test_lists_of_loihi_are_as_long_as_their_targets_and_indices() -> None:
     ]
     each = chain(layers, input_shape=(1, 5))  # five sources reach 1, 2, 3, 2 and 1 targets of 20 bits, and 10 bits a list
     assert count(each, "loihi2") == 1 + 1 + 2 + 1 + 1
+
+
+@pytest.mark.parametrize("size", [(3, 1), (1, 3)])
+def test_axes_of_one_position_are_left_out_beside_dense_weights_with_the_zeros_of_the_others(size: tuple[int, int]) -> None:
+    """A column and a row of pixels, flattened, onto neurons that dense weights reach too: the same synapses as a list has."""
+    weight = np.array([1.0, 0, 2, 0, 3, 0]).reshape(2, 1, *size)
+    extent = tuple(8 if n > 1 else 1 for n in size)
+    layers = (
+        Layer(name="conv", synapse=Conv2d(weight=weight)),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="all", synapse=Flatten()),
+        Layer(name="dense", synapse=Dense(weight=np.ones((12, 8)))),
+        Layer(name="n", neuron=IF()),
+    )
+    pairs = (INPUT, "conv"), ("conv", "flat"), ("flat", "n"), (INPUT, "all"), ("all", "dense"), ("dense", "n")
+    edges = tuple(Edge(source=source, target=target) for source, target in pairs)
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(1, *extent), output="n")
+    (population,) = find_populations(net, zeros=True)
+    (projection,) = (p for p in population.projections if p.kind == "conv")
+    exists = matrix_onto(net, INPUT, "flat")
+    assert len(projection.axes) == 1
+    assert projection.fan_in.reshape(-1).tolist() == exists.sum(axis=1).tolist()
+    assert projection.fan_out.reshape(-1).tolist() == exists.sum(axis=0).tolist()

@@ -11,7 +11,7 @@ import pytest
 
 from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
-from spear_deploy.network import IF, Conv2d, Dense, Layer, Scale
+from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.placement.axes import count_inputs
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
@@ -174,3 +174,67 @@ def test_names_of_layers_do_not_decide_which_ways_share_rows(names: tuple[str, .
     odin = override_facts(load_profile("odin"), {"core.axons_in": 110})
     few = override_facts(odin, {"core.axons_in": 109})
     assert [check(net, chip, remedies=False).cores_used for chip in (odin, few)] == [1, 2]
+
+
+def grouped(groups: int, outputs: int, inputs: int) -> SNNGraph:
+    """Groups of channels of one position, of which one weight is 0: all channels of a group are read even so."""
+    weight = np.ones((groups * outputs, inputs, 1))
+    weight[0, 0] = 0
+    return chain([Layer(name="c", synapse=Conv1d(weight=weight, groups=groups), neuron=IF())], input_shape=(groups * inputs, 1))
+
+
+@pytest.mark.parametrize(
+    ("groups", "outputs", "limits", "size", "axons"),
+    [
+        (7, 3, (25, 5), 4, [20, 20, 20, 20, 20, 10]),  # the second five would read three groups
+        (2, 10, (15, 8), 5, [10] * 4),  # of sixes the second would read both groups
+        (5, 3, (25, 6), 4, [20, 20, 20, 10]),  # sixes fit, but in three equal parts of 5 the second reads three groups
+    ],
+)
+def test_equal_shares_of_groups_with_zeros_are_as_large_as_the_fullest_allows(
+    groups: int, outputs: int, limits: tuple[int, int], size: int, axons: list[int]
+) -> None:
+    """Each group reads 10 channels; a core has so many axons and neurons."""
+    chip = small_chip("truenorth", core__axons_in=limits[0], core__neurons=limits[1])
+    parts = place(grouped(groups, outputs, 10), chip).slices
+    total = groups * outputs
+    assert [part.box[0] for part in parts] == [(n, min(n + size, total)) for n in range(0, total, size)]
+    assert [part.axons_in for part in parts] == axons
+
+
+def test_a_map_in_a_row_with_a_zero_is_cut_by_its_middle_not_by_its_border() -> None:
+    """A kernel of 5 of 40 pixels, padded by 2: 6 neurons read 8 pixels at the border and 10 inside, where a core has 8 and 2."""
+    weight = np.ones((1, 1, 5))
+    weight[0, 0, 1] = 0  # other neurons read the pixel
+    layers = (
+        Layer(name="conv", synapse=Conv1d(weight=weight, padding=(2,))),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="dense", synapse=Dense(weight=np.ones((40, 2)))),
+        Layer(name="few", synapse=Dense(weight=np.ones((2, 40))), neuron=IF()),
+        Layer(name="all", synapse=Flatten()),
+        Layer(name="row", neuron=IF()),
+    )
+    pairs = (INPUT, "conv"), ("conv", "flat"), (INPUT, "all"), ("all", "few"), ("few", "dense"), ("flat", "row"), ("dense", "row")
+    edges = tuple(Edge(source=source, target=target) for source, target in pairs)
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(1, 40), output="row")
+    parts = place(net, small_chip("odin", core__axons_in=10)).slices_of("row")
+    assert [part.neurons for part in parts] == [4] * 10 and max(part.axons_in for part in parts) == 10
+
+
+def test_parts_of_a_layer_that_read_other_inputs_share_the_rows_that_each_reads() -> None:
+    """Of 20 inputs the first six neurons of `a` and those of `b` read ten, the other six and those of `c` the other ten.
+
+    A core of 10 neurons and 12 rows holds two parts of `a`, three neurons each, and the four that read the same.
+    """
+    first, second = np.repeat([[1.0, 0]], 10, axis=1), np.repeat([[0, 1.0]], 10, axis=1)
+    weights = {
+        "a": np.concatenate([np.tile(first, (6, 1)), np.tile(second, (6, 1))]),
+        "b": np.tile(first, (4, 1)),
+        "c": np.tile(second, (4, 1)),
+    }
+    layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=IF()) for name, weight in weights.items()]
+    net = SNNGraph(layers=layers, edges=[Edge(source=INPUT, target=name) for name in "abc"], input_shape=(20,), output="c")
+    placement = place(net, small_chip("odin", core__neurons=10, core__axons_in=12))
+    assert [(part.layer, part.core) for part in placement.slices] == [
+        ("a", 0), ("a", 0), ("a", 1), ("a", 1), ("b", 0), ("c", 1),
+    ]  # fmt: skip

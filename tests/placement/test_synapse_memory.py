@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, Conv1d, Conv2d, Dense, LoihiLIF, Scale
+from spear_deploy.network import IF, Conv1d, Conv2d, Dense, LoihiLIF, Scale, SumPool
 from spear_deploy.network.graph import Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import Axis, identity_axis
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.projections import Projection, SpikeSource
-from spear_deploy.placement.synapse_memory import count_memory_words, count_neurons
+from spear_deploy.placement.synapse_memory import (
+    count_listed_rows,
+    count_max_targets,
+    count_memory_words,
+    count_neurons,
+    count_padded_rows,
+)
 from spear_deploy.placement.weight_bits import kernel_bits, list_bits, stored_bits
 from tests.conftest import shared
 
@@ -301,3 +308,58 @@ def test_weights_per_neuron_differ_from_weights_per_channel() -> None:
             input_shape=(2, 3, 3),
         )
         assert find_populations(net)[1].projections[0].kind == kind
+
+
+def test_an_index_of_loihi_1_reaches_targets_by_their_number_not_by_the_inputs_between_them() -> None:
+    """Two targets 35 apart, of inputs 70 apart, need 6 bits: lists of 4, 4 and 8 synapses of 14 bits are 2 words each."""
+    synapse = Conv1d(weight=np.ones((1, 4, 2)), dilation=(70,), stride=(2,))
+    (population,) = find_populations(chain([Layer(name="c", synapse=synapse, neuron=IF())], input_shape=(4, 200)))
+    assert population.shape == (1, 65)
+    assert count_memory_words(population.projections[0], ((0, 1), (0, 65)), 8, LOIHI1) == 6
+
+
+def test_weights_one_to_one_are_a_kernel_of_the_map_of_speck() -> None:
+    """18 weights, one for each neuron of 2 maps of 3 x 3, take 32 words, the next power of two; one for each channel 2."""
+    speck = load_profile("speck2f").synapse_memory
+    for weight, words in ((np.arange(1.0, 19).reshape(2, 3, 3), 32), (np.array([1.0, 2]).reshape(2, 1, 1), 2)):
+        net = chain([Layer(name="s", synapse=Scale(weight=weight), neuron=IF())], input_shape=(2, 3, 3))
+        (population,) = find_populations(net)
+        assert count_memory_words(population.projections[0], ((0, 2), (0, 3), (0, 3)), 8, speck) == words
+
+
+def reach(*synapses: Any, shape: tuple[int, ...]) -> int:
+    *inner, last = synapses
+    layers = [Layer(name=f"s{k}", synapse=synapse) for k, synapse in enumerate(inner)]
+    (population,) = find_populations(chain([*layers, Layer(name="n", synapse=last, neuron=IF())], input_shape=shape))
+    return count_max_targets(population.projections[0])
+
+
+def test_a_source_reaches_the_targets_of_its_group_at_the_positions_that_its_kernel_meets() -> None:
+    assert reach(Dense(weight=np.ones((7, 5))), shape=(5,)) == 7
+    kernel = np.ones((6, 2, 3, 2))  # two groups of 3 channels
+    assert reach(Conv2d(weight=kernel, groups=2), shape=(4, 8, 8)) == 3 * 3 * 2
+    assert reach(Conv2d(weight=kernel, groups=2, stride=(2, 1)), shape=(4, 8, 8)) == 3 * 2 * 2
+    assert reach(Conv2d(weight=kernel, groups=2), shape=(4, 3, 2)) == 3 * 1 * 1
+    assert reach(Scale(weight=np.arange(1.0, 6)), shape=(5,)) == 1
+    in_padding = SumPool(kernel_size=(1,), stride=(9,), padding=(2,))  # its one window lies in front of the map
+    assert reach(in_padding, Conv1d(weight=np.ones((3, 2, 1))), shape=(2, 6)) == 0
+
+
+def test_rows_of_spinnaker_are_those_of_a_list_or_of_a_matrix_for_each_sign() -> None:
+    """A row has 3 words and one for each synapse; of a matrix each source has one, as long as the longest."""
+    memory = load_profile("spinnaker1").synapse_memory
+
+    def count(weight: np.ndarray, largest: int) -> tuple[int, int]:
+        net = chain([Layer(name="n", synapse=Dense(weight=weight), neuron=IF())], input_shape=(weight.shape[1],))
+        (population,) = find_populations(net, zeros=True)
+        (projection,) = population.projections
+        listed = count_listed_rows(projection, ((0, len(weight)),), memory)
+        return listed, count_padded_rows(projection, largest, memory)
+
+    assert count(np.ones((4, 10)), 4) == (10 * (3 + 4), 10 * (3 + 4))
+    assert count(np.ones((4, 10)), 2) == (10 * (3 + 4), 10 * (3 + 2))
+    assert count(np.tile([1.0, -1.0], (4, 5)), 4) == (10 * (3 + 4), 2 * 10 * (3 + 4))
+    first = np.zeros((4, 10))
+    first[:2, 0] = 1.0  # one source reaches two neurons: a list of two synapses, of which each may have a row
+    assert count(first, 4) == (2 + 3 * 2, 10 * (3 + 2))
+    assert count(np.zeros((4, 10)), 4) == (0, 0)

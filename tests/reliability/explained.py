@@ -110,6 +110,8 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/layer_error\.py run_float_network: 1 → 2 \(2\)",
         r"quantize/fuse_weights\.py module: (4 → 5|256 → 257|1 → 2|26 → 27|16 → 17)",
         r"placement/chip_populations\.py module: (1 → 2|21 → 22)",
+        r"placement/projections\.py module: (1 << 24 → .*|1 → 2|24 → 25)",
+        r"placement/projections\.py Projection\._count_dense_pairs: (1 → 2 \(3\)|MAX_PAIRS // .*)",
         r"placement/chip_populations\.py _merge: targets \* prod\(shape\) (> MAX_PAIRS )?→ .*",
         r"quantize/fuse_weights\.py _multiply: values\.max\(initial=0\) > FEW → .* >= FEW",
         r"quantize/even_neurons\.py _may_differ: .*",
@@ -176,7 +178,48 @@ REASONS: dict[str, tuple[str, ...]] = {
     ),
     "a way without weights has one type, of which one or two are the same": (r"budget/axon_room\.py _find_types: 1 → 2 \(3\)",),
     "sums that only chips with a current of 16 bits look at": (r"quantize/speck\.py _choose_integers: False → True",),
-    "a default that no population of a network takes": (r"placement/populations\.py Population: 0 → 1",),
+    "a default that no population of a network takes": (
+        r"placement/populations\.py Population: 0 → 1",
+        r"placement/projections\.py SpikeSource: 0 → 1",
+        r"placement/projections\.py Projection: (1 → 2 \(2\)|False → True \(6\)|True → False)",
+    ),
+    "a default that dense weights alone take, which have no groups": (r"placement/projections\.py Projection: 1 → 2 \(3\)",),
+    "how a projection is printed": (r"placement/projections\.py Projection: False → True",),
+    "more numbers than there are columns: those of the columns are read": (
+        r"placement/projections\.py Projection\.fan_in: self\.nonzero\.shape\[1\] // len\(reads\) → .*",
+    ),
+    "pairs of neurons are listed one by one, and are as many": (
+        r"placement/projections\.py Projection\.passes_several: (0 → 1|.* > 1 → .* >= 1)",
+        r"placement/synapse_memory\.py count_synapses: (1 → 2 \(3\)|projection\.kind != 'dense' → .*)",
+        r"placement/synapse_memory\.py count_axons: 1 → 2 \(2\)",
+    ),
+    "no place in a row is no box": (r"placement/projections\.py split_row: start >= stop → start > stop",),
+    "a projection without axes of one position keeps its axes": (
+        r"placement/projections\.py drop_single_positions: p\.kind == 'dense' or .* → p\.kind == 'dense' and .*",
+    ),
+    "a pool holds its padding along each axis": (
+        r"placement/compose_projections\.py ProjectionBuilder\.add_pool: \(synapse\.padding,\) \* len\(windows\) → .*",
+    ),
+    "any number below 0 says that no core holds it": (r"placement/core_assignment\.py _fill_places: 1 → 2",),
+    "a limit that there is none of is not exceeded": (
+        r"placement/core_assignment\.py _rank_overrun: limits\[name\] < UNLIMITED → .*",
+    ),
+    "of cores of which no limit is exceeded all have the same": (r"placement/core_assignment\.py _rank_overrun: 0\.0 → 1\.0",),
+    "pieces of one kind that are taken for several are measured each": (
+        r"placement/core_needs\.py Core\._kinds: b - a → b \+ a",
+    ),
+    "ranges that each kind of projection sets again": (r"placement/core_needs\.py find_axon_set: 0 → 1 \(10\)",),
+    "boxes that need the same are measured each": (
+        r"placement/core_needs\.py Core\.differs_by_place: 1 < p\.groups < p\.outputs → 1 <= .*",
+    ),
+    "sources that are all read, marked one by one": (
+        r"placement/core_needs\.py find_axon_set: (count < p\.channels → count <= p\.channels|skips_zeros and count < .* → .*)",
+    ),
+    "any set of a source has the axes of its positions, but those of one position": (
+        r"placement/core_needs\.py _count_marked: 0 → 1",
+    ),
+    "neurons that are no map stand in a row, and have one axis": (r"placement/splitting\.py split_population: 0 → 1 \(2\)",),
+    "shares that need the same are measured each, or two of them": (r"placement/splitting\.py _find_share\.fits_all: 1 → 2",),
     "a network sorts its layers by its edges; the place decides between layers side by side alone": (
         r"quantize/fuse_weights\.py _swap: (1 → 2|.*\.index\(second\) \+ 1 → .*)",
     ),
@@ -218,9 +261,12 @@ REASONS: dict[str, tuple[str, ...]] = {
     "all groups together have the channels of the box, however they are cut": (
         r"placement/synapse_memory\.py list_blocks: projection\.outputs // projection\.groups → .*",
     ),
-    "a group that there are none of": (r"placement/synapse_memory\.py _channels_by_group: last - first > 1 → .* >= 1",),
+    "a group that there are none of": (
+        r"placement/synapse_memory\.py _channels_by_group: (last - first > 1 → .* >= 1|last - first → last \+ first \(2\))",
+    ),
     "the reach is the difference of two outputs": (
         r"placement/synapse_memory\.py count_axis_patterns: np\.arange\(axis\.inputs\)\[:, None\] \+ axis\.padding → .*",
+        r"placement/synapse_memory\.py count_axis_patterns: np\.arange.* - np\.array.* → .* \+ np\.array.*",
     ),
     "a mixing count below 0 is as true as one above it": (
         r"placement/compose_projections\.py ProjectionBuilder\.add_dense: self\.mixing \+= 1 → .*",

@@ -93,6 +93,7 @@ TARGETS = {
         "tests/placement/test_place.py", "tests/placement/test_brute_force.py", "tests/placement/test_splitting.py",
         "tests/placement/test_copies.py", "tests/placement/test_core_assignment.py",
         "tests/placement/test_chip_populations.py", "tests/placement/test_recorded_placements.py",
+        "tests/placement/test_core_needs.py",
     ),
     "placement/core_assignment.py": (
         "tests/placement/test_core_assignment.py", "tests/placement/test_place.py", "tests/placement/test_brute_force.py",
