@@ -211,3 +211,12 @@ def test_a_map_of_one_position_has_the_rows_of_a_list() -> None:
     """60 inputs, 60 neurons that two layers read, one of them through a convolution, and 4 neurons: 124 rows of a core."""
     net = row_of_a_map(Conv1d(weight=np.ones((10, 60, 1))), (60, 1))
     assert [check(net, small_chip("odin", core__axons_in=rows), remedies=False).cores_used for rows in (124, 123)] == [1, 2]
+
+
+def test_the_sources_of_a_map_of_one_position_are_those_of_a_list() -> None:
+    """`few` reads them through dense weights, `row` through a convolution: one set of 60 rows."""
+    net = row_of_a_map(Conv1d(weight=np.ones((10, 60, 1))), (60, 1))
+    core, populations = Core(load_profile("truenorth"), {}), find_populations(net)
+    ways = [(p, population) for population in populations for p in population.projections if p.sources[0].name == "map"]
+    sets = [core.find_axon_set(p, tuple((0, n) for n in population.shape)) for p, population in ways]
+    assert [axons.count for axons in sets] == [60, 60] and sets[0] == sets[1]
