@@ -48,7 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for: checking a file must not wait for torch."""
+    """Import a function when it is first asked for: checking a file must not wait for torch."""
     if name not in _PLACES:
         raise AttributeError(f"module 'spear_deploy' has no attribute '{name}'; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f"spear_deploy.{_PLACES[name]}"), name)

@@ -83,15 +83,18 @@ def _read_label(label: Any, where: str) -> Any:
     """Return a label: a whole number, or an array with one at each step.
 
     Raises:
-        DataError: text or nothing.
+        DataError: text, nothing, or lists within a list.
     """
-    array = np.asarray(label)
+    try:
+        array = np.asarray(label)
+    except ValueError:  # a list of lists of different lengths
+        array = np.array(None)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: a label is {label!r}, expected a whole number from 0; number the classes")
     if array.size != 1:
         return array
     number = array.reshape(()).item()
-    return int(number) if array.dtype.kind in "biu" else number
+    return int(number) if float(number).is_integer() else number
 
 
 def _bin_frames(events: Array, sensor: Shape | None, steps: int, where: str) -> Array:

@@ -1,4 +1,4 @@
-"""Arguments of verbs: whole numbers, seeds, switches and names, refused before work begins."""
+"""Arguments of functions: whole numbers, seeds, switches and names, refused before work begins."""
 
 from __future__ import annotations
 

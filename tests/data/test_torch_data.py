@@ -91,6 +91,7 @@ SPIKES = (np.random.default_rng(0).random((30, 8, 12)) < 0.4).astype(np.uint8)
             lambda n: (SPIKES[n], "abc"[n % 3]),
             "data 'torch', train split: a label is 'a', expected a whole number from 0; number",
         ),
+        (lambda n: (SPIKES[n], [[0], [1, 2]]), r"a label is \[\[0\], \[1, 2\]\], expected a whole number from 0"),
         (lambda n: (SPIKES[n], None), "a label is None, expected a whole number from 0; number the classes"),
         (
             lambda n: {"x": SPIKES[n], "y": 0},
@@ -102,6 +103,12 @@ SPIKES = (np.random.default_rng(0).random((30, 8, 12)) < 0.4).astype(np.uint8)
 def test_items_that_are_no_samples_with_classes_are_refused(make, message):
     with pytest.raises(DataError, match=message):
         from_torch(Items(make), Items(make))
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, torch.tensor, lambda label: torch.tensor(float(label))])
+def test_whole_numbers_are_labels_in_any_type(kind):
+    read = from_torch(Items(lambda n: (SPIKES[n], kind(n % 3))), Items(lambda n: (SPIKES[n], kind(n % 3))))
+    assert read.test.y.dtype == np.int64 and read.test.y.tolist() == [n % 3 for n in range(30)]
 
 
 @pytest.mark.parametrize(
