@@ -27,6 +27,8 @@ VALIDATION_SHARE = 0.15
 """Share of the samples that are not test samples."""
 GROUP_PASSES = 3
 """Times that each group may change its part where groups are split."""
+MAX_NAMED = 5
+"""Classes without samples that a note names."""
 MAX_SPIKES = 2**32 - 1
 """Spikes of an input at one step: samples are kept as unsigned integers of at most 32 bits."""
 
@@ -155,8 +157,10 @@ class Dataset:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what accuracy is: of steps, or perhaps on samples which the network was trained on."""
-        notes = ["accuracy is the share of the labelled steps that are decided rightly"] if labels_each_step(self.train.y) else []
+        """Sentences on classes without samples, and what accuracy is: of steps, or perhaps on what the network was trained on."""
+        notes = _note_missing_classes(self)
+        if labels_each_step(self.train.y):
+            notes.append("accuracy is the share of the labelled steps that are decided rightly")
         if not self.drew_test:
             return notes
         samples = sum(len(split) for split in (self.train, self.val, self.test))
@@ -179,9 +183,35 @@ class Dataset:
                 f"the network takes {format_shape(input_shape)}; check the axes"
             )
         if outputs is not None and self.classes > outputs:
-            raise DataError(f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}")
+            advice = "; labels count from 0, give y - 1" if _count_from_one(self) else ""
+            raise DataError(
+                f"data '{self.name}': labels go up to {self.classes - 1}, the network has outputs 0..{outputs - 1}{advice}"
+            )
         if decision is not None:
             require_decision(f"data '{self.name}'", self.train.y, decision)
+
+
+def _note_missing_classes(dataset: Dataset) -> list[str]:
+    """Return a sentence on labels that count from 1, and one on classes that no training sample has."""
+    notes, missing = [], np.setdiff1d(np.arange(dataset.classes), dataset.train.y).tolist()
+    if _count_from_one(dataset):
+        missing.remove(0)
+        notes.append(
+            f"labels are 1 to {dataset.classes - 1}, read as classes 0 to {dataset.classes - 1}, of which class 0 has no sample; "
+            "where the first output stands for label 1, give y - 1"
+        )
+    if missing:
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+        named = ", ".join(map(str, missing[:MAX_NAMED]))
+        what = f"class {named} has" if len(missing) == 1 else f"classes {named}{more} have"
+        it = "it" if len(missing) == 1 else "them"
+        notes.append(f"{what} no training sample, so fine-tuning cannot learn {it}; check the labels")
+    return notes
+
+
+def _count_from_one(dataset: Dataset) -> bool:
+    """Return whether the least label of all splits is 1."""
+    return min(int(split.y[split.y != NO_LABEL].min()) for split in (dataset.train, dataset.val, dataset.test)) == 1
 
 
 def reshape_samples(dataset: Dataset, input_shape: Shape) -> Dataset:

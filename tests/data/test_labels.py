@@ -40,6 +40,37 @@ def test_a_label_at_each_step_is_read_from_a_file_and_split_with_its_samples(tmp
     assert any("labelled steps" in note for note in data.notes)
 
 
+def test_labels_from_1_and_classes_without_a_training_sample_have_a_note_each():
+    def notes(train, val=(0, 1), test=(0, 1), classes=None):
+        parts = {which: Split(x=np.zeros((len(y), 2, 3), np.uint8), y=np.array(y)) for which, y in
+                 {"train": train, "val": val, "test": test}.items()}  # fmt: skip
+        highest = max(max(part.y) for part in parts.values())
+        return Dataset(name="d", classes=classes or highest + 1, **parts).notes
+
+    assert notes([0, 1, 2]) == []
+    assert notes([1, 2, 3], (1, 2), (3, 2)) == [
+        "labels are 1 to 3, read as classes 0 to 3, of which class 0 has no sample; where the first output stands for label 1, "
+        "give y - 1"
+    ]
+    assert notes([1, 2, 4], (1, 2), (4, 2))[1] == (
+        "class 3 has no training sample, so fine-tuning cannot learn it; check the labels"
+    )
+    assert notes([1, 2]) == [
+        "class 0 has no training sample, so fine-tuning cannot learn it; check the labels"
+    ]  # 0 in the others
+    assert notes([0, 9]) == [
+        "classes 1, 2, 3, 4, 5 and 3 more have no training sample, so fine-tuning cannot learn them; check the labels"
+    ]
+
+
+def test_labels_from_1_that_go_beyond_the_outputs_are_refused_with_the_remedy():
+    x, y = np.zeros((40, STEPS, 3), np.uint8), 1 + np.arange(40) % 3
+    data = from_arrays({"x": x, "y": y}, name="d")
+    with pytest.raises(DataError, match=r"labels go up to 3, the network has outputs 0\.\.2; labels count from 0, give y - 1"):
+        data.check((3,), 3)
+    assert data.notes[0].startswith("labels are 1 to 3, read as classes 0 to 3")
+
+
 def test_labels_of_steps_have_groups_words_and_files_of_their_own_splits_as_others(tmp_path):
     x, y = sequences()
     data = load_data(save(tmp_path, x=x, y=y, group=np.arange(40) // 4))
