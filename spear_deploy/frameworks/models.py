@@ -20,9 +20,10 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.frameworks.input_shape import NoInputShapeError, find_input_shape, find_input_width
 from spear_deploy.network import Array, Shape
 from spear_deploy.network.graph import SNNGraph
-from spear_deploy.util.number_format import format_shape
+from spear_deploy.util.number_format import format_shape, plural
+
+MAX_DIFFERENCE = 200
+"""Characters of what weights and a model differ in, in a message."""
 
 
 def read_model(
@@ -110,9 +114,7 @@ def _read_without_shape(model: torch.nn.Module, *, dt_s: float | None, place: st
             "without time and batch"
         ) from error
     graph = read_model(model, given.shape, dt_s=dt_s)
-    if given.note is None:
-        return graph
-    return replace(graph, metadata={**graph.metadata, "assumptions": [*graph.metadata.get("assumptions", []), given.note]})
+    return graph if given.note is None else _add_assumption(graph, given.note)
 
 
 def _is_built_here(model: torch.nn.Module) -> bool:
@@ -142,6 +144,11 @@ def run_model(model: torch.nn.Module, x: Array) -> Array:
         form = "layers" if _is_built_here(model) else detect_form(copy_model(model), x.shape[2:], NORSE)
         if form == "batch_loop":
             raise UnsupportedError("the model takes batch in front of time; run the network that `load` reads from it")
+        if form == "repeat":
+            raise UnsupportedError(
+                "the model feeds one input in all its steps, which have no input of their own; run the network that `load` reads "
+                "from it"
+            )
         if form != "step":
             return to_array(_get_output(model(spikes)))
         state, out = None, []
@@ -178,20 +185,64 @@ def load_model(
     name, colon, attribute = spec.partition(":")
     if not (name and colon and attribute):
         raise FileError(f"'{spec}': expected package.module:function, such as my_net:build")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        folder, module = os.path.split(name.removesuffix(".py"))
+        there = f", in the folder '{folder}'" if folder not in ("", ".") else ""
+        raise FileError(
+            f"'{spec}': a module has neither path nor ending; name it as Python imports it, {module}:{attribute}{there}"
+        )
     with _search_current_directory():
         result = _import_attribute(name, attribute)
         if callable(result) and not isinstance(result, torch.nn.Module):
             try:
                 result = result()
             except (Exception, SystemExit) as error:
-                raise FileError(f"'{spec}' fails: {summarize_error(error)}; it is called without arguments") from error
+                raise FileError(f"'{spec}' fails: {_describe_failure(error)}") from error
     model, shape = result if isinstance(result, tuple) and len(result) == 2 else (result, getattr(result, "input_shape", None))
     if not isinstance(model, torch.nn.Module):
-        raise UnsupportedError(f"'{spec}' gives {type(model).__name__}, expected a torch module or (torch module, input shape)")
+        is_weights = isinstance(model, Mapping) and all(isinstance(value, torch.Tensor) for value in model.values()) and model
+        what = "weights by name, a state_dict" if is_weights else type(model).__name__
+        how = "; build the module there, and load them by load_state_dict" if is_weights else ""
+        raise UnsupportedError(f"'{spec}' gives {what}, expected a torch module or (torch module, input shape){how}")
     shape = input_shape if input_shape is not None else shape
     if shape is None and fallback is not None:
         shape = fit_input_shape(model, tuple(fallback()))
     return model, None if shape is None else _parse_shape(shape, f"'{spec}'")
+
+
+def _describe_failure(error: BaseException) -> str:
+    """Return why a function that makes a model fails, and what to do."""
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        lines = [line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()]
+        more = f" and {plural(len(lines) - 2, 'more difference')}" if len(lines) > 2 else ""
+        what = shorten(" ".join(lines[1:2]), MAX_DIFFERENCE, placeholder=" ...")
+        return f"the weights are not those of this model: {what}{more}; build it with the sizes of the training"
+    advice = "it is called without arguments" if isinstance(error, TypeError) else "correct it, or the files that it reads"
+    return f"{summarize_error(error)}; {advice}"
+
+
+def read_named(
+    spec: str,
+    input_shape: Sequence[int] | None = None,
+    *,
+    fallback: Callable[[], Sequence[int]] | None = None,
+    dt_s: float | None = None,
+) -> SNNGraph:
+    """Return the network of the model that "package.module:function" names; arguments and errors are of the two functions above.
+
+    A class in place of the function has a note, since nobody may have trained what it makes.
+    """
+    model, shape = load_model(spec, input_shape, fallback=fallback)
+    graph = read_model(model, shape, dt_s=dt_s, place=f"'{spec}'")
+    name, _, attribute = spec.partition(":")
+    if not isinstance(getattr(sys.modules.get(name), attribute, None), type):
+        return graph
+    note = f"the model is made by calling the class {attribute}: its weights are as initialised, unless the class loads trained "
+    return _add_assumption(graph, f"{note}ones; name a function that returns it with trained weights")
+
+
+def _add_assumption(graph: SNNGraph, note: str) -> SNNGraph:
+    return replace(graph, metadata={**graph.metadata, "assumptions": [*graph.metadata.get("assumptions", []), note]})
 
 
 def fit_input_shape(model: torch.nn.Module, shape: Shape) -> Shape:

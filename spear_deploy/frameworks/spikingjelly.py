@@ -27,9 +27,18 @@ from torch.fx import Proxy
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext, run_stepwise
-from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks, join
+from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks, check_input, join
 from spear_deploy.frameworks.importer.storage import store_tensor
-from spear_deploy.frameworks.importer.symbols import Concat, Signal, Symbol, name_module, require_signal, shifted_by
+from spear_deploy.frameworks.importer.symbols import (
+    Concat,
+    Decoded,
+    Signal,
+    Symbol,
+    map_decoded,
+    name_module,
+    require_signal,
+    shifted_by,
+)
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array
 from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
 from spear_deploy.util.number_format import format_shape
@@ -209,24 +218,55 @@ def _trace_functions() -> Iterator[None]:
 
 @contextmanager
 def _watch_resets(note_reset: Callable[[Callable[[Any], bool]], None]) -> Iterator[None]:
-    """Tell of modules that are reset in a trace, such as by functional.reset_net."""
-    original = MemoryModule.reset
+    """Tell of modules that are reset in a trace, such as by functional.reset_net or by an assignment to `v`."""
+    reset_all, assign = MemoryModule.reset, MemoryModule.__setattr__
 
     def reset(self: Any) -> None:
         note_reset(lambda module: module is self)
-        original(self)
+        reset_all(self)
 
-    MemoryModule.reset = reset
+    def set_value(self: Any, name: str, value: Any) -> None:
+        if name in vars(self).get("_memories", ()):
+            note_reset(lambda module: module is self)
+        assign(self, name, value)
+
+    MemoryModule.reset, MemoryModule.__setattr__ = reset, set_value
     try:
         yield
     finally:
-        MemoryModule.reset = original
+        MemoryModule.reset, MemoryModule.__setattr__ = reset_all, assign
+
+
+@contextmanager
+def _watch_potentials(read: Callable[[Any, bool], Any]) -> Iterator[None]:
+    """Give a forward that reads `v` or `v_seq` of neurons the symbol of their potential in place of what they hold."""
+    original = MemoryModule.__getattr__
+
+    def get_value(self: Any, name: str) -> Any:
+        made = read(self, True) if name == "v" and isinstance(self, NEURONS) else None
+        return original(self, name) if made is None else made
+
+    def get_all(self: Any) -> Any:
+        made = read(self, False) if self.step_mode == "m" else None
+        return vars(self).get("v_seq") if made is None else made
+
+    MemoryModule.__getattr__ = get_value
+    neuron.BaseNode.v_seq = property(get_all, lambda self, value: vars(self).__setitem__("v_seq", value))
+    try:
+        yield
+    finally:
+        MemoryModule.__getattr__ = original
+        del neuron.BaseNode.v_seq
 
 
 def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
     """Add the mean of each group of neighbouring neurons, as weights of 1 / `voting_size`."""
     place, size = name_module(path), int(module.voting_size)
     check_hooks(module, place)
+    if isinstance(x, Decoded) and x.kind != "other":  # a mean commutes with a mean, a sum or the last step
+        return map_decoded(x, place, lambda output: _add_voting(context, module, path, output, others))
+    if isinstance(x, Decoded):
+        raise UnsupportedError(f"{place} is VotingLayer behind the {x.how} of all steps; put it in front of the {x.how}")
     signal = join(context, x, path) if isinstance(x, Concat) else require_signal(x, place, HINT_STATE)
     if len(signal.shape) != 1 or signal.shape[0] % size:
         raise UnsupportedError(
@@ -234,6 +274,17 @@ def _add_voting(context: TraceContext, module: Any, path: str, x: Symbol, others
         )
     votes = np.kron(np.eye(signal.shape[0] // size), np.ones((1, size)) / size).astype(np.float32)
     return context.unrolled.make_once((path, "module", signal), lambda key: context.builder.add_fixed(path, key[2], votes))
+
+
+def _add_threshold_norm(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
+    """Add a norm whose scale begins at the threshold behind it; in evaluation it is a norm of its statistics as any other."""
+    if context.form != "layers":
+        raise UnsupportedError(
+            f"{name_module(path)} is {type(module).__name__}, which runs over time alone, in a model of one step; set "
+            "functional.set_step_mode(net, 'm'), or use BatchNorm2d"
+        )
+    key = (path, "module", check_input(context, module, path, x))
+    return context.unrolled.make_once(key, lambda key: add_stateless(context, module, path, key[2]))
 
 
 def _runs_over_time(module: Any) -> bool:
@@ -250,6 +301,7 @@ NEURONS = (
     neuron.SimpleLIFNode,
 )
 CONTAINERS = (layer.MultiStepContainer, layer.SeqToANNContainer)
+THRESHOLD_NORMS = (layer.ThresholdDependentBatchNorm1d, layer.ThresholdDependentBatchNorm2d)
 PLAIN = (
     layer.Linear,
     layer.Conv1d,
@@ -258,6 +310,7 @@ PLAIN = (
     layer.ConvTranspose2d,
     layer.BatchNorm1d,
     layer.BatchNorm2d,
+    *THRESHOLD_NORMS,
     layer.AvgPool1d,
     layer.AvgPool2d,
     layer.AdaptiveAvgPool1d,
@@ -283,10 +336,12 @@ SPIKINGJELLY = Framework(
     keeps_state=True,
     tracing=_trace_functions,
     watching_resets=_watch_resets,
+    watching_potentials=_watch_potentials,
     hands_state=lambda module: False,
     loops_inside=True,
     handlers={
         **dict.fromkeys(CONTAINERS, _add_container),
+        **dict.fromkeys(THRESHOLD_NORMS, _add_threshold_norm),
         layer.Delay: _add_delay,
         layer.VotingLayer: _add_voting,
         layer.LinearRecurrentContainer: _add_recurrent,
@@ -305,14 +360,16 @@ SPIKINGJELLY = Framework(
         "ElementWiseRecurrentContainer": "it feeds spikes back by a function; use LinearRecurrentContainer",
         "WSConv2d WSLinear": "it normalises its weights as it runs; use Conv2d or Linear with the weights that it makes",
         "TLast StepModeContainer": "use SeqToANNContainer or MultiStepContainer, with time in front",
-        "NeuNorm ThresholdDependentBatchNorm TemporalEffectiveBatchNorm BatchNormThroughTime": (
-            "it normalises by time or state; use BatchNorm2d"
+        "NeuNorm": "it normalises by a state; use BatchNorm2d",
+        "TemporalEffectiveBatchNorm BatchNormThroughTime": (
+            "it has other parameters in every step; use BatchNorm2d or ThresholdDependentBatchNorm2d"
         ),
+        "ThresholdDependentBatchNorm3d": "a chip has positions over one or two axes; use ThresholdDependentBatchNorm2d",
     },
     supported=(
-        "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool1d, AvgPool2d, AdaptiveAvgPool, MaxPool of spikes, Flatten, "
-        "Dropout, Identity, VotingLayer, Delay, IFNode, LIFNode, ParametricLIFNode, CUBALIFNode, SeqToANNContainer, "
-        "MultiStepContainer, LinearRecurrentContainer, Sequential, sums, torch.cat"
+        "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, ThresholdDependentBatchNorm1d and 2d, AvgPool1d, AvgPool2d, "
+        "AdaptiveAvgPool, MaxPool of spikes, Flatten, Dropout, Identity, VotingLayer, Delay, IFNode, LIFNode, ParametricLIFNode, "
+        "CUBALIFNode, SeqToANNContainer, MultiStepContainer, LinearRecurrentContainer, Sequential, sums, torch.cat"
     ),
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",

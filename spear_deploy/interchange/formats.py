@@ -54,6 +54,13 @@ def load(path: str | os.PathLike[str], **options: Any) -> SNNGraph:
     options = {name: value for name, value in options.items() if value is not None}
     if ending == ".onnx":
         raise FileError(f"file '{source}': ONNX files are written, not read as networks; give the .snn, .nir or .net file")
+    if ending in (".pt", ".pth", ".ckpt", ".safetensors"):
+        raise FileError(
+            f"file '{source}': holds the weights of a model, not its layers; name a function that builds the model and loads "
+            "them, as in my_net:trained"
+        )
+    if ending == ".py":
+        raise FileError(f"file '{source}': is Python; name a function in it that returns the model, as in {source.stem}:trained")
     if ending not in READABLE:
         known = ", ".join(READABLE)
         raise FileError(f"file '{source}': ending '{ending}' says no format, known are {known}{did_you_mean(ending, READABLE)}")

@@ -100,8 +100,7 @@ def _read(
             models = import_models(name)
             _refuse_options("a model", name, reset=reset, source=source)
             fallback = None if like is None else lambda: _read_sample_shape(like)
-            model, shape = models.load_model(name, input_shape, fallback=fallback)
-            return models.read_model(model, shape, dt_s=dt_s, place=f"'{name}'")
+            return models.read_named(name, input_shape, fallback=fallback, dt_s=dt_s)
         from spear_deploy import interchange
         from spear_deploy.pipeline.shipped import NAMES, shipped_network
 
@@ -148,7 +147,7 @@ def load_for(net: Net, x: Array | Dataset | str | os.PathLike[str], **options: A
         return load(net, **{**options, "input_shape": shape})
     _refuse_options("a model", net, reset=options.get("reset"), source=options.get("source"))
     models = import_models(net)
-    graph: SNNGraph = models.read_model(*models.load_model(net, fallback=lambda: shape), dt_s=options.get("dt_s"))
+    graph: SNNGraph = models.read_named(net, fallback=lambda: shape, dt_s=options.get("dt_s"))
     return _state_answer(graph, options.get("decision"), options.get("outputs_per_class"))
 
 

@@ -519,7 +519,6 @@ def skips_a_step(self, x):
         (Stateless(runs_backwards, fc=nn.Linear(3, 4), lif=box()), "gets a state|takes the input|runs in another way|starts"),
         (Stateless(resets_in_the_third, fc=nn.Linear(3, 4), lif=box()), "module 'lif' starts anew in every step"),
         (Stateless(alternates, fc=nn.Linear(3, 4), lif=box()), "runs in another way in a later step"),
-        (Stateless(loops_on_one_input, fc=nn.Linear(3, 4), lif=box()), "'lif' is called twice in one step; .*loop over x"),
         (Stateless(takes_two_columns, fc=nn.Linear(3, 4), back=nn.Linear(3, 4)), "'back' runs in another way in the second step"),
         (Stateless(skips_a_step, fc=nn.Linear(3, 4)), r"takes the steps \[0, 1, 3\] of x, expected x\[t\] of every step in turn"),
     ],
@@ -527,6 +526,49 @@ def skips_a_step(self, x):
 def test_a_call_that_steps_do_not_repeat_is_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(model, (3,))
+
+
+def stacks_steps_on_one_input(self, x):
+    state, out = None, []
+    for _ in range(5):
+        z, state = self.lif(self.fc(x), state)
+        out.append(z)
+    return torch.stack(out)
+
+
+def counts_spikes_on_one_input(self, x):
+    return stacks_steps_on_one_input(self, x).sum(0)
+
+
+@pytest.mark.parametrize("forward", [loops_on_one_input, stacks_steps_on_one_input, counts_spikes_on_one_input])
+def test_a_loop_that_feeds_one_input_in_every_step_is_read(forward):
+    model = dyadic(Stateless(forward, fc=nn.Linear(3, 4), lif=box()))
+    graph = read_model(model, (3,))
+    assert graph.metadata["assumptions"][0] == (
+        "the forward feeds the same input in every step: the network takes it step by step"
+    )
+    x = 64 * spikes_for((3,))[:1]
+    steps = 3 if forward is loops_on_one_input else 5
+    ours = simulate(graph, np.repeat(x, steps, axis=0), kind="current").output
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(x[0])).numpy()
+    ours = {loops_on_one_input: ours[-1], counts_spikes_on_one_input: ours.sum(0)}.get(forward, ours)
+    np.testing.assert_array_equal(ours, theirs)
+    assert theirs.any()
+    with pytest.raises(
+        UnsupportedError, match="the model feeds one input in all its steps, which have no input of their own; run"
+    ):
+        run_model(model, x)
+
+
+def two_steps_inside(self, x, state):
+    state = self.lif(self.fc(x), state)[1]
+    return self.lif(self.fc(x), state)
+
+
+def test_two_steps_on_one_input_in_a_step_that_hands_its_state_back_are_refused():
+    with pytest.raises(UnsupportedError, match="module 'lif' is called twice in one step; use two modules"):
+        read_model(User(two_steps_inside, fc=nn.Linear(3, 4), lif=box()), (3,))
 
 
 # ----------------------------------------------------------------------------------------------------- side by side

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 from spear_deploy.errors import FileError, GraphError, UnsupportedError
-from spear_deploy.frameworks.models import load_model, read_model, run_model
+from spear_deploy.frameworks.models import load_model, read_model, read_named, run_model
 from spear_deploy.frameworks.norse import solve_w_in
 from spear_deploy.network import IF, LI, LIF, AvgPool, Conv1d, Conv2d, CubaLI, CubaLIF, Dense, Scale, SumPool
 from spear_deploy.network.graph import Edge, SNNGraph
@@ -898,6 +898,14 @@ def carries():
 def number():
     return 3
 
+def weights():
+    return build().state_dict()
+
+def of_another_model():
+    model = build()
+    model.load_state_dict({"0.weight": torch.ones(9, 9)})
+    return model
+
 def broken():
     raise ValueError("no weights here\\nreally")
 
@@ -952,8 +960,20 @@ def test_loads_models_from_the_current_directory(here):
         ),
         ("spear_test_net:biuld", FileError, "no such function in spear_test_net; did you mean 'build'"),
         ("spear_test_net:zzz", FileError, "no such function in spear_test_net; name one that returns the network"),
-        ("spear_test_net:broken", FileError, "'spear_test_net:broken' fails: ValueError: no weights here; it is called"),
-        ("spear_test_net:needs", FileError, "fails: TypeError: needs\\(\\) missing 1 required"),
+        ("spear_test_net:broken", FileError, "'spear_test_net:broken' fails: ValueError: no weights here; correct it, or"),
+        ("spear_test_net:needs", FileError, "fails: TypeError: needs\\(\\) missing 1 required .*; it is called without arg"),
+        (
+            "spear_test_net:weights",
+            UnsupportedError,
+            "gives weights by name, a state_dict, expected a torch module .*; build the",
+        ),
+        ("spear_test_net:of_another_model", FileError, "'spear_test_net:of_another_model' fails: the weights are not those of"),
+        (
+            "./spear_test_net.py:build",
+            FileError,
+            "a module has neither path nor ending; name it as Python imports it, spear_test_",
+        ),
+        ("nets/my_net.py:build", FileError, "name it as Python imports it, my_net:build, in the folder 'nets'"),
         ("spear_test_net:number", UnsupportedError, "gives int, expected a torch module"),
         ("spear_test_net:odd_shape", UnsupportedError, r"input shape \(3.5,\), expected whole numbers"),
     ],
@@ -961,6 +981,17 @@ def test_loads_models_from_the_current_directory(here):
 def test_load_model_names_the_fault(here, spec, error, message):
     with pytest.raises(error, match=message):
         load_model(spec)
+
+
+def test_a_class_in_place_of_a_function_has_a_note_on_its_weights(here):
+    (here / "spear_test_net.py").write_text(MODULE + "\nclass Net(norse.SequentialState):\n    def __init__(self):\n        super()"
+                                            ".__init__(torch.nn.Linear(3, 2), norse.LIFCell())\n")  # fmt: skip
+    (note,) = read_named("spear_test_net:Net").metadata["assumptions"]
+    assert note == (
+        "the model is made by calling the class Net: its weights are as initialised, unless the class loads trained ones; name a "
+        "function that returns it with trained weights"
+    )
+    assert "assumptions" not in read_named("spear_test_net:build", (3,)).metadata
 
 
 @pytest.mark.parametrize("place", ["0", "1"])

@@ -191,6 +191,15 @@ class OwnCharge(neuron.SimpleLIFNode):
         (lambda: nn.Sequential(nn.Conv1d(6, 5, 1), neuron.IFNode(step_mode="m")), "Conv1d on time x batch .*step_mode='m'"),
         (lambda: nn.Sequential(neuron.IFNode(), layer.SeqToANNContainer(nn.Linear(6, 5))), "runs over time, .*set_step_mode"),
         (lambda: nn.Sequential(neuron.IFNode(), layer.VotingLayer(4)), "module '1' votes by 4 of 6 neurons; flatten them"),
+        (lambda: one(layer.BatchNormThroughTime1d(5, 5)), "is BatchNormThroughTime1d, .*: it has other parameters in every step"),
+        (lambda: nn.Sequential(layer.TemporalEffectiveBatchNorm1d(5, 6), neuron.IFNode(step_mode="m")),
+         "is TemporalEffectiveBatchNorm1d, .*: it has other parameters in every step"),
+        (lambda: nn.Sequential(layer.ThresholdDependentBatchNorm1d(1.0, 1.0, 6), neuron.IFNode()),
+         "'0' is ThresholdDependentBatchNorm1d, which runs over time alone, in a model of one step; set functional"),
+        (lambda: Potential("vote of maximum", neuron.LIFNode()), "'vote' is VotingLayer behind the maximum of all steps; put it"),
+        (lambda: Potential("last", neuron.IFNode(v_threshold=float("inf"))), "'end' never spikes and has no leak, and its pot"),
+        (lambda: Potential("set", neuron.LIFNode()), "it resets module 'hidden.1' between two of its steps"),
+        (lambda: Potential("vote of potential", neuron.LIFNode()), "'vote' gets the potential of a neuron, expected the output"),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_refused(make, message):
@@ -217,6 +226,110 @@ def test_votes_are_the_means_of_groups_of_neurons(mode):
     )
     with pytest.raises(UnsupportedError, match="'2'"):
         store_weights(model, learnt)
+
+
+class Potential(nn.Module):
+    """A network that returns the potential of its last neurons, or votes behind a mean over time."""
+
+    def __init__(self, returns, end, mode="s"):
+        super().__init__()
+        torch.manual_seed(1)
+        self.returns = returns
+        self.hidden = nn.Sequential(layer.Linear(6, 16), neuron.LIFNode(v_threshold=0.3))
+        self.out, self.end, self.vote = layer.Linear(16, 6), end, layer.VotingLayer(3)
+        functional.set_step_mode(nn.ModuleList([self.hidden, self.out, self.end]), mode)
+        self.eval()
+
+    def step(self, x):
+        made = self.end(self.out(self.hidden(x)))
+        if self.returns == "set":
+            self.hidden[1].v = 0.0
+        return made
+
+    def forward(self, x):
+        if self.returns in ("step", "last of mode m"):
+            self.step(x)
+            return self.end.v
+        if self.returns == "all of mode m":
+            self.step(x)
+            return self.end.v_seq
+        spikes, potentials = [], []
+        for t in range(x.shape[0]):
+            spikes.append(self.step(x[t]))
+            potentials.append(self.end.v)
+        if self.returns == "all":
+            return torch.stack(potentials)
+        if self.returns == "vote of mean":
+            return self.vote(torch.stack(spikes).mean(0))
+        if self.returns == "vote of maximum":
+            return self.vote(torch.stack(spikes).max(0)[0])
+        return self.vote(self.end.v) if self.returns == "vote of potential" else self.end.v
+
+
+LEAKY = ({}, {"decay_input": False}, {"v_reset": -0.25}, {"tau": 5.0})
+
+
+@pytest.mark.parametrize("options", LEAKY, ids=str)
+@pytest.mark.parametrize("returns", ["step", "last", "all", "last of mode m", "all of mode m"])
+def test_the_potential_of_neurons_that_never_spike_is_a_leaky_integrator(returns, options):
+    mode = "m" if "mode" in returns else "s"
+    end = neuron.LIFNode(v_threshold=float("inf"), store_v_seq=returns == "all of mode m", **options)
+    model = Potential(returns, end, mode)
+    graph = read_model(model, (6,))
+    x = (np.random.default_rng(0).random((7, 3, 6)) < 0.5).astype(np.float32)
+    given = torch.from_numpy(x)
+    with torch.no_grad():
+        theirs = torch.stack([model(step) for step in given]) if returns == "step" else model(given)
+    ours = simulate(graph, x).output
+    ours = ours[-1] if returns in ("last", "last of mode m") else ours
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-7)
+    assert theirs.abs().max() > 0.1 and graph.layers[-1].neuron.__class__.__name__ == "LI"
+    assert ("decision" in graph.metadata) == ("last" in returns)
+    assert "never spikes, and its potential is the output" in graph.metadata["assumptions"][-1]
+
+
+def test_spikes_stand_for_a_potential_that_spikes_and_resets():
+    graph = read_model(Potential("last", neuron.LIFNode()), (6,))
+    assert "the forward returns its potential, which a chip does not send: its spikes" in graph.metadata["assumptions"][-1]
+    assert "decision" not in graph.metadata and graph.layers[-1].spikes
+
+
+def test_votes_behind_the_mean_over_time_are_those_of_every_step():
+    model = Potential("vote of mean", neuron.LIFNode(v_threshold=0.1))
+    graph = read_model(model, (6,))
+    x = (np.random.default_rng(0).random((7, 3, 6)) < 0.5).astype(np.float32)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(simulate(graph, x).output.mean(0), theirs, rtol=1e-6)
+    assert theirs.any() and theirs.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("parts", "shape"),
+    [
+        (lambda: (layer.Conv2d(1, 4, 3), layer.ThresholdDependentBatchNorm2d(1.0, 0.5, 4)), (1, 6, 6)),
+        (lambda: (layer.Linear(6, 4), layer.ThresholdDependentBatchNorm1d(0.7, 1.0, 4)), (6,)),
+    ],
+)
+def test_a_norm_that_depends_on_the_threshold_is_one_of_its_statistics_in_evaluation(parts, shape):
+    torch.manual_seed(0)
+    model = nn.Sequential(*parts(), neuron.LIFNode(v_threshold=0.1))
+    functional.set_step_mode(model, "m")
+    model.train()
+    x = (np.random.default_rng(0).random((7, 3, *shape)) < 0.5).astype(np.float32)
+    for _ in range(5):
+        model(torch.from_numpy(x))
+        functional.reset_net(model)
+    model.eval()
+    graph = read_model(model, shape)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(simulate(graph, x).output, theirs)
+    assert theirs.any() and graph.layers[-1].norm is not None
+    functional.reset_net(model)
+    back = store_weights(model, graph)
+    with torch.no_grad():
+        np.testing.assert_array_equal(back(torch.from_numpy(x)).numpy(), theirs)
 
 
 def test_a_network_whose_votes_are_fixed_learns_loses_channels_and_goes_back():

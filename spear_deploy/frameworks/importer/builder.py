@@ -10,7 +10,7 @@ import numpy as np
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.left_out_axis import add_axis, find_left_out_axis
-from spear_deploy.frameworks.importer.symbols import ZEROS, Signal
+from spear_deploy.frameworks.importer.symbols import ZEROS, Signal, name_module
 from spear_deploy.network import LI, LIF, Array, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.classes import Decision
 from spear_deploy.network.graph import INPUT, Edge
@@ -145,17 +145,26 @@ class GraphBuilder:
     def read_potential(self, name: str) -> Signal:
         """Return the output of a layer whose membrane potential is the output of the network.
 
-        A leaky neuron that never resets, and whose spikes go nowhere, is a leaky integrator. Of all others the spikes are the
-        output, with a note.
+        A leaky neuron that never resets, or never spikes, and whose spikes go nowhere, is a leaky integrator. Of all others the
+        spikes are the output, with a note.
+
+        Raises:
+            UnsupportedError: neurons that never spike, and have no leak.
         """
         index, layer = next((n, layer) for n, layer in enumerate(self.layers) if layer.name == name)
-        neuron = layer.neuron
+        neuron: Any = layer.neuron
         is_end = not any(edge.source == name for edge in self.edges)
-        if isinstance(neuron, (LIF, CubaLIF)) and neuron.reset == "none" and is_end:
+        never_spikes = layer.spikes and bool((np.asarray(neuron.v_threshold) >= np.finfo(np.float32).max).all())
+        if never_spikes and not isinstance(neuron, (LIF, CubaLIF)):
+            raise UnsupportedError(
+                f"{name_module(self.origins[name])} never spikes and has no leak, and its potential is the output: it adds its "
+                "input up; leave it out, and return the sum of the layer in front of it over all steps"
+            )
+        if isinstance(neuron, (LIF, CubaLIF)) and (never_spikes or neuron.reset == "none") and is_end:
             kind, names = (LI, LI_FIELDS) if isinstance(neuron, LIF) else (CubaLI, CUBA_LI_FIELDS)
             integrator: Any = kind(**{name: getattr(neuron, name) for name in names})
             self.layers[index] = replace(layer, neuron=integrator)
-            note = "never resets, and its potential is the output: it is a leaky integrator"
+            note = f"never {'spikes' if never_spikes else 'resets'}, and its potential is the output: it is a leaky integrator"
         else:
             self.sends_potential_as_spikes = True
             note = "the forward returns its potential, which a chip does not send: its spikes are the output of the network"

@@ -73,6 +73,8 @@ class Framework:
         prepare: gives a model torch's interface, where its modules have another.
         tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
         watching_resets: surrounds a trace too, in which it calls f(concerns) where modules that it concerns reset their states.
+        watching_potentials: surrounds a trace too, in which f(module, whether of the last step alone) gives the symbol of a
+            potential that the forward reads of a module, None where it was not called before.
         example: a spiking neuron to name in errors.
         reasons: why a class is refused and what to use instead, by the beginnings of class names (see `explain_refusal`).
         supported: list of what is supported, for errors.
@@ -111,6 +113,7 @@ class Framework:
     watching_resets: Callable[[Callable[[Callable[[Any], bool]], None]], AbstractContextManager[None]] = lambda note_reset: (
         nullcontext()
     )
+    watching_potentials: Callable[[Callable[[Any, bool], Any]], AbstractContextManager[None]] = lambda read: nullcontext()
     example: str
     reasons: Mapping[str, str]
     supported: str
@@ -146,6 +149,11 @@ class Framework:
 
 def run_stepwise(x: Any, path: str) -> Any:
     """Stand in a trace for a function that runs the module at a path step by step, or on time within the batch."""
+    raise NotImplementedError("it is traced, not called")
+
+
+def read_potential(output: Any, is_last: bool) -> Any:
+    """Stand in a trace for the potential of the neurons that gave an output: of the step, or of the last of all steps alone."""
     raise NotImplementedError("it is traced, not called")
 
 

@@ -13,7 +13,7 @@ from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
-from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, run_stepwise
+from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, read_potential, run_stepwise
 from spear_deploy.frameworks.importer.decoding import EACH, read_decision
 from spear_deploy.frameworks.importer.forward_code import takes_state
 from spear_deploy.frameworks.importer.functions import call_function
@@ -26,6 +26,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Decoded,
     Merged,
     OutputAndState,
+    Potential,
     Signal,
     State,
     StepInputs,
@@ -135,6 +136,9 @@ class TraceInterpreter:
             return self._read_tensor(node, owner)
         if node.target is run_stepwise:
             return self._run_stepwise(args[0], args[1])
+        if node.target is read_potential:
+            potential = Potential(frozenset({args[0].name}), args[0].age)
+            return Decoded(potential, "last", "last") if args[1] else potential
         return call_function(self.context, node.target, owner, args, kwargs)
 
     def _set_computed(self, module: torch.nn.Module, node: fx.Node) -> None:
@@ -179,6 +183,11 @@ class TraceInterpreter:
         tensor: Any = self.traced
         for part in name.split("."):
             tensor = getattr(tensor, part)
+        if tensor is None:
+            raise UnsupportedError(
+                f"{name_module(owner)}: its forward sets the parameter '{self._full_path(name)}' to None as it runs; set it "
+                "where the model is made"
+            )
         is_zero = not tensor.detach().cpu().numpy().any()
         if is_zero and self.traced.framework.keeps_state and self._is_state(node):
             return State()
@@ -301,6 +310,8 @@ class TraceInterpreter:
         if isinstance(output, OutputAndState):
             state = State(output.state.layers | state.layers)
             output = output.output
+        if isinstance(output, Potential) and not output.age and not self.path:
+            output = self.context.builder.read_potential(*output.layers)
         if not isinstance(output, Signal) or output.age or output.is_zero:
             raise UnsupportedError(f"{place}: its forward returns {describe(output)}, expected one output, or (output, state)")
         own = self.context.builder.shapes.get(output.name, output.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.synapses import CONVS, NORMS, TRANSPOSED
+from spear_deploy.frameworks.importer.synapses import CONVS, TRANSPOSED
 from spear_deploy.network import CONVS as CONV_PARTS
 from spear_deploy.network import Array, BatchNorm, Dense, write_out
 
@@ -47,7 +47,7 @@ def store_layer(module: Any, part: Any, place: str) -> None:
     """
     if module._forward_pre_hooks or hasattr(module, "parametrizations"):
         raise UnsupportedError(f"{place} computes its weights by a hook; make that permanent first, as torch's prune.remove does")
-    if isinstance(part, BatchNorm) and isinstance(module, NORMS):
+    if isinstance(part, BatchNorm) and isinstance(module, nn.modules.batchnorm._BatchNorm):
         names = {"weight": part.weight, "bias": part.bias, "running_mean": part.mean, "running_var": part.var}
         for name, value in names.items():
             if getattr(module, name) is not None:

@@ -153,6 +153,11 @@ class State:
 
 
 @dataclass(frozen=True)
+class Potential(State):
+    """The membrane potential of the neurons of one layer, which a forward reads of their module."""
+
+
+@dataclass(frozen=True)
 class OutputAndState:
     """The result of a stateful module."""
 
@@ -232,6 +237,7 @@ def describe(symbol: Symbol) -> str:
         when = {0: "", 1: " one step before"}.get(symbol.age, f" {symbol.age} steps before")
         return "zeros" if symbol.is_zero else f"the output of '{symbol.name}'{when}"
     texts: tuple[tuple[Any, str], ...] = (
+        (Potential, "the potential of a neuron"),
         (State, "the state of a neuron"),
         (OutputAndState, "(output, state)"),
         (Concat, "outputs side by side"),

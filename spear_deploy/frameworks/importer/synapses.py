@@ -47,6 +47,8 @@ FOLDED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.
 PLAIN = (nn.Linear, *CONVS, *TRANSPOSED, *PADS, *NORMS, *POOLS, *MAX_POOLS, *FOLDED, nn.Flatten)
 """Modules without state that have a counterpart; a subclass counts if it keeps the forward of its base."""
 
+QUANTIZED = ("torch.ao.", "torch.nn.quantized", "torch.nn.qat", "torch.nn.intrinsic", "torch.nn.quantizable")
+"""Packages of torch whose modules hold rounded weights, under the names of those that do not."""
 REASONS = {
     "AdaptiveMaxPool MaxPool": (
         "a maximum is understood of the spikes of neurons alone, this one is not linear; put it behind the cell, or train with "
@@ -75,8 +77,18 @@ REASONS = {
 
 def make_refusal(module: nn.Module, place: str, framework: Framework) -> UnsupportedError:
     """Return the error for a module without a counterpart: its place, its class, the reason, what to use instead."""
-    name = type(module).__name__
-    return UnsupportedError(f"{place} is {name}, which has no spiking counterpart here: {explain_refusal(name, framework)}")
+    name, package = type(module).__name__, type(module).__module__
+    if package.startswith(QUANTIZED):
+        package = package.partition(".modules")[0]
+        return UnsupportedError(
+            f"{place} is {name} of {package}, which rounds its weights; give the model as it was in floating point, which is "
+            "rounded to the integers of the chip"
+        )
+    known = (*PLAIN, *framework.plain)
+    if type(module) not in known and name in {kind.__name__ for kind in known}:
+        name = f"{name} of {package}"
+    reason = explain_refusal(type(module).__name__, framework)
+    return UnsupportedError(f"{place} is {name}, which has no spiking counterpart here: {reason}")
 
 
 def explain_refusal(name: str, framework: Framework) -> str:
@@ -159,7 +171,7 @@ def to_synapse(module: nn.Module, shape: Shape, place: str, *, axes_before: int,
         return _convert_transposed_conv(module, place)
     if isinstance(module, PADS):
         return _convert_pad(module, shape, place)
-    if isinstance(module, NORMS):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
         axes = next((axes for kind, axes in NORM_AXES.items() if isinstance(module, kind)), (1, 2, 3))
         _check_axes(module, shape, axes, place)
         return _convert_norm(module, place)

@@ -22,7 +22,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.call_settings import read_generators
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
-from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments
+from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments, takes_state
 from spear_deploy.frameworks.importer.repetition import detach_repetitions
 from spear_deploy.frameworks.importer.step_layout import (
     LayoutError,
@@ -43,6 +43,7 @@ from spear_deploy.frameworks.importer.traced_value import LoopsOverTime
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts, Tracer
 from spear_deploy.frameworks.importer.type_checks import answering_type_checks
 from spear_deploy.network import Shape
+from spear_deploy.util.number_format import format_shape
 
 
 class RandomForwardError(UnsupportedError):
@@ -75,7 +76,8 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     if max(count_calls(traced, graph).values(), default=0) <= 2:  # both steps of a forward of one step call a module
         return "step"
     form = _find_loop(model, shape, framework) or _find_repeat(model, shape, framework)
-    return form or ("repeat" if framework.loops_inside else "step")
+    loops_inside = framework.loops_inside or not takes_state(model)  # one that gets a state computes one step of an outer loop
+    return form or ("repeat" if loops_inside else "step")
 
 
 def _find_repeat(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
@@ -195,7 +197,8 @@ def _trace(
     try:
         generators = read_generators()
         watching = framework.watching_resets(tracer.settings.note_reset)
-        with framework.tracing(), watching, answering_type_checks(model), tracer.buffers:
+        watching_potentials = framework.watching_potentials(tracer.read_potential)
+        with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.buffers:
             graph = tracer.trace(traced)
         if read_generators() != generators:
             raise RandomForwardError(
@@ -214,21 +217,7 @@ def _trace(
         raise UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
         _check_called(tracer, path)
-        if len(needed) > 1 and form != "step" and "NoneType" in str(error):
-            raise UnsupportedError(
-                f"{name_module(path)}: its forward takes {len(needed)} inputs ({', '.join(needed)}), a network here has one; put "
-                "them side by side as channels of one input, or deploy the part behind each input by itself"
-            ) from error
-        if "cannot be iterated" in str(error):
-            raise UnsupportedError(
-                f"{name_module(path)}: its forward goes through what a module returns by a star, list() or a loop, which "
-                "cannot be traced; give each value a name, as in `spikes, state = cell(x, state)`"
-            ) from error
-        export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
-        raise UnsupportedError(
-            f"{name_module(path)}: its forward cannot be traced ({summarize_error(error)}); write it for "
-            f"one step, forward(x, state=None) -> (output, state), or as a loop over x[t], without branches on values{export}"
-        ) from error
+        raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
@@ -237,6 +226,44 @@ def _trace(
         expand_steps(traced, graph, counts.samples)
         collect_sums(traced, graph)
     return traced, graph
+
+
+def _explain_failure(error: Exception, shape: Shape, form: Form, needed: list[str], framework: Framework) -> str:
+    """Return why a forward cannot be traced, and what to do.
+
+    Args:
+        error: of the trace.
+        shape: of the input, without time and batch.
+        form: how the forward was taken to deal with time.
+        needed: its arguments without default.
+        framework: the conventions of its modules.
+    """
+    text, sizes = str(error), format_shape(shape)
+    if len(needed) > 1 and form != "step" and "NoneType" in text:
+        return (
+            f"its forward takes {len(needed)} inputs ({', '.join(needed)}), a network here has one; put them side by side as "
+            "channels of one input, or deploy the part behind each input by itself"
+        )
+    if "cannot be iterated" in text:
+        return (
+            "its forward goes through what a module returns by a star, list() or a loop, which cannot be traced; give each value "
+            "a name, as in `spikes, state = cell(x, state)`"
+        )
+    if isinstance(error, IndexError) and "tuple index" in text:
+        return (
+            f"its forward reads an axis that its input has not; an input is time x batch x {sizes}, or batch x time x {sizes}; "
+            "let the loop take x[t] or x[:, t], and put the time of the data in front"
+        )
+    if "cannot be interpreted as an integer" in text:
+        return (
+            "its forward counts with the size of a tensor whose shape is not known in a trace; take the size of the input, in "
+            "front of other calls"
+        )
+    export = f", or export it: {framework.hint_export}" if framework.hint_export else ""
+    return (
+        f"its forward cannot be traced ({summarize_error(error)}); write it for one step, forward(x, state=None) -> (output, "
+        f"state), or as a loop over x[t], without branches on values{export}"
+    )
 
 
 def _check_called(tracer: Tracer, path: str) -> None:

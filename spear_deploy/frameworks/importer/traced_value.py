@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize, count_traced_steps
-from spear_deploy.frameworks.importer.symbols import MERGED, STEPS
+from spear_deploy.frameworks.importer.symbols import MERGED, STEPS, name_module
 from spear_deploy.frameworks.importer.traced_model import UnclearForward
 
 
@@ -80,6 +81,36 @@ class TracedValue(SizedValue):
             raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
         return tuple(self[:, t] if is_batch_first else self[t] for t in range(self.list_leading()[dim]))
 
+    def split(self, split_size: Any = None, dim: int = 0, *, split_size_or_sections: Any = None) -> Any:
+        """Take channels apart; steps are taken by their number."""
+        self._refuse_steps("split", [dim])
+        size = split_size_or_sections if split_size is None else split_size
+        return self.tracer.create_proxy("call_method", "split", (self, size, dim), {})
+
+    def chunk(self, chunks: int, dim: int = 0) -> Any:
+        """Take channels apart; steps are taken by their number."""
+        self._refuse_steps("chunk", [dim])
+        return self.tracer.create_proxy("call_method", "chunk", (self, chunks, dim), {})
+
+    def flip(self, *axes: Any, dims: Any = None) -> Any:
+        """Turn positions round; time runs forwards."""
+        axes = (dims,) if dims is not None else axes
+        self._refuse_steps("flip", axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes)
+        return self.tracer.create_proxy("call_method", "flip", (self, *axes), {})
+
+    def _refuse_steps(self, name: str, dims: Any) -> None:
+        """Refuse a call along time, or along the first axis of an input that may be time.
+
+        Raises:
+            UnsupportedError: it is one.
+        """
+        axis = int(self.layout is not None and self.layout.batch_first)
+        if axis in dims and not self._is_merged():
+            does, instead = {
+                "flip": ("turns the steps of its input round", "turn the data round before the network"),
+            }.get(name, ("takes the steps of its input apart, each with an axis of time", "take x[t], or x.unbind(0)"))
+            raise UnsupportedError(f"{name_module(self.tracer.path_of_caller())} {does}, by '{name}'; {instead}")
+
     def permute(self, *axes: Any) -> Any:
         """Exchange time and batch; other orders have no counterpart."""
         order = tuple(axes[0]) if len(axes) == 1 else axes
@@ -111,7 +142,7 @@ class TracedValue(SizedValue):
     def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Exchange axes as the method does; all else is traced."""
         name = getattr(orig_method, "__name__", "")
-        if name in (*SWAPS, "unbind") and args and isinstance(args[0], cls):
+        if name in (*SWAPS, "unbind", "split", "chunk", "flip") and args and isinstance(args[0], cls):
             return getattr(args[0], name)(*args[1:], **(kwargs or {}))
         return super().__torch_function__(orig_method, types, args, kwargs)
 

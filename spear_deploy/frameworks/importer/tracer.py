@@ -12,7 +12,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from spear_deploy.frameworks.importer.call_settings import CallSettings
-from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
+from spear_deploy.frameworks.importer.context import Form, Framework, read_potential, run_stepwise
 from spear_deploy.frameworks.importer.einops_pattern import (
     call_einops,
     call_layer,
@@ -75,6 +75,7 @@ class Tracer(fx.Tracer):
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
         self.settings = CallSettings()
+        self._outputs: dict[int, fx.Proxy] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input or of all steps has its shape."""
@@ -214,15 +215,24 @@ class Tracer(fx.Tracer):
             self.owners.pop()
         if held:
             result.node.meta["settings"] = held
+        if isinstance(result, fx.Proxy) and self.framework.is_own(m):
+            self._outputs[id(m)] = result
         return result
+
+    def read_potential(self, module: Any, is_last: bool) -> Any:
+        """Return the symbol of the potential of neurons behind their last call, None where there was none."""
+        output = self._outputs.get(id(module))
+        if output is None or self._is_measuring:
+            return None
+        return self.create_proxy("call_function", read_potential, (output, is_last and self.form == "layers"), {})
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """Return the symbol of a call; a function of einops is the tensor methods that it stands for."""
         if kind == "call_function" and target in self.einops_functions:
-            return call_einops(target.__name__, args, kwargs, name_module(self._owner()))
+            return call_einops(target.__name__, args, kwargs, name_module(self.path_of_caller()))
         if target == "__setitem__" and kind == "call_method" and isinstance(args[0], torch.Tensor):
             if isinstance(args[2], fx.Proxy):
-                self.buffers.write(args[0], args[1], args[2], self._owner())
+                self.buffers.write(args[0], args[1], args[2], self.path_of_caller())
                 return args[2]
         return super().create_proxy(kind, target, args, kwargs, *more, **options)
 
@@ -230,7 +240,7 @@ class Tracer(fx.Tracer):
         """Return the argument of a node; a tensor that outputs of steps were written to is their stack."""
         return super().create_arg(self.buffers.find(a))
 
-    def _owner(self) -> str:
+    def path_of_caller(self) -> str:
         """Return the path of the module whose forward runs."""
         return self.owners[-1].removeprefix("model").strip(".") if self.owners else ""
 

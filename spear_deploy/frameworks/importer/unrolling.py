@@ -194,4 +194,21 @@ class UnrolledSteps:
             return kind(
                 f"{place} uses the output of '{late.name}' {late.age} steps before, in other steps another; feed the same back"
             )
+        if (pair := self._find_siblings(key)) is not None:
+            return kind(
+                f"{name_module(pair[0])} runs in {step} in place of '{pair[1]}', as modules of their own for each step do, such "
+                "as norms through time; use one for all steps"
+            )
         return kind(f"{place} runs in another way in {step}; let every step compute the same")
+
+    def _find_siblings(self, key: Symbol) -> tuple[str, str] | None:
+        """Return two modules of one list of which a call has, or takes the output of, the first in place of the second."""
+        if self.matched == len(self.calls):
+            return None
+        before = self.calls[self.matched].key
+        paths = zip(*([str(k[0]), *(signal.name for signal in list_signals(k))] for k in (key, before)), strict=False)
+        for path, other in paths:
+            (name, _, number), (other_name, _, other_number) = path.rpartition("."), other.rpartition(".")
+            if name == other_name and number.isdecimal() and other_number.isdecimal() and number != other_number:
+                return path, other
+        return None

@@ -1,0 +1,98 @@
+"""Sentences on forwards and modules that are refused: what is, what may be, what to do."""
+
+import norse.torch as norse
+import pytest
+import torch
+from torch import nn
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.models import read_model
+
+torch.set_num_threads(1)
+
+
+class Loop(nn.Module):
+    """A loop over time, whose steps `take` takes from the input and `step` computes."""
+
+    def __init__(self, take, step=None):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(6, 4), norse.LIFBoxCell()
+        self.norms, self.scale = nn.ModuleList(nn.BatchNorm1d(4) for _ in range(5)), nn.Parameter(torch.ones(4))
+        self.take, self.own_step = take, step
+
+    def forward(self, x):
+        state, out = None, []
+        for t, step in enumerate(self.take(x)):
+            current = self.fc(step) if self.own_step is None else self.own_step(self, step, t)
+            spikes, state = self.lif(current, state)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+def take_steps(x):
+    return [x[t] for t in range(5)]
+
+
+def drop_bias(model, x, t):
+    model.fc.bias = None
+    return model.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Loop(lambda x: [x[:, :, t] for t in range(x.shape[2])]),
+         "^the model: its forward reads an axis that its input has not; an input is time x batch x 6, or batch x time x 6; let"),
+        (Loop(lambda x: x.flip(0)), "^the model turns the steps of its input round, by 'flip'; turn the data round before"),
+        (Loop(lambda x: torch.flip(x, [0])), "^the model turns the steps of its input round, by 'flip'"),
+        (Loop(lambda x: torch.flip(x, dims=(0, 2))), "^the model turns the steps of its input round, by 'flip'"),
+        (Loop(lambda x: [part[0] for part in torch.split(x, 1)]), "^the model takes the steps of its input apart, .* by 'split'"),
+        (Loop(lambda x: [part[0] for part in x.split(split_size=1)]), "by 'split'; take x.t., or x.unbind.0."),
+        (Loop(lambda x: [part[0] for part in torch.split(x, split_size_or_sections=1)]), "by 'split'; take x.t., or x.unbind.0."),
+        (Loop(lambda x: [part[0] for part in x.chunk(5)]), "by 'chunk'; take x.t., or x.unbind.0."),
+        (Loop(lambda x: range(torch.sort(x, 0).shape[0])), "counts with the size of a tensor whose shape is not known"),
+        (Loop(take_steps, lambda model, x, t: model.norms[t](model.fc(x))),
+         "^module 'norms.1' runs in the second step in place of 'norms.0', as modules of their own for each step do, such"),
+        (Loop(take_steps, drop_bias), "its forward sets the parameter 'fc.bias' to None as it runs; set it where"),
+    ],
+)  # fmt: skip
+def test_a_forward_that_is_refused_says_what_to_write(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
+
+
+def test_channels_are_still_taken_apart():
+    class Halves(Loop):
+        def forward(self, x):
+            state, out = None, []
+            for step in x:
+                a, b = torch.split(step, 6, dim=1)
+                c, d = step.chunk(2, 1)
+                spikes, state = self.lif(self.fc(a + b + c + d), state)
+                out.append(spikes)
+            return torch.stack(out)
+
+    assert read_model(Halves(None), (12,)).layers[-1].name == "lif"
+
+
+def test_a_module_with_rounded_weights_is_named_by_its_package():
+    from torch.ao.nn import qat
+    from torch.ao.quantization import get_default_qat_qconfig
+
+    learns = qat.Linear(6, 4, qconfig=get_default_qat_qconfig())
+    with pytest.raises(
+        UnsupportedError,
+        match="'0' is Linear of torch.ao.nn.qat, which rounds its weights; give the model as it was in floating point, which",
+    ):
+        read_model(norse.SequentialState(learns, norse.LIFBoxCell()), (6,))
+
+
+def test_a_class_that_bears_the_name_of_another_is_named_by_its_module():
+    class Linear(nn.Module):
+        __module__ = "torch.nn.own"
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(UnsupportedError, match="'0' is Linear of torch.nn.own, which has no spiking counterpart here"):
+        read_model(norse.SequentialState(Linear(), norse.LIFBoxCell()), (6,))
