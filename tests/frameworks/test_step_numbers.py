@@ -1,5 +1,7 @@
 """Forwards that use the number of a step: what differs in a later step is refused, what does not is read."""
 
+from pathlib import Path
+
 import norse.torch as norse
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import torch
 from torch import nn
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.step_numbers import uses_step_numbers
+from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, MAX_COMPARED
+from spear_deploy.frameworks.importer.step_numbers import LONGER, uses_step_numbers
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.simulator import simulate
 
@@ -175,3 +178,18 @@ def over_layers(self, x):
 def test_a_loop_that_only_takes_its_steps_is_traced_on_few(forward):
     assert not uses_step_numbers(Net(forward))
     read_model(Net(forward), (12,))
+
+
+COMPARED = LOOP_STEPS + max(LONGER)
+
+
+def test_the_page_on_limits_says_how_many_steps_are_compared():
+    page = " ".join((Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8").split())
+    assert f"is compared over its first {COMPARED} steps, and beyond each whole number up to {MAX_COMPARED} that" in page
+
+
+def test_what_begins_in_the_last_step_that_is_compared_is_refused():
+    net = Net(by_number_of_another_type)
+    net.present = float(COMPARED - 1)
+    with pytest.raises(UnsupportedError, match="runs in another way in a later step"):
+        read_model(net, (12,))
