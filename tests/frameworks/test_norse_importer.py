@@ -984,8 +984,9 @@ def test_load_model_names_the_fault(here, spec, error, message):
 
 
 def test_a_class_in_place_of_a_function_has_a_note_on_its_weights(here):
-    (here / "spear_test_net.py").write_text(MODULE + "\nclass Net(norse.SequentialState):\n    def __init__(self):\n        super()"
-                                            ".__init__(torch.nn.Linear(3, 2), norse.LIFCell())\n")  # fmt: skip
+    network = "torch.nn.Linear(3, 2), norse.LIFCell()"
+    made = f"\nclass Net(norse.SequentialState):\n    def __init__(self):\n        super().__init__({network})\n"
+    (here / "spear_test_net.py").write_text(MODULE + made)
     (note,) = read_named("spear_test_net:Net").metadata["assumptions"]
     assert note == (
         "the model is made by calling the class Net: its weights are as initialised, unless the class loads trained ones; name a "
