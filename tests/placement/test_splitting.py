@@ -203,7 +203,7 @@ def test_equal_shares_of_groups_with_zeros_are_as_large_as_the_fullest_allows(
 
 
 def test_a_map_in_a_row_with_a_zero_is_cut_by_its_middle_not_by_its_border() -> None:
-    """A kernel of 5 of 40 pixels, padded by 2: 6 neurons read 8 pixels at the border and 10 inside, where a core has 8 and 2."""
+    """A kernel of 5 of 40 pixels, padded by 2: 6 neurons read 8 at the border and 10 inside, where a core has 8 and 2 rows."""
     weight = np.ones((1, 1, 5))
     weight[0, 0, 1] = 0  # other neurons read the pixel
     layers = (
@@ -217,8 +217,10 @@ def test_a_map_in_a_row_with_a_zero_is_cut_by_its_middle_not_by_its_border() -> 
     pairs = (INPUT, "conv"), ("conv", "flat"), (INPUT, "all"), ("all", "few"), ("few", "dense"), ("flat", "row"), ("dense", "row")
     edges = tuple(Edge(source=source, target=target) for source, target in pairs)
     net = SNNGraph(layers=layers, edges=edges, input_shape=(1, 40), output="row")
-    parts = place(net, small_chip("odin", core__axons_in=10)).slices_of("row")
-    assert [part.neurons for part in parts] == [4] * 10 and max(part.axons_in for part in parts) == 10
+    row = next(population for population in find_populations(net, zeros=True) if population.name == "row")
+    core = Core(small_chip("odin", core__axons_in=10), {})
+    assert split_population(row, core, "vendor") == (tuple((n, n + 4) for n in range(0, 40, 4)),)
+    assert [core.count_axons_into(row, (piece,)) for piece in ((0, 6), (6, 12), (4, 8))] == [10, 12, 10]
 
 
 def test_parts_of_a_layer_that_read_other_inputs_share_the_rows_that_each_reads() -> None:
