@@ -74,7 +74,7 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     if not isinstance(neuron, IF):
         builder.steps_s[output.name] = float(module.dt)
-    return OutputAndState(output, State(frozenset({output.name})))
+    return OutputAndState(output, State(frozenset({output.name}), parts=("v", "i") if recurrent is None else ("z", "v", "i")))
 
 
 def _add_feedback(context: TraceContext, module: Any, path: str, x: Signal) -> OutputAndState:

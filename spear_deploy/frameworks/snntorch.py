@@ -54,7 +54,7 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     if not _hands_state(module):
         return output
-    return OutputAndState(output, state)
+    return OutputAndState(output, state, ("syn", "mem") if isinstance(module, (snn.Synaptic, snn.RSynaptic)) else ("mem",))
 
 
 def _hands_state(module: Any) -> bool:

@@ -867,3 +867,52 @@ def test_a_forward_of_two_inputs_or_with_time_at_the_end_is_refused():
     late = Stateless(lambda s, x: torch.stack([s.a(x[..., t]) for t in range(x.shape[-1])]), a=nn.Linear(4, 5))
     with pytest.raises(UnsupportedError, match=r"takes \[..., 0\] of the output of 'input'; let time be its first axis"):
         read_model(late, (4,))
+
+
+class PartOfState(nn.Module):
+    """A loop whose output is what `take` takes of the state of its last cell."""
+
+    def __init__(self, last, take):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.out, self.last, self.take = nn.Linear(6, 8), box(), nn.Linear(8, 3), last, take
+
+    def forward(self, x):
+        hidden, state, out = None, None, []
+        for t in range(x.shape[0]):
+            z, hidden = self.lif(self.fc(x[t]), hidden)
+            _, state = self.last(self.out(z), state)
+            out.append(self.take(state))
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("make", "take"),
+    [
+        (norse.LICell, lambda state: state.v),
+        (norse.LICell, lambda state: state[0]),
+        (lambda: norse.LIFRecurrentCell(3, 3), lambda state: state.z),
+        (lambda: norse.LIFRecurrentCell(3, 3), lambda state: state[0]),
+    ],
+)
+def test_a_part_of_the_state_that_is_sent_is_the_output(make, take):
+    torch.manual_seed(1)
+    model, x = PartOfState(make(), take), spikes_for((6,), steps=12)
+    expected = model(torch.as_tensor(x, dtype=torch.float32)).detach().numpy()
+    assert np.allclose(simulate(read_model(model, (6,)), x).output, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "take"),
+    [
+        (norse.LICell, lambda state: state.i),
+        (norse.LICell, lambda state: state[1]),
+        (lambda: norse.LIFRecurrentCell(3, 3), lambda state: state.i),
+    ],
+)
+def test_a_current_of_the_state_is_no_output(make, take):
+    """It was read as the potential, without a word."""
+    with pytest.raises(
+        UnsupportedError, match="returns 'i' of the state of module 'last', which is not sent; return its spikes or"
+    ):
+        read_model(PartOfState(make(), take), (6,))

@@ -543,3 +543,23 @@ def test_a_reset_within_a_loop_is_refused_and_in_front_of_it_read():
         read_model(Sets(within=reset, hidden=True), (12,))
     read_model(Sets(before=reset, hidden=True), (12,))
     read_model(Sets(within=reset), (12,))  # states that the forward hands on are not reset
+
+
+@pytest.mark.parametrize("reset", ["none", "subtract"])
+def test_the_current_of_synapses_is_no_output(reset):
+    """It was read as the potential, without a word."""
+
+    class Current(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.last = nn.Linear(6, 3), snn.Synaptic(alpha=0.8, beta=0.9, reset_mechanism=reset)
+
+        def forward(self, x):
+            (syn, mem), out = self.last.init_synaptic(), []
+            for t in range(x.shape[0]):
+                _, syn, mem = self.last(self.fc(x[t]), syn, mem)
+                out.append(syn)
+            return torch.stack(out)
+
+    with pytest.raises(UnsupportedError, match="returns 'syn' of the state of module 'last', which is not sent; return its"):
+        read_model(Current(), (6,))

@@ -53,6 +53,9 @@ from spear_deploy.frameworks.importer.unrolling import UnrolledSteps
 from spear_deploy.network.classes import COUNTED_AS_SPIKES, COUNTED_BY_MEAN, word_answer
 from spear_deploy.util.number_format import format_shape
 
+POTENTIALS, SPIKES = ("", "v", "mem"), ("z",)
+"""Parts of a state that may be the output: the potential, which the whole stands for too, and the spikes of recurrent cells."""
+
 
 def interpret(
     model: torch.nn.Module,
@@ -257,20 +260,35 @@ class TraceInterpreter:
         """Return what the forward emits in the last step alone, of which the network gives every step."""
         output = output.output if isinstance(output, OutputAndState) else output
         if isinstance(output, State) and len(output.layers) == 1 and not output.age:
-            output = self.context.builder.read_potential(*output.layers)
+            output = self._read_part(output)
         return output
 
     def _read_potentials(self, outputs: tuple[Symbol, ...]) -> tuple[Symbol, ...]:
         """Return the outputs of all steps; where they are potentials of one layer, in the order of the steps, its outputs."""
-        steps = [(output.layers, output.age) if isinstance(output, State) else None for output in outputs]
-        if steps[-1] is None or len(steps[-1][0]) != 1:
+        last, count = outputs[-1], len(outputs)
+        if not isinstance(last, State) or len(last.layers) != 1 or last.age:
             return outputs
-        layers, age = steps[-1]
-        if steps != [(layers, age + len(steps) - 1 - t) for t in range(len(steps))] or age:
+        if outputs != tuple(shifted_by(last, count - 1 - t) for t in range(count)):
             return outputs
-        (name,) = layers
-        last = self.context.builder.read_potential(name)
-        return tuple(shifted_by(last, len(steps) - 1 - t) for t in range(len(steps)))
+        read = self._read_part(last)
+        return tuple(shifted_by(read, count - 1 - t) for t in range(count))
+
+    def _read_part(self, state: State) -> Signal:
+        """Return the output of the layer of which a part of the state is the output: its potential, or its spikes.
+
+        Raises:
+            UnsupportedError: another part, such as the current of its synapses.
+        """
+        (name,) = state.layers
+        if state.part in SPIKES:
+            return self.context.builder.outputs[name]
+        if state.part not in POTENTIALS:
+            module = name_module(self.context.builder.origins[name])
+            raise UnsupportedError(
+                f"{name_module(self.path)}: its forward returns '{state.part}' of the state of {module}, which is not sent; "
+                "return its spikes or its potential"
+            )
+        return self.context.builder.read_potential(name)
 
     def _strip_decoding(self, output: Symbol) -> Symbol:
         """Return what the forward averages or sums over time at its end, with a note on what decides for a class.

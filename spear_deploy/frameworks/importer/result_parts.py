@@ -38,9 +38,10 @@ MAX_RESULTS = 4
 def get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
     """Return what an index takes of a symbol: a part of a result, a step, channels, or sizes of a shape."""
     if isinstance(symbol, OutputAndState) and isinstance(index, int) and 0 <= index < MAX_RESULTS:
-        return symbol.output if index == 0 else symbol.state
+        taken = symbol.parts[index - 1 : index]
+        return symbol.output if index == 0 else symbol.state.take(*taken) if taken else symbol.state
     if isinstance(symbol, State):
-        return symbol
+        return symbol.take(symbol.parts[index]) if isinstance(index, int) and index < len(symbol.parts) else symbol
     if (last := take_last(call, symbol, index)) is not None:
         return last
     if isinstance(symbol, dict) or (isinstance(symbol, tuple) and isinstance(index, (int, slice))):
@@ -122,7 +123,7 @@ def _format_slice(part: slice) -> str:
 def get_attribute(call: FunctionCall, symbol: Symbol, name: str, *default: Symbol) -> Symbol:
     """Return a part of a state, the places of a maximum, or a shape."""
     if isinstance(symbol, State):
-        return symbol
+        return symbol.take(name)
     if isinstance(symbol, MaximumAndPlaces) and name in symbol._fields:
         return getattr(symbol, name)
     if name == "shape" and (shape := get_shape(call, symbol)) is not None:

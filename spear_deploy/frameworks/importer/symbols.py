@@ -146,10 +146,21 @@ class TensorValue:
 
 @dataclass(frozen=True)
 class State:
-    """States of the neurons of the named layers, `age` steps ago."""
+    """States of the neurons of the named layers, `age` steps ago.
+
+    Attributes:
+        parts: names of what an index takes of it, in order, where they are known.
+        part: the one that was taken; "" for the whole.
+    """
 
     layers: frozenset[str] = frozenset()
     age: int = 0
+    parts: tuple[str, ...] = ()
+    part: str = ""
+
+    def take(self, name: str) -> State:
+        """Return a part of it."""
+        return replace(self, part=name)
 
 
 @dataclass(frozen=True)
@@ -159,10 +170,15 @@ class Potential(State):
 
 @dataclass(frozen=True)
 class OutputAndState:
-    """The result of a stateful module."""
+    """The result of a stateful module.
+
+    Attributes:
+        parts: names of the parts of the state that follow the output, in order; () where one object holds them.
+    """
 
     output: Signal
     state: State
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -288,7 +304,7 @@ def shifted_by(symbol: Symbol, steps: int) -> Symbol:
     if isinstance(symbol, (Signal, State)):
         return symbol if isinstance(symbol, Signal) and symbol.is_zero else replace(symbol, age=symbol.age + steps)
     if isinstance(symbol, OutputAndState):
-        return OutputAndState(shifted_by(symbol.output, steps), shifted_by(symbol.state, steps))
+        return replace(symbol, output=shifted_by(symbol.output, steps), state=shifted_by(symbol.state, steps))
     if isinstance(symbol, Concat):
         return Concat(tuple(shifted_by(part, steps) for part in symbol.parts))
     if isinstance(symbol, (Channels, Complement, Grouped, Merged, Reordered)):
