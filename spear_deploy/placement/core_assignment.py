@@ -307,11 +307,23 @@ def _match_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | N
 
 
 def _fill_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | None]:
-    """Fill the cores of the groups that take an item, in order; a chip that cuts no layer overfills its emptiest core."""
+    """Fill the cores of the groups that take an item, in order; where that leaves items over, those that few cores hold first."""
+    chosen = _fill_in_order(items, supply, range(len(items)))
+    if None not in chosen:
+        return chosen
+    places = supply.list_places()
+    holds = [sum(supply.fits(item, place.group) for place in places) for item in items]
+    again = _fill_in_order(items, supply, sorted(range(len(items)), key=lambda i: holds[i]))
+    return min(chosen, again, key=lambda found: found.count(None))
+
+
+def _fill_in_order(items: Sequence[Slice], supply: CoreSupply, order: Sequence[int]) -> list[_Place | None]:
+    """Put items on the first core that still holds them; a chip that cuts no layer overfills its emptiest core."""
     places = supply.list_places()
     bins = [CoreBins(core, items, len(places)) for core in supply.cores]
-    chosen: list[_Place | None] = []
-    for item in items:
+    chosen: list[_Place | None] = [None] * len(items)
+    for i in order:
+        item = items[i]
         allowed = [k for k, place in enumerate(places) if supply.allows(item, place.group)]
         index = -1
         for group in dict.fromkeys(places[k].group for k in allowed):
@@ -321,7 +333,7 @@ def _fill_places(items: Sequence[Slice], supply: CoreSupply) -> list[_Place | No
         if index < 0 and supply.profile.packing.rule.value == "whole" and allowed:
             index = max(allowed, key=lambda k: (bins[places[k].group].left[k, 0], -k))
             bins[places[index].group].take(item, index)
-        chosen.append(places[index] if index >= 0 else None)
+        chosen[i] = places[index] if index >= 0 else None
     return chosen
 
 

@@ -358,16 +358,24 @@ def _fit_one_run(items: Sequence[Slice], supply: CoreSupply) -> bool:
 
 
 def _find_unplaced(items: Sequence[Slice], assignments: Sequence[CoreAssignment], supply: CoreSupply) -> list[Unplaced]:
-    """Return the sets of layers that no core is left for, with those that hold the cores."""
+    """Return the sets of layers that no core is left for, with those that hold the cores.
+
+    Where a core holds several slices, one more core is needed for each slice that found none.
+    """
     sets: dict[tuple[int, ...], int] = {}
-    for i in unplaced_items(assignments, supply.profile):
+    waiting = unplaced_items(assignments, supply.profile)
+    for i in waiting:
         if any(i in members for members in sets):
             continue
         members, cores = competing_for_cores(items, assignments, supply, i)
         if cores or not any(supply.allows(items[i], group) for group in range(len(supply.cores))):
             sets[tuple(members)] = cores
     return [
-        Unplaced(layers=tuple(dict.fromkeys(items[i].layer for i in members)), needed=len(members), cores=cores)
+        Unplaced(
+            layers=tuple(dict.fromkeys(items[i].layer for i in members)),
+            needed=cores + len({*members} & {*waiting}) if supply.share else len(members),
+            cores=cores,
+        )
         for members, cores in sets.items()
     ]
 

@@ -523,3 +523,20 @@ def test_of_too_many_open_cores_the_oldest_takes_no_more() -> None:
     items = [Slice(layer="l", needs={"neurons": n}) for n in [6] * (MAX_OPEN + 1) + [4, 4]]
     bins = CoreBins(core, items, len(items))
     assert [bins.put_first(item) for item in items] == [*range(MAX_OPEN + 1), 1, 2]
+
+
+@pytest.mark.parametrize(("sizes", "verdict"), [((6, 6, 6, 10), "fits"), ((10, 6, 10, 10, 10), "does_not_fit")])
+def test_no_layer_is_left_without_a_core_where_slices_share_cores(sizes: tuple[int, ...], verdict: str) -> None:
+    """Three cores hold 10 neurons, the others 6: in order the small layers take the three, and the last layer fitted nowhere."""
+    names = [group.name for group in SPECK.core_groups]
+    widths = {f"core_groups__{name}__neurons": 10 if name == "wide_maps" else 6 for name in names}
+    chip = small_chip("speck2f", packing__rule="equal", packing__share_cores=True, core__neurons=10, **widths)
+    layers = [
+        Layer(name=f"fc{k}", synapse=Dense(weight=np.ones((out, into))), neuron=IF())
+        for k, (into, out) in enumerate(zip((4, *sizes[:-1]), sizes, strict=True))
+    ]
+    report = check(chain(layers, input_shape=(4,)), chip)
+    assert report.verdict == verdict
+    rows = [(row.used, row.limit) for row in report.rows if row.resource == "cores" and row.where != "chip"]
+    placed = all(part.slot is not None for part in report.placement.slices)
+    assert (placed and not rows) if verdict == "fits" else (not placed and rows == [(4, 3)])
