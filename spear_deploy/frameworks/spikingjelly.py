@@ -216,8 +216,22 @@ def _trace_functions() -> Iterator[None]:
             setattr(functional, name, original)
 
 
+ZEROS = (torch.zeros, torch.zeros_like, "new_zeros")
+"""Calls of a trace that give zeros."""
+
+
+def _is_reset_value(module: Any, name: str, value: Any) -> bool:
+    """Return whether what a forward sets a state of a module to is what a reset sets it to."""
+    start = module._memories_rv[name]
+    if isinstance(value, Proxy):
+        value = 0.0 if value.node.target in ZEROS else None
+    if value is None or start is None:
+        return value is start
+    return bool((torch.as_tensor(value).detach() == torch.as_tensor(start)).all())
+
+
 @contextmanager
-def _watch_resets(note_reset: Callable[[Callable[[Any], bool]], None]) -> Iterator[None]:
+def _watch_resets(note_reset: Callable[..., None]) -> Iterator[None]:
     """Tell of modules that are reset in a trace, such as by functional.reset_net or by an assignment to `v`."""
     reset_all, assign = MemoryModule.reset, MemoryModule.__setattr__
 
@@ -227,7 +241,7 @@ def _watch_resets(note_reset: Callable[[Callable[[Any], bool]], None]) -> Iterat
 
     def set_value(self: Any, name: str, value: Any) -> None:
         if name in vars(self).get("_memories", ()):
-            note_reset(lambda module: module is self)
+            note_reset(lambda module: module is self, is_own=_is_reset_value(self, name, value))
         assign(self, name, value)
 
     MemoryModule.reset, MemoryModule.__setattr__ = reset, set_value

@@ -180,6 +180,33 @@ class OwnCharge(neuron.SimpleLIFNode):
         self.v = self.v + x * x
 
 
+class Starting(nn.Module):
+    """A loop over neurons whose potential the forward sets in front of it."""
+
+    def __init__(self, start, **options):
+        super().__init__()
+        torch.manual_seed(3)
+        self.start, self.fc, self.out = start, nn.Linear(6, 5), neuron.LIFNode(v_threshold=0.3, **options)
+
+    def forward(self, x):
+        functional.reset_net(self)
+        self.out.v = self.start(x) if callable(self.start) else self.start
+        return torch.stack([self.out(self.fc(x[t])) for t in range(x.shape[0])])
+
+
+STARTS = (0.0, torch.zeros(5), lambda x: torch.zeros(x.shape[1], 5, device=x.device), lambda x: x.new_zeros(x.shape[1], 5))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_potential_set_to_that_of_the_reset_in_front_of_a_loop_is_read(start):
+    model = Starting(start).eval()
+    x = (np.random.default_rng(0).random((7, 3, 6)) < 0.5).astype(np.float32)
+    ours = simulate(read_model(model, (6,)), x).output
+    with torch.no_grad():
+        np.testing.assert_array_equal(ours, model(torch.from_numpy(x)).numpy())
+    assert ours.any()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -199,6 +226,10 @@ class OwnCharge(neuron.SimpleLIFNode):
         (lambda: Potential("vote of maximum", neuron.LIFNode()), "'vote' is VotingLayer behind the maximum of all steps; put it"),
         (lambda: Potential("last", neuron.IFNode(v_threshold=float("inf"))), "'end' never spikes and has no leak, and its pot"),
         (lambda: Potential("set", neuron.LIFNode()), "it resets module 'hidden.1' between two of its steps"),
+        (lambda: Starting(0.3), "module 'out' starts from a state that the forward sets, other than that of its reset; let it"),
+        (lambda: Starting(torch.full((5,), 0.3)), "module 'out' starts from a state that the forward sets"),
+        (lambda: Starting(0.0, v_reset=-0.25), "module 'out' starts from a state that the forward sets"),
+        (lambda: Starting(lambda x: x[0, :, :5]), "module 'out' starts from a state that the forward sets"),
         (lambda: Potential("vote of potential", neuron.LIFNode()), "'vote' gets the potential of a neuron, expected the output"),
     ],
 )  # fmt: skip

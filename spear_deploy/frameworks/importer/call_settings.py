@@ -30,17 +30,22 @@ class CallSettings:
         self._first: dict[str, dict[str, Any]] = {}
         self._called: dict[str, Any] = {}
         self._reset: set[str] = set()
+        self._starts: list[tuple[Callable[[Any], bool], bool]] = []
 
     def note_call(self, module: torch.nn.Module, path: str) -> dict[str, fx.Node]:
         """Check a call of a module against the first one, and return what it holds that the forward has computed.
 
         Raises:
-            UnsupportedError: a number or tensor is another one.
+            UnsupportedError: a number or tensor is another one, or its state begins elsewhere than that of its neurons.
             UnclearForward: its state was reset since its last call.
         """
         place = name_module(path.removeprefix("model").strip("."))
         if path in self._reset:
             raise UnclearForward(f"it resets {place} between two of its steps, which no layer here does; let all states go on")
+        if path not in self._called and not next((own for concerns, own in reversed(self._starts) if concerns(module)), True):
+            raise UnsupportedError(
+                f"{place} starts from a state that the forward sets, other than that of its reset; let it start from its reset"
+            )
         held = _list_settings(module)
         first = self._first.setdefault(path, {name: _keep(value) for name, value in held.items()})
         self._called[path] = module
@@ -51,8 +56,9 @@ class CallSettings:
                 )
         return {name: value.node for name, value in held.items() if isinstance(value, fx.Proxy)}
 
-    def note_reset(self, concerns: Callable[[Any], bool]) -> None:
-        """Take down that the states of some modules are reset."""
+    def note_reset(self, concerns: Callable[[Any], bool], *, is_own: bool = True) -> None:
+        """Take down that the states of some modules are reset, to their own values or to others."""
+        self._starts.append((concerns, is_own))
         self._reset |= {path for path, module in self._called.items() if concerns(module)}
 
 

@@ -72,7 +72,8 @@ class Framework:
         stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.
         tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
-        watching_resets: surrounds a trace too, in which it calls f(concerns) where modules that it concerns reset their states.
+        watching_resets: surrounds a trace too, in which it calls f(concerns) where modules that it concerns reset their states,
+            with is_own=False where the forward sets them to other values than their own.
         watching_potentials: surrounds a trace too, in which f(module, whether of the last step alone) gives the symbol of a
             potential that the forward reads of a module, None where it was not called before.
         example: a spiking neuron to name in errors.
@@ -110,9 +111,7 @@ class Framework:
     stores_max_spikes: bool = False
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     tracing: Callable[[], AbstractContextManager[None]] = nullcontext
-    watching_resets: Callable[[Callable[[Callable[[Any], bool]], None]], AbstractContextManager[None]] = lambda note_reset: (
-        nullcontext()
-    )
+    watching_resets: Callable[[Callable[..., None]], AbstractContextManager[None]] = lambda note_reset: nullcontext()
     watching_potentials: Callable[[Callable[[Any, bool], Any]], AbstractContextManager[None]] = lambda read: nullcontext()
     example: str
     reasons: Mapping[str, str]
