@@ -563,3 +563,42 @@ def test_the_current_of_synapses_is_no_output(reset):
 
     with pytest.raises(UnsupportedError, match="returns 'syn' of the state of module 'last', which is not sent; return its"):
         read_model(Current(), (6,))
+
+
+def hand_on(lif, x, syn, mem):
+    return lif(x, syn, mem)
+
+
+def hand_on_by_name(lif, x, syn, mem):
+    return lif(x, mem=mem, syn=syn)
+
+
+def exchange(lif, x, syn, mem):
+    return lif(x, mem, syn)
+
+
+def exchange_by_name(lif, x, syn, mem):
+    return lif(x, mem=syn, syn=mem)
+
+
+@pytest.mark.parametrize("call", [hand_on, hand_on_by_name, exchange, exchange_by_name])
+def test_parts_of_a_state_that_are_exchanged_are_refused(call):
+    """They were read as if they were handed on in order, without a word."""
+
+    class Exchanged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = nn.Linear(6, 3), snn.Synaptic(alpha=0.8, beta=0.9)
+
+        def forward(self, x):
+            (syn, mem), out = self.lif.init_synaptic(), []
+            for t in range(x.shape[0]):
+                spikes, syn, mem = call(self.lif, self.fc(x[t]), syn, mem)
+                out.append(spikes)
+            return torch.stack(out)
+
+    if call in (hand_on, hand_on_by_name):
+        assert read_model(Exchanged(), (6,)).layers[-1].name == "lif"
+        return
+    with pytest.raises(UnsupportedError, match="module 'lif' gets '(syn|mem)' of its state as '(syn|mem)'; hand states on as"):
+        read_model(Exchanged(), (6,))

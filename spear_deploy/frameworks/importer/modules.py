@@ -80,6 +80,7 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
             result = unrolled.make_once((path, NEURON, x), lambda key: _add_neurons(context, module, path, key[2]))
         if isinstance(result, OutputAndState):
             _check_state(context, result, others, place)
+            _check_order(result, args[1:], kwargs, place)
         return result
     if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
         return x
@@ -352,6 +353,16 @@ def _add_neurons(
         )
     called[id(module)] = path
     return context.framework.add_neurons(context, module, path, signal)
+
+
+def _check_order(result: OutputAndState, args: tuple[Symbol, ...], kwargs: dict[str, Symbol], place: str) -> None:
+    """Check that no part of a state is handed back in place of another; recurrent modules may get spikes in front of them."""
+    names = result.parts or result.state.parts
+    given = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
+    pairs = [*(zip(names[::-1], given[::-1], strict=False) if len(given) >= len(names) else ()), *kwargs.items()]
+    for name, symbol in pairs:
+        if isinstance(symbol, State) and {name, symbol.part} <= set(names) and symbol.part != name:
+            raise UnsupportedError(f"{place} gets '{symbol.part}' of its state as '{name}'; hand states on as they are")
 
 
 def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Symbol, ...], place: str) -> None:
