@@ -29,7 +29,10 @@ def mark_read(p: Projection, box: Sequence[Range]) -> Array:
     if not _has_bits(p, box):
         return p.count_fan_out(box) > 0
     patterns = _find_patterns(p.axes, tuple((along,) for along in box[1:]))
-    return sum_over_taps(_is_read(p, box[0], patterns).astype(np.int64), patterns.counts) > 0
+    read = _is_read(p, box[0], patterns)
+    for axis, counts in enumerate(patterns.counts):  # of one piece, of which each position has one set
+        read = read.take(counts.argmax(axis=1), axis=1 + axis)
+    return read
 
 
 def count_read(p: Projection, box: Sequence[Range]) -> int:
