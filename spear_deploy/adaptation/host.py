@@ -30,6 +30,7 @@ from spear_deploy.network.host_readout import join_outputs, merge_weights, move_
 from spear_deploy.simulator import simulate
 from spear_deploy.training.entropy import cross_entropy
 from spear_deploy.training.evaluation import BATCH
+from spear_deploy.training.optimizers import without_compiler
 
 DECAYS = (1e-2, 1e-3, 1e-4)
 """Weights of the squared change of the readout in the regression, of which validation chooses one."""
@@ -105,11 +106,12 @@ def fit_readouts(graph: SNNGraph, sent: SNNGraph, split: Split) -> list[SNNGraph
     scale = 2.0 / max(float(start.std()), 1e-9)
     labels = torch.from_numpy(np.array(split.y, np.int64))
     unit = torch.from_numpy(np.maximum(features.std(axis=(0, 1)).max(axis=0), 1e-6))
+    lbfgs = without_compiler(torch.optim.LBFGS)
     fitted = []
     for decay in DECAYS:
         change = torch.zeros(weight.shape, dtype=torch.float64, requires_grad=True)
         shift = torch.zeros(bias.shape, dtype=torch.float64, requires_grad=True)
-        optimiser: Any = torch.optim.LBFGS([change, shift], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+        optimiser = lbfgs([change, shift], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
         def close(decay: float = decay, change: Any = change, shift: Any = shift, optimiser: Any = optimiser) -> Any:
             optimiser.zero_grad()

@@ -17,6 +17,7 @@ from spear_deploy.quantize.rounding import Rounding, RoundNetwork
 from spear_deploy.training.evaluation import QuickEvaluation, quick_evaluate
 from spear_deploy.training.losses import batch_losses
 from spear_deploy.training.memory_need import explain_shortage
+from spear_deploy.training.optimizers import without_compiler
 from spear_deploy.training.recipe import Fit, Recipe, schedule_removals
 from spear_deploy.training.synops_penalty import SynOpsPenalty
 from spear_deploy.util.memory import is_out_of_memory
@@ -60,7 +61,8 @@ class Trainer:
         self.steps = recipe.count_batches(len(dataset.train))
         if not list(self.network.parameters()):
             raise DataError("training: the network has no weights, so that nothing can be learnt; give one that has some")
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), rate, weight_decay=recipe.weight_decay)
+        adam = without_compiler(torch.optim.AdamW)
+        self.optimiser = adam(self.network.parameters(), rate, weight_decay=recipe.weight_decay)
         rising = recipe.warm_up * self.steps
         rising += 0.5 * (rising == 1)  # OneCycleLR divides by this less one
         self.cycle = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, self.steps, pct_start=rising / self.steps)

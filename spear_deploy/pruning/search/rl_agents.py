@@ -30,6 +30,7 @@ from spear_deploy.network import Array
 from spear_deploy.pruning.search.environment import PruningEnv
 from spear_deploy.pruning.search.lever_environment import LeverEnv
 from spear_deploy.pruning.search.lever_plan import remove_trend
+from spear_deploy.training.optimizers import without_compiler
 
 Agent: TypeAlias = Literal["ddpg", "td3", "sac"]
 WARM_UP_SHARE = 0.25
@@ -66,7 +67,7 @@ def train_agent(env: PruningEnv, *, groups: int, episodes: int, seed: int, agent
         "learning_starts": warm_up * groups,
         "train_freq": (1, "episode"),
         "gradient_steps": max(groups, MIN_UPDATES),
-        "policy_kwargs": {"net_arch": [300, 300]},
+        "policy_kwargs": {"net_arch": [300, 300], "optimizer_class": without_compiler(torch.optim.Adam)},
         "replay_buffer_class": EpisodeBroadcast,
         "seed": seed,
         "device": "cpu",
@@ -98,7 +99,7 @@ def refine_policy(env: LeverEnv, *, episodes: int, seed: int) -> None:
         "learning_starts": 0,
         "train_freq": (1, "episode"),
         "gradient_steps": max(layers, MIN_UPDATES),
-        "policy_kwargs": {"net_arch": [REFINING_UNITS, REFINING_UNITS]},
+        "policy_kwargs": {"net_arch": [REFINING_UNITS] * 2, "optimizer_class": without_compiler(torch.optim.Adam)},
         "replay_buffer_class": LagrangianReplay,
         "action_noise": noise,
         "seed": seed,
