@@ -215,8 +215,7 @@ class CoreBins:
         for axons in item.axons:
             on_core = self.axons_on_core.get(axons.whole)
             if on_core:
-                had = (axons.count - self._count_new(axons, core) if core in on_core else 0 for core in cores.tolist())
-                new -= np.fromiter(had, np.int64, len(cores))
+                new -= np.array([count_shared(axons, on_core.get(core, 0)) for core in cores.tolist()], np.int64)
         room = np.flatnonzero(axons_left >= new)
         return int(cores[room[0]]) if len(room) else -1
 
@@ -241,14 +240,17 @@ class CoreBins:
 
     def _count_new_axons(self, item: Slice, core: int) -> int:
         """Count the axons that an item adds to a core."""
-        return item.amount("axons_in") - sum(axons.count - self._count_new(axons, core) for axons in item.axons)
+        on_cores = ((axons, self.axons_on_core.get(axons.whole)) for axons in item.axons)
+        return item.amount("axons_in") - sum(count_shared(axons, on_core.get(core, 0)) for axons, on_core in on_cores if on_core)
 
-    def _count_new(self, axons: AxonSet, core: int) -> int:
-        """Count the axons of a set that a core does not have."""
-        had = self.axons_on_core.get(axons.whole, {}).get(core, 0)
-        if axons.used:
-            return (axons.bits & ~had).bit_count()
-        return 0 if had == -1 else axons.count - had.bit_count()
+
+def count_shared(axons: AxonSet, had: int) -> int:
+    """Count the axons of a set that a core has, by the bits of those sources that it has of the whole set; -1 are all."""
+    if had == 0:
+        return 0
+    if axons.used:
+        return axons.count - (axons.bits & ~had).bit_count()
+    return axons.count if had == -1 else had.bit_count()
 
 
 # --------------------------------------------------------------------------------------------------- cores that are alike
