@@ -4,7 +4,7 @@ import ast
 import configparser
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -42,17 +42,26 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path, *, top_only: bool = False) -> Iterator[str]:
-    """Yield the full names that a module imports; what only a type checker reads does not count."""
+@cache
+def imported(path: Path, *, top_only: bool = False) -> tuple[str, ...]:
+    """Return the full names that a module imports; what only a type checker reads does not count."""
+    tree, names = read_tree(path), []
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return tuple(names)
+
+
+@cache
+def read_tree(path: Path) -> ast.Module:
+    """Return the code of a module without what only a type checker reads."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
-    for node in tree.body if top_only else ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+    return tree
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
