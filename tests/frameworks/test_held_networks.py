@@ -69,14 +69,6 @@ def compile_forward(model):
     return model
 
 
-class Compiled(Net):
-    """A class whose forward has the decorator."""
-
-    @torch.compile(backend="eager")
-    def forward(self, x):
-        return super().forward(x)
-
-
 def wrap_inner(model):
     model.fc1 = nn.DataParallel(model.fc1)
     return model
@@ -100,6 +92,11 @@ def test_a_wrapped_network_is_the_one_within(wrap):
 
 
 def test_a_forward_under_torch_compile_by_decorator_is_the_function_below():
+    class Compiled(Net):
+        @torch.compile(backend="eager")  # imports the compiler, seconds that other processes of the tests need not spend
+        def forward(self, x):
+            return super().forward(x)
+
     check(Compiled(), expected=Net().eval())
 
 
