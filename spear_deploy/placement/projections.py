@@ -192,8 +192,8 @@ class Projection:
         return pack_bits(nonzero.reshape(self.outputs, -1, self.taps))
 
     @cached_property
-    def read_counts(self) -> dict[tuple[int, int, bytes], int]:
-        """Counts of `read_sources.count_read`, by outputs and positions."""
+    def read_counts(self) -> dict[object, int]:
+        """Counts of `read_sources.count_read`, by outputs and positions, or by box."""
         return {}
 
     @cached_property

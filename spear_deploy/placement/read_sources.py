@@ -5,6 +5,8 @@ bits of a number, and so are those through which a position reaches the box, of 
 neuron at a position is read where the two numbers have a bit in common:
 
     or over the outputs o of the box (bits of the weights of o and c)  and  bits of the position ≠ 0
+
+Of dense weights the columns that hold one are marked, of sparse ones those that are stored.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from spear_deploy.network import Array
-from spear_deploy.placement.axes import Axis
+from spear_deploy.network import Array, SparseMatrix
+from spear_deploy.placement.axes import Axis, identity_axis
 from spear_deploy.placement.projections import Projection, Range, pack_bits, sum_over_taps
 
 MAX_TAPS = 64
@@ -26,6 +29,8 @@ MAX_TAPS = 64
 
 def mark_read(p: Projection, box: Sequence[Range]) -> Array:
     """Mark the source neurons that the neurons of a box read: bool, of the source's shape."""
+    if p.kind == "dense" and p.nonzero is not None:
+        return _mark_columns(p, *box[0])
     if not _has_bits(p, box):
         return p.count_fan_out(box) > 0
     patterns = _find_patterns(p.axes, tuple((along,) for along in box[1:]))
@@ -38,7 +43,10 @@ def mark_read(p: Projection, box: Sequence[Range]) -> Array:
 def count_read(p: Projection, box: Sequence[Range]) -> int:
     """Count the source neurons that the neurons of a box read."""
     if not _has_bits(p, box):
-        return int(np.count_nonzero(p.count_fan_out(box)))
+        key: object = tuple(box)
+        if key not in p.read_counts:
+            p.read_counts[key] = int(np.count_nonzero(mark_read(p, box)))
+        return p.read_counts[key]
     patterns = _find_patterns(p.axes, tuple((along,) for along in box[1:]))
     key = (*box[0], patterns.key)
     if key not in p.read_counts:
@@ -50,7 +58,7 @@ def count_boxes_that_read(p: Projection, pieces: Sequence[Sequence[Range]]) -> A
     """Count the boxes, cut along each axis into pieces, that read each source neuron: int64, of the source's shape."""
     boxes = product(*pieces)
     if not _has_bits(p, next(iter(product(*pieces)))):
-        return reduce(np.add, ((p.count_fan_out(box) > 0).astype(np.int64) for box in boxes))
+        return reduce(np.add, (mark_read(p, box).astype(np.int64) for box in boxes))
     patterns = _find_patterns(p.axes, tuple(tuple(along) for along in pieces[1:]))
     read = sum(_is_read(p, piece, patterns).astype(np.int64) for piece in pieces[0])
     return sum_over_taps(np.asarray(read), patterns.counts)
@@ -74,6 +82,20 @@ class _Patterns:
     counts: tuple[Array, ...]
     positions: Array
     key: bytes
+
+
+def _mark_columns(p: Projection, start: int, stop: int) -> Array:
+    """Mark the source neurons of which a row start..stop of dense weights holds a column that is not 0, through pools."""
+    nonzero: Any = p.nonzero
+    if isinstance(nonzero, SparseMatrix):
+        columns = np.zeros(nonzero.shape[1], bool)
+        columns[nonzero.indices[nonzero.indptr[start] : nonzero.indptr[stop]]] = True
+    else:
+        columns = nonzero[start:stop].any(axis=0)
+    marks: Array = columns.reshape(p.source_channels, *(axis.outputs for axis in p.pool_axes))
+    if all(axis == identity_axis(axis.inputs) for axis in p.pool_axes):
+        return marks
+    return sum_over_taps(marks.astype(np.int64), [axis.match_windows().T for axis in p.pool_axes]) > 0
 
 
 def _has_bits(p: Projection, box: Sequence[Range]) -> bool:

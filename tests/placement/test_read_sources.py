@@ -8,11 +8,13 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Flatten, Layer, Scale, SumPool
-from spear_deploy.network.graph import chain
+from spear_deploy.network import IF, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool, make_sparse
+from spear_deploy.network.graph import INPUT, chain
+from spear_deploy.network.sparse_matrix import SparseMatrix
 from spear_deploy.placement.populations import find_populations
 from spear_deploy.placement.projections import Projection, pack_bits
 from spear_deploy.placement.read_sources import MAX_TAPS, count_boxes_that_read, count_read, mark_read
+from tests.support.chips import matrix_onto
 
 
 def random_projection(rng: np.random.Generator) -> Projection:
@@ -66,6 +68,33 @@ def test_weights_are_not_counted_where_bits_say_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Projection, "count_fan_out", lambda *_: pytest.fail("weights are counted"))
     assert count_read(p, ((0, 3), (1, 4))) == 6 and np.flatnonzero(mark_read(p, ((1, 2), (0, 7)))[1]).tolist() == [*range(7, 14)]
     assert count_boxes_that_read(p, [((0, 3),), ((0, 4), (4, 7))]).sum() == 14
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dense_weights_full_or_sparse_read_the_columns_that_they_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    pools = [[], [AvgPool(kernel_size=(2, 3), stride=(1, 2), padding=(1, 0))], [SumPool(kernel_size=(2, 2))]]
+    synapses = pools[seed % 3]
+    shape = (3, *map(int, rng.integers(4, 7, 2))) if seed % 4 else (7,) if not synapses else (2, 5, 5)
+    inputs = int(np.prod(synapses[0].output_shape(shape) if synapses else shape))
+    weight = rng.normal(size=(9, inputs)) * (rng.random((9, inputs)) < rng.choice([0.05, 0.3]))
+    monkeypatch.setattr(SparseMatrix, "__getitem__", lambda *_: pytest.fail("rows are copied"))
+    pieces = [cut(rng, 9)]
+    for form in (np.asarray, make_sparse):
+        layers = [Layer(name=f"s{k}", synapse=synapse) for k, synapse in enumerate(synapses)]
+        layers += [Layer(name="flat", synapse=Flatten()), Layer(name="fc", synapse=Dense(weight=form(weight)), neuron=IF())]
+        graph = chain(layers, input_shape=shape)
+        p = find_populations(graph, zeros=True)[0].projections[0]
+        exists = matrix_onto(
+            chain([*layers[:-1], replace(layers[-1], synapse=Dense(weight=weight))], input_shape=shape), INPUT, "fc"
+        )
+        total = np.zeros(exists.shape[1], np.int64)
+        for box in product(*pieces):
+            read = exists[slice(*box[0])].any(axis=0)
+            assert np.array_equal(mark_read(p, box).reshape(-1), read)
+            assert count_read(p, box) == count_read(p, box) == read.sum()
+            total += read
+        assert np.array_equal(count_boxes_that_read(p, pieces).reshape(-1), total)
 
 
 @pytest.mark.parametrize("taps", [MAX_TAPS, MAX_TAPS + 1])
