@@ -34,9 +34,9 @@ Settings = TypeVar("Settings")
 
 ANSWER_OPTIONS = ("decision", "outputs_per_class")
 NETWORK_OPTIONS = ("input_shape", "dt_s", "reset", "source", *ANSWER_OPTIONS)
-"""Options of `load`, which every verb that takes a network hands on."""
+"""Options of `load`, which every command that takes a network hands on."""
 DATA_OPTIONS = ("steps", "encoding")
-"""Options of `data.load_data`, which every verb that takes data hands on."""
+"""Options of `data.load_data`, which every command that takes data hands on."""
 
 
 def load(
@@ -442,18 +442,18 @@ def refuse_coding(kind: str, options: Iterable[str]) -> None:
             raise DataError(f"data: {kind} has its own {name}; leave the option out")
 
 
-def merge_options(settings: Settings, options: Mapping[str, Any], verb: str) -> Settings:
+def merge_options(settings: Settings, options: Mapping[str, Any], command: str) -> Settings:
     """Return settings with some fields replaced by keyword options; an option that is None keeps the field.
 
     Args:
         settings: a frozen dataclass.
         options: by name of a field.
-        verb: the function that got the options, for the message.
+        command: the function that got the options, for the message.
 
     Raises:
         TypeError: an option is none of the fields.
     """
-    check_options(options, [field.name for field in fields(settings)], verb)  # type: ignore[arg-type]
+    check_options(options, [field.name for field in fields(settings)], command)  # type: ignore[arg-type]
     values = {name: value for name, value in options.items() if value is not None}
     return replace(settings, **values)  # type: ignore[type-var]
 
@@ -472,7 +472,7 @@ def split_options(options: Mapping[str, Any], names: Iterable[str]) -> tuple[dic
 def load_named(
     net: Net, data_source: str | os.PathLike[str] | Dataset, options: Mapping[str, Any]
 ) -> tuple[Net, dict[str, Any], dict[str, Any]]:
-    """Apply the options of networks among those of a verb; the network is loaded only if one is set.
+    """Apply the options of networks among those of a command; the network is loaded only if one is set.
 
     Returns:
         (the network, the options of data that are set, all other options).
@@ -482,7 +482,7 @@ def load_named(
     return (load_for(net, data_source, **reading) if reading else net), coding, rest
 
 
-def check_options(options: Iterable[str], known: Iterable[str], verb: str) -> None:
+def check_options(options: Iterable[str], known: Iterable[str], command: str) -> None:
     """Check the names of keyword options.
 
     Raises:
@@ -491,4 +491,4 @@ def check_options(options: Iterable[str], known: Iterable[str], verb: str) -> No
     names = list(known)
     for name in options:
         if name not in names:
-            raise TypeError(f"{verb}: there is no option '{name}'; expected {', '.join(names)}{did_you_mean(name, names)}")
+            raise TypeError(f"{command}: there is no option '{name}'; expected {', '.join(names)}{did_you_mean(name, names)}")

@@ -1,4 +1,4 @@
-"""Results of the verbs as plain data, under one header."""
+"""Results of the commands as plain data, under one header."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spear_deploy.simulator.spike_comparison import LayerDifference
 
 SCHEMA_VERSION = 1
-"""Of the JSON of all verbs: it grows when a key changes its meaning or goes; new keys leave it."""
+"""Of the JSON of all commands: it grows when a key changes its meaning or goes; new keys leave it."""
 
 
 def tool_version() -> str:
@@ -38,10 +38,10 @@ def write_now() -> str:
 
 
 def add_header(value: Mapping[str, Any], graph: SNNGraph | None = None) -> dict[str, Any]:
-    """Return a result with what the JSON of every verb carries: tool_version, schema_version, network_digest, assumptions.
+    """Return a result with what the JSON of every command carries: tool_version, schema_version, network_digest, assumptions.
 
     Args:
-        value: of a verb; assumptions that it lists itself come after those of the network.
+        value: of a command; assumptions that it lists itself come after those of the network.
         graph: the network, whose digest is the sha256 of its `.snn` file; without one the digest is None.
     """
     header = {

@@ -1,4 +1,4 @@
-"""Arguments of verbs: what is refused, and what numpy's numbers are."""
+"""Arguments of commands: what is refused, and what numpy's numbers are."""
 
 import numpy as np
 import pytest

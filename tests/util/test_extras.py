@@ -1,4 +1,4 @@
-"""Each verb works without the packages that it does not need, and names the extra that it lacks."""
+"""Each command works without the packages that it does not need, and names the extra that it lacks."""
 
 import json
 import re
@@ -89,7 +89,7 @@ def test_nine_commands_work_without_any_extra(folder):
 
 
 @pytest.mark.parametrize("extra", MORE)
-def test_a_verb_without_its_extra_names_the_package_and_how_to_get_it(extra, folder):
+def test_a_command_without_its_extra_names_the_package_and_how_to_get_it(extra, folder):
     modules = [module for module, needed in EXTRAS.items() if needed == extra]
     for command, (code, out, err) in zip(MORE[extra], run_without(modules, MORE[extra], folder), strict=True):
         errors = [line for line in err.splitlines() if line.startswith("error: ")]
