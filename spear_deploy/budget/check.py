@@ -112,29 +112,8 @@ def check(
             if on_chip.placement.slices != before.placement.slices:
                 costs = _estimate_costs(on_chip, counts)
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
-    placement = on_chip.placement
-    return BudgetReport(
-        profile=profile.name,
-        verdict=_decide(rows, on_chip.unsupported),
-        cores_used=placement.cores_used,
-        cores_limit=placement.cores_limit,
-        rows=rows,
-        synops=costs.synops,
-        chip_synops=costs.chip_synops,
-        neuron_ops=count_neuron_ops(placement, used_steps) if used_steps else None,
-        energy=costs.energy,
-        latency=costs.latency,
-        work=costs.work,
-        balanced=costs.balanced,
-        labels=label_layers(graph),
-        unsupported=on_chip.unsupported,
-        replaced=on_chip.replaced,
-        placement=placement,
-        fewest_cores=on_chip.fewest,
-        passes=placement.runs if profile.chip.multi_pass.value else None,
-        bound=on_chip.bound,
-        notes=(*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph, is_input_known=counts is not None)),
-    )
+    notes = (*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph, is_input_known=counts is not None))
+    return _write_report(on_chip, costs, rows, notes, used_steps)
 
 
 def resolve_activity(
@@ -322,6 +301,35 @@ def _add_remedies(on_chip: _OnChip) -> Iterator[BudgetRow]:
         if on_chip.remedies and row.status == "over":
             row = replace(row, remedy=find_remedies(on_chip.what_if, row, on_chip.fewest))
         yield row
+
+
+def _write_report(
+    on_chip: _OnChip, costs: _Costs, rows: tuple[BudgetRow, ...], notes: tuple[str, ...], steps: int
+) -> BudgetReport:
+    """Return the report of a network on its chip; `steps` of an inference are 0 where they are not known."""
+    placement = on_chip.placement
+    return BudgetReport(
+        profile=on_chip.profile.name,
+        verdict=_decide(rows, on_chip.unsupported),
+        cores_used=placement.cores_used,
+        cores_limit=placement.cores_limit,
+        rows=rows,
+        synops=costs.synops,
+        chip_synops=costs.chip_synops,
+        neuron_ops=count_neuron_ops(placement, steps) if steps else None,
+        energy=costs.energy,
+        latency=costs.latency,
+        work=costs.work,
+        balanced=costs.balanced,
+        labels=label_layers(on_chip.graph),
+        unsupported=on_chip.unsupported,
+        replaced=on_chip.replaced,
+        placement=placement,
+        fewest_cores=on_chip.fewest,
+        passes=placement.runs if on_chip.profile.chip.multi_pass.value else None,
+        bound=on_chip.bound,
+        notes=notes,
+    )
 
 
 def _list_notes(

@@ -157,14 +157,7 @@ def quantize(
         input_events=input_events,
         layer_bits=layer_bits,
     )
-    written = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
-    with _name_own_layers(graph, written):
-        prepared = _prepare(written, format)
-        learnt = _lower_as_learnt(graph, prepared, settings, format)
-        if learnt is not None:
-            return learnt
-        integer = family.lower(prepared, settings)
-        return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
+    return _lower_graph(graph, settings, format, calibration)
 
 
 def is_quantized(graph: SNNGraph, format: str, chip: str = "") -> bool:
@@ -229,6 +222,18 @@ def _refuse_missing_parts(graph: SNNGraph, format: Format, kind: InputKind) -> N
                     remedy=f"train with {name_resets(graph, resets)}",
                 )
             )
+
+
+def _lower_graph(graph: SNNGraph, settings: LoweringSettings, format: Format, calibration: Array | None) -> SNNGraph:
+    """Return the integers of a network: those that it learnt with, else those on data, else those of its weights alone."""
+    written = add_missing_weights(even_neurons(fold_batchnorm(graph), format))
+    with _name_own_layers(graph, written):
+        prepared = _prepare(written, format)
+        learnt = _lower_as_learnt(graph, prepared, settings, format)
+        if learnt is not None:
+            return learnt
+        integer = FAMILIES[format].lower(prepared, settings)
+        return integer if calibration is None else _lower_on_data(prepared, integer, settings, calibration)
 
 
 def _prepare(written: SNNGraph, format: Format) -> SNNGraph:
