@@ -148,7 +148,7 @@ def describe_deployment(evidence: Evidence) -> dict[str, Any]:
         "search": draw_search(evidence.search),
         "plan": draw_floor_plan(evidence.cores),
         "raster": draw_rasters(evidence.raster),
-        "energy": tables.list_energy(evidence.check),
+        "energy": tables.list_energy(evidence.check, evidence.provenance["chip"]["unpublished"]),
         "resources": tables.list_resources(evidence.check),
         "origin": tables.describe_origin(evidence.provenance, evidence.deployment),
         "files": evidence.deployment["files"],

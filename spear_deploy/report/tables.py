@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from spear_deploy.adaptation.differences import describe_difference
 from spear_deploy.adaptation.replacement import join_rows
+from spear_deploy.budget.energy import KEYS_OF_TERMS, STATIC_TERMS
 from spear_deploy.budget.intervals import describe_energy, describe_time
 from spear_deploy.budget.report import NO_NUMBER_OF_CORES
 from spear_deploy.quantize.rounding import INTEGERS_COUNT
@@ -25,15 +26,6 @@ CAPACITIES = (*CORE_RESOURCES, "synops", "energy", "latency", "events", "clock",
 """Resources that fill up. Others, such as 8 of 8 weight bits, are not scarce at their limit."""
 RESOURCE_NAMES = {"synops": "SynOps"}
 """Resources that are not written as their key."""
-PRICE_KEYS = {
-    "synapse": "energy.synop_pj",
-    "mac": "energy.mac_pj",
-    "neuron update": "energy.neuron_active_pj",
-    "spike": "energy.spike_local_pj",
-    "hop": "energy.hop_ew_pj=… energy.hop_ns_pj",
-    "static": "energy.static_w_per_chip",
-}
-"""Profile facts of the terms of the energy."""
 
 
 def list_lava_failures(lava: Mapping[str, Any]) -> list[str]:
@@ -345,8 +337,13 @@ def list_resources(check: Mapping[str, Any]) -> dict[str, Any]:
     return {"first": ranked[:first], "all": rows if len(rows) > first else [], "notes": check["notes"], "count": len(rows)}
 
 
-def list_energy(check: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the terms of the energy, and the missing ones with their profile keys."""
+def list_energy(check: Mapping[str, Any], unpublished: Collection[str]) -> dict[str, Any]:
+    """Return the terms of the energy, and the missing ones with what they lack.
+
+    Args:
+        check: of a deployment.
+        unpublished: keys of the profile without a value.
+    """
     energy = check["energy"]
     longest = max((term["joules"] for term in energy["terms"]), default=0.0) or 1.0
     return {
@@ -359,13 +356,23 @@ def list_energy(check: Mapping[str, Any]) -> dict[str, Any]:
             for term in energy["terms"]
         ],
         "total": None if energy["total"] is None else with_prefix(energy["total"], "J"),
-        "missing": [{"name": name, "key": PRICE_KEYS.get(name, "")} for name in energy["missing"]],
+        "missing": [_explain_missing(name, unpublished, check["latency"]["missing"]) for name in energy["missing"]],
         "measured": energy["measured"],
         "intervals": _list_intervals(energy),
         "effective": energy.get("effective_ops"),
         "neuron_ops": check.get("neuron_ops"),
         "latency": check["latency"],
     }
+
+
+def _explain_missing(term: str, unpublished: Collection[str], untimed: Sequence[str]) -> dict[str, str]:
+    """Return why a term has no number, and the option that supplies its prices; a power that is known lacks the time."""
+    keys = [key for key in (f"energy.{price}" for price in KEYS_OF_TERMS.get(term, ())) if key in unpublished]
+    if keys:
+        return {"name": term, "why": "not published; to supply it:", "option": " ".join(f"--set {key}=…" for key in keys)}
+    if term in STATIC_TERMS:
+        return {"name": term, "why": f"known power, but no time; not published: {', '.join(untimed)}", "option": ""}
+    return {"name": term, "why": "not published: topology" if term == "hop" else "not published", "option": ""}
 
 
 def _list_intervals(energy: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -201,12 +201,27 @@ def test_a_verdict_other_than_fits_lists_the_obstacles(folder, verdict, word):
 
 @pytest.mark.lava
 def test_energy_has_a_row_for_each_term_and_keys_for_missing_ones(folder):
-    rows = tables.list_energy(json.loads((folder / "check.json").read_text()))
-    assert rows["total"] is None and {"name": "synapse", "key": "energy.synop_pj"} in rows["missing"]
+    check, provenance = (json.loads((folder / f"{name}.json").read_text()) for name in ("check", "provenance"))
+    rows = tables.list_energy(check, provenance["chip"]["unpublished"])
+    options = {row["name"]: row["option"] for row in rows["missing"]}
+    assert rows["total"] is None and options["synapse"] == "--set energy.synop_pj=…"
+    assert options["hop"] == "--set energy.hop_ew_pj=… --set energy.hop_ns_pj=…"
     term = {"name": "synapse", "joules": 2e-6, "evidence": "measured", "source": "paper", "how": "100 SynOps at 20 pJ"}
     energy = {"total": 2e-6, "missing": [], "terms": [term], "measured": []}
     changed(folder, "check", lambda value: value.update(energy=energy))
     assert "2 µJ: published energies per event times counted events" in render_deployment(read_folder(folder))
+
+
+def test_a_term_whose_power_is_known_asks_for_the_time_and_not_for_the_power():
+    missing = ["hop", "static", "active cores", "packets between chips"]
+    energy = {"total": None, "missing": missing, "terms": [], "measured": [], "interval_j": None}
+    check = {"energy": energy, "latency": {"missing": ["timing.synop_ns", "topology"]}}
+    rows = tables.list_energy(check, ["energy.synop_pj", "timing.synop_ns"])["missing"]
+    time = "known power, but no time; not published: timing.synop_ns, topology"
+    assert [row["why"] for row in rows] == ["not published: topology", time, time, "not published"]
+    assert not any(row["option"] for row in rows)
+    static = tables.list_energy(check, ["energy.static_w_per_chip"])["missing"][1]
+    assert static["option"] == "--set energy.static_w_per_chip=…"
 
 
 # --------------------------------------------------------------------------------------------------------- the command
