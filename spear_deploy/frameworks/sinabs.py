@@ -9,7 +9,7 @@
 
 alpha = exp(−1 / tau), tau in steps. `...Recurrent` adds rec_connect(spikes of the step before) to x from the second step on, with
 its bias. A step has no length: a network gets `dt_s`, 1e-3 s unless given. `...Squeeze` modules take time within the batch, the
-others as the second axis.
+others as the second axis. `spike_fn=None` makes a readout of v.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
         bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
         builder.note_module(
             path,
-            f"min_v_mem {bound} bounds the membrane from below; neurons that leak have no such bound here, so spikes differ "
-            "where it is reached; train with min_v_mem=None for equal spikes",
+            f"min_v_mem {bound} bounds the membrane from below; neurons that leak, or whose input decays, have no such bound "
+            "here, so spikes differ where it is reached; train with min_v_mem=None for equal spikes",
         )
     return output
 
@@ -148,7 +148,9 @@ def _make_neuron(module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
     gain = (1 - keep) if module.norm_input else np.ones(())
     rate = 1 - np.minimum(keep, CLOSEST_TO_ONE)
     keep_syn = module.alpha_syn_calculated
-    if isinstance(module, sl.ExpLeak):
+    if isinstance(module, sl.ExpLeak) or module.spike_fn is None:
+        if keep_syn is not None:
+            raise UnsupportedError(f"{place} has spike_fn=None and a tau_syn, which no readout here has; give it tau_syn=None")
         return LI(tau_s=dt_s / rate, r=gain / rate)
     spiking: dict[str, Any] = {
         "v_threshold": np.nextafter(_read(module.spike_threshold, shape).astype(np.float32), np.float32(-np.inf)),
@@ -177,12 +179,18 @@ def _read_reset(module: Any, place: str) -> Reset:
     Raises:
         UnsupportedError: another than to 0 or by the threshold.
     """
-    if isinstance(module.reset_fn, MembraneSubtract) and module.reset_fn.subtract_value is None:
+    rule = module.reset_fn
+    if _is_rule(rule, MembraneSubtract, "__call__") and rule.subtract_value is None:
         return "subtract"
-    if isinstance(module.reset_fn, MembraneReset) and module.reset_fn.reset_value == 0:
+    if _is_rule(rule, MembraneReset, "__call__") and rule.reset_value == 0:
         return "value"
-    why = ", which sinabs adds to every neuron in every step" if isinstance(module.reset_fn, MembraneReset) else ""
+    why = ", which sinabs adds to every neuron in every step" if type(rule) is MembraneReset else ""
     raise UnsupportedError(f"{place} has reset_fn={module.reset_fn}{why}; expected MembraneSubtract() or MembraneReset()")
+
+
+def _is_rule(rule: Any, kind: type, method: str) -> bool:
+    """Return whether a rule is of a class, and not of one derived from it that computes something else."""
+    return isinstance(rule, kind) and getattr(type(rule), method) is getattr(kind, method)
 
 
 def _read_max_spikes(module: Any, place: str) -> int | None:
@@ -194,7 +202,7 @@ def _read_max_spikes(module: Any, place: str) -> int | None:
     rule = module.spike_fn
     if rule in (SingleSpike, MultiSpike):
         return 1 if rule is SingleSpike else None
-    if isinstance(rule, MaxSpike):
+    if _is_rule(rule, MaxSpike, "apply"):
         return rule.max_num_spikes_per_bin
     name = getattr(rule, "__name__", type(rule).__name__)
     raise UnsupportedError(f"{place} has spike_fn={name}, expected MultiSpike, MaxSpike or SingleSpike; train with one of them")
@@ -226,8 +234,9 @@ SINABS = Framework(
     title="sinabs",
     packages=("sinabs.layers",),
     time_axis=1,
-    stepped=(StatefulLayer,),
+    stepped=(StatefulLayer, *NEURONS),
     runs_over_time=lambda module: not isinstance(module, SqueezeMixin),
+    takes_merged=lambda module: isinstance(module, SqueezeMixin),
     plain=(sl.SumPool2d,),
     keeps_state=True,
     lifts=(sl.Repeat,),

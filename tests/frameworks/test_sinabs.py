@@ -241,3 +241,93 @@ def test_time_merged_into_the_batch_by_modules_spikes_the_same():
         theirs = model(x.transpose(0, 1)).transpose(0, 1).numpy()
     assert theirs.sum() > 10
     np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, theirs)
+
+
+class OwnSubtract(activation.MembraneSubtract):
+    def __call__(self, spikes, state, threshold):
+        return {**state, "v_mem": state["v_mem"] - 2 * spikes * threshold}
+
+
+class OwnReset(activation.MembraneReset):
+    def __call__(self, spikes, state, threshold):
+        return {**state, "v_mem": state["v_mem"] * (spikes == 0) - 1}
+
+
+class OwnMaxSpike(activation.MaxSpike):
+    def apply(self, v_mem, spike_threshold, surrogate_grad_fn):
+        return activation.MultiSpike.apply(v_mem, spike_threshold + 0.1, surrogate_grad_fn)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reset_fn": OwnSubtract()}, r"has reset_fn=OwnSubtract\(subtract_value=None\); expected MembraneSubtract\(\)"),
+        ({"reset_fn": OwnReset()}, r"has reset_fn=OwnReset\(reset_value=0.0\); expected MembraneSubtract\(\)"),
+        ({"spike_fn": OwnMaxSpike(3)}, "has spike_fn=OwnMaxSpike, expected MultiSpike, MaxSpike or SingleSpike"),
+        ({"spike_fn": None, "tau_syn": 3.0}, "has spike_fn=None and a tau_syn, which no readout here has; give it tau_syn=None"),
+    ],
+)
+def test_rules_that_compute_something_else_than_sinabs_are_refused(options, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(nn.Sequential(nn.Linear(6, 5), sl.IAF(**options)), (6,))
+
+
+@pytest.mark.parametrize("readout", [lambda: sl.LIF(tau_mem=4.0, spike_fn=None), lambda: sl.IAF(spike_fn=None)])
+def test_neurons_without_spikes_are_a_readout_of_their_potential(readout):
+    torch.manual_seed(0)
+    x, neurons = torch.rand(20, 2, 6), sl.LIF(tau_mem=4.0, spike_threshold=torch.tensor(0.1))
+    model = nn.Sequential(nn.Linear(6, 8), neurons, nn.Linear(8, 3), readout())
+    with torch.no_grad():
+        theirs = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    graph = read_model(model, (6,))
+    assert not graph["3"].spikes and abs(theirs).max() > 0.1
+    np.testing.assert_allclose(simulate(graph, x.numpy(), kind="current").output, theirs, atol=1e-5)
+
+
+class OwnSqueeze(sl.LIFSqueeze):
+    """A class of one's own, which takes fewer arguments than it copies itself with."""
+
+    def __init__(self, batch_size):
+        super().__init__(tau_mem=4.0, batch_size=batch_size, norm_input=False)
+
+
+class Filled(nn.Module):
+    """A forward over (B, T, ...) that puts time into the batch for its neurons, and parts both as `part` says."""
+
+    def __init__(self, fill, part):
+        super().__init__()
+        self.fill, self.part = fill, part
+        self.features = nn.Sequential(nn.Conv2d(2, 4, 3), sl.IAFSqueeze(batch_size=3), sl.SumPool2d(2))
+        self.fc, self.out = nn.Linear(36, 4), OwnSqueeze(3)
+
+    def forward(self, x):
+        batch, steps = x.shape[:2]
+        return self.part(self.out(self.fc(self.features(self.fill(x, batch * steps)).flatten(1))), batch, steps)
+
+
+FILLS = (lambda x, n: x.flatten(0, 1), lambda x, n: x.reshape(n, *x.shape[2:]), lambda x, n: x.reshape(-1, 2, 8, 8))
+PARTS = (lambda x, b, t: x.unflatten(0, (b, t)), lambda x, b, t: x.reshape(b, t, -1), lambda x, b, t: x)
+
+
+@pytest.mark.parametrize(("fill", "part"), [*((fill, PARTS[0]) for fill in FILLS), *((FILLS[0], part) for part in PARTS[1:])])
+def test_a_forward_that_puts_time_into_the_batch_spikes_as_in_sinabs_and_goes_home(fill, part):
+    torch.manual_seed(0)
+    model, x = Filled(fill, part).eval(), (torch.rand(12, 3, 2, 8, 8) < 0.5).float()
+    with torch.no_grad():
+        model.fc.weight.add_(0.05)
+
+    def run(network):
+        with torch.no_grad():
+            made = network(x.transpose(0, 1))
+        return made.reshape(3, 12, -1).transpose(0, 1).numpy()
+
+    theirs, graph = run(model), read_model(model, (2, 8, 8))
+    assert theirs.sum() > 10 and [layer.name for layer in graph.layers if layer.spikes] == ["features.1", "out"]
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, theirs)
+    np.testing.assert_array_equal(run(store_weights(model, graph)), theirs)
+
+
+def test_a_mean_over_the_steps_behind_time_in_the_batch_has_a_note():
+    graph = read_model(Filled(FILLS[0], lambda x, b, t: x.unflatten(0, (b, t)).mean(1)), (2, 8, 8))
+    (note,) = graph.metadata["assumptions"]
+    assert "the forward returns the mean of its outputs over time" in note

@@ -57,6 +57,7 @@ class Framework:
         lifts: modules over time that run an inner model step by step.
         plain: its classes derived from torch's modules without state that compute the same.
         merges_time: whether a module without state puts time into the batch itself.
+        takes_merged: whether a module of `stepped` takes all steps at once, with time within the batch.
         folded: modules that change nothing in evaluation.
         keeps_state: whether its modules keep their state themselves, so that a forward need not hand it on.
         hands_state: whether a module with a state returns it beside its output.
@@ -97,6 +98,7 @@ class Framework:
     lifts: ModuleTypes = ()
     plain: ModuleTypes = ()
     merges_time: Callable[[Any], bool] = lambda module: False
+    takes_merged: Callable[[Any], bool] = lambda module: False
     folded: ModuleTypes = ()
     keeps_state: bool = False
     hands_state: Callable[[Any], bool] = lambda module: True

@@ -328,6 +328,8 @@ class TraceInterpreter:
         if isinstance(output, OutputAndState):
             state = State(output.state.layers | state.layers)
             output = output.output
+        if isinstance(output, Merged) and self.form == "layers" and not self.path:
+            output = output.signal
         if isinstance(output, Potential) and not output.age and not self.path:
             output = self.context.builder.read_potential(*output.layers)
         if not isinstance(output, Signal) or output.age or output.is_zero:

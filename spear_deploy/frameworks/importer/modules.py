@@ -76,7 +76,7 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
         if is_over_time != (context.form == "layers"):
             how = "runs over time within one step" if is_over_time else "runs one step in a model over time"
             raise UnsupportedError(f"{place} is {type(module).__name__}, which {how}; {framework.hint_time}")
-        with _name_in_errors(place):
+        with name_in_errors(place):
             result = unrolled.make_once((path, NEURON, x), lambda key: _add_neurons(context, module, path, key[2]))
         if isinstance(result, OutputAndState):
             _check_state(context, result, others, place)
@@ -108,6 +108,11 @@ def _add_on_merged(context: TraceContext, module: Any, path: str, x: Merged, kwa
         UnsupportedError: a module that needs both axes.
     """
     framework = context.framework
+    if framework.has_state(module) and framework.takes_merged(module):
+        signal, place = check_input(context, module, path, x.signal), name_module(path)
+        with name_in_errors(place):
+            made = context.unrolled.make_once((path, NEURON, signal), lambda key: _add_neurons(context, module, path, key[2]))
+        return Merged(require_signal(made, place, framework.hint_state))
     if framework.has_state(module) or framework.merges_time(module):
         require_signal(x, f"{name_module(path)} is {type(module).__name__}, which", framework.hint_state)
     return type(x)(call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
@@ -178,7 +183,7 @@ def all_spikes(context: TraceContext, x: Symbol) -> bool:
 
 
 @contextmanager
-def _name_in_errors(place: str) -> Iterator[None]:
+def name_in_errors(place: str) -> Iterator[None]:
     """Put the module's place in front of errors about its weights or parameters."""
     try:
         yield
@@ -205,7 +210,7 @@ def add_stateless(context: TraceContext, module: Any, path: str, x: Signal | Con
     if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in known):
         raise make_refusal(module, place, framework)
     own = next((convert for kind, convert in framework.synapses.items() if isinstance(module, kind)), None)
-    with _name_in_errors(place):
+    with name_in_errors(place):
         if own is not None:
             part: Synapse | BatchNorm | None = own(module, place, context.axes_before)
         else:
@@ -327,7 +332,7 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
             f"{place} is {type(module).__name__} behind neurons that send several spikes in a step, whose largest number no "
             "layer takes; let them send one, or use an average pool"
         )
-    with _name_in_errors(place):
+    with name_in_errors(place):
         pool = to_synapse(module, x.shape, place, axes_before=_count_axes(context, module), hint=context.framework.hint_batch)
     assert isinstance(pool, (SumPool, Conv1d, Conv2d))
     if isinstance(pool, (Conv1d, Conv2d)):
@@ -345,14 +350,24 @@ def _add_max_pool(context: TraceContext, module: Any, path: str, x: Signal | Con
 def _add_neurons(
     context: TraceContext, module: Any, path: str, x: Signal | Concat | Channels | Reordered
 ) -> OutputAndState | Signal:
-    signal, called = join(context, x, path), context.builder.called
+    signal = join(context, x, path)
+    note_call(context, module, path)
+    return context.framework.add_neurons(context, module, path, signal)
+
+
+def note_call(context: TraceContext, module: Any, path: str) -> None:
+    """Note the call of a module with a state, which it leaves to the next one.
+
+    Raises:
+        UnsupportedError: it was called before.
+    """
+    called = context.builder.called
     if id(module) in called:
         raise UnsupportedError(
             f"{name_module(path)} is called twice in one step; use two modules, each with a state of its own, or let the forward "
             "loop over x[t]"
         )
     called[id(module)] = path
-    return context.framework.add_neurons(context, module, path, signal)
 
 
 def _check_order(result: OutputAndState, args: tuple[Symbol, ...], kwargs: dict[str, Symbol], place: str) -> None:

@@ -161,7 +161,7 @@ def find_layout(node: fx.Node, module: Any, framework: Framework, shape: Any, *,
     if name in RESHAPES:
         return _find_reshaped(node, layout, shape)
     if layout.merged:
-        if module is not None and framework.has_state(module):
+        if module is not None and framework.has_state(module) and not framework.takes_merged(module):
             if not layout.is_certain:
                 return None
             raise LayoutError(

@@ -58,7 +58,7 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     Raises:
         UnsupportedError: modules of one step and over time beside each other.
     """
-    if _runs_over_time(model, framework):
+    if _runs_over_time(model, framework) or _fills_batch(model, shape, framework):
         return "layers"
     try:
         traced, graph = trace(copy_model(model), shape, path="", form="step", framework=framework)
@@ -78,6 +78,16 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
     form = _find_loop(model, shape, framework) or _find_repeat(model, shape, framework)
     loops_inside = framework.loops_inside or not takes_state(model)  # one that gets a state computes one step of an outer loop
     return form or ("repeat" if loops_inside else "step")
+
+
+def _fills_batch(model: torch.nn.Module, shape: Shape, framework: Framework) -> bool:
+    """Return whether a forward over time puts time into the batch for neurons that take it there."""
+    if not any(framework.takes_merged(module) for module in model.modules()):
+        return False
+    try:
+        return trace(copy_model(model), shape, path="", form="layers", framework=framework)[0].fills_batch
+    except UnsupportedError:
+        return False
 
 
 def _find_repeat(model: torch.nn.Module, shape: Shape, framework: Framework) -> Form | None:
@@ -206,7 +216,7 @@ def _trace(
                 "the network, as --encoding bernoulli does"
             )
         traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
-        traced.repeats_input = tracer.repeats_input
+        traced.repeats_input, traced.fills_batch = tracer.repeats_input, tracer.fills_batch
         if form in LOOPS and traced.taken:
             traced.steps, traced.leaves_out_last = len(traced.taken), len(traced.taken) < tracer.steps
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):

@@ -40,6 +40,7 @@ class TracedModel(torch.nn.Module):
         taken: the steps of the input that a loop takes.
         takes_columns: whether the forward takes x[:, t] of its input.
         reads_sizes: whether the forward reads a size of its input.
+        fills_batch: whether the forward puts time into the batch for neurons that take it there.
         repeats_input: whether the forward repeats its input over time, which has no axis of time.
         leaves_out_last: whether a loop ends before the last step of the input.
     """
@@ -50,7 +51,7 @@ class TracedModel(torch.nn.Module):
         self.states: list[Any] = []
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
-        self.takes_columns = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
+        self.takes_columns = self.fills_batch = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, or of the pass."""

@@ -71,7 +71,7 @@ class Tracer(fx.Tracer):
         self.known = (*PLAIN, *framework.plain, *framework.synapses, *framework.over_time, *framework.stepped)
         self.owners: list[str] = []
         self.taken: set[int] = set()
-        self.takes_columns = False
+        self.takes_columns = self.fills_batch = False
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
         self.settings = CallSettings()
@@ -91,14 +91,16 @@ class Tracer(fx.Tracer):
             node.meta |= {"repeats": repetition, "layout": repetition.layout}
             self.repeats_input = True
             return (SizedValue if self.form == "layers" else TracedValue)(node, self)
+        module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
         layout = find_layout(
             node,
-            self.root.get_submodule(str(node.target)) if node.op == "call_module" else None,
+            module,
             self.framework,
             self.measure(node.args[0]) if get_name(node) in RESHAPES and isinstance(node.args[0], fx.Node) else None,
             is_layers=self.form == "layers",
         )
         node.meta["layout"] = layout
+        self.fills_batch |= layout is not None and layout.merged and self.framework.takes_merged(module)
         if layout is None:
             return fx.Proxy(node, self)
         return (SizedValue if self.form == "layers" else TracedValue)(node, self)
