@@ -20,17 +20,21 @@ import torch
 from rockpool.nn.combinators.residual import ResidualMixin
 from rockpool.nn.combinators.sequential import SequentialMixin
 from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch
+from rockpool.nn.modules.torch import lif_neuron_torch, lif_torch
 from rockpool.nn.modules.torch.torch_module import TorchModule
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
-from spear_deploy.frameworks.importer.modules import add_part, check_input
+from spear_deploy.frameworks.importer.modules import add_part, check_input, name_in_errors, note_call
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, Symbol, name_module
 from spear_deploy.frameworks.importer.synapses import explain_refusal, to_array
 from spear_deploy.network import LI, LIF, Array, CubaLIF, Dense, Neuron
 from spear_deploy.network.graph import Edge
 from spear_deploy.util.number_format import format_shape
+
+CLOSEST_TO_ONE = 1 - 2.0**-40
+"""A decay of 1, of neurons that do not leak: no float32 state tells it from 1."""
 
 
 class RockpoolModule(torch.nn.Module):
@@ -52,16 +56,46 @@ class RockpoolModule(torch.nn.Module):
         result = self.inner(x)
         return result if self.returns_state or not isinstance(result, tuple) else result[0]
 
+    def reset_state(self) -> RockpoolModule:
+        """Return the module: its state is empty before its one call."""
+        return self
 
-class ResidualSequence(torch.nn.Sequential):
-    """Rockpool's Residual: what its modules make of the input, added to the input."""
 
-    def forward(self, x: Any) -> Any:
-        """Return the sum."""
-        made = x
-        for module in self:
+class ModuleSequence(torch.nn.Sequential):
+    """Rockpool's Sequential or Residual: what its modules make of the input in turn; Residual adds the input to it.
+
+    Attributes:
+        adds_input: whether it is Residual.
+        returns_state: whether it returns (output, state, record) as in Rockpool, or the output alone.
+    """
+
+    def __init__(self, parts: OrderedDict[str, torch.nn.Module], *, adds_input: bool, returns_state: bool) -> None:
+        super().__init__(parts)
+        self.adds_input, self.returns_state = adds_input, returns_state
+
+    def forward(self, x: Any, record: bool = False) -> Any:
+        """Return the output of the last module, or (output, state, record)."""
+        made, records = x, Records()
+        for name, module in self._modules.items():
+            assert module is not None
             made = module(made)
-        return made + x
+            records[f"{name}_output"] = made
+        made = made + x if self.adds_input else made
+        return (made, Records(), records) if self.returns_state else made
+
+    def reset_state(self) -> ModuleSequence:
+        """Return the modules: their states are empty before their one call."""
+        return self
+
+
+class Records(dict[str, Any]):
+    """The outputs of the modules of a Sequential as it records them; other records and states are refused."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UnsupportedError(
+            f"the forward reads '{name}' of the states or records of a Sequential, which holds the outputs of its modules alone "
+            f"here ({', '.join(self) or 'none'}); return the output of the network"
+        )
 
 
 def prepare(model: Any) -> torch.nn.Module:
@@ -70,21 +104,29 @@ def prepare(model: Any) -> torch.nn.Module:
 
 
 def _prepare(module: Any, *, in_sequence: bool) -> torch.nn.Module:
-    children = torch.nn.Module.named_children(module)
+    kind: Any = type(module)
+    returns_state = not in_sequence and not hasattr(module, "_call")
     if isinstance(module, SequentialMixin):
-        parts = ((name, _prepare(child, in_sequence=True)) for name, child in children)
-        return (ResidualSequence if isinstance(module, ResidualMixin) else torch.nn.Sequential)(OrderedDict(parts))
+        parts = _prepare_parts(module, in_sequence=True)
+        return ModuleSequence(parts, adds_input=isinstance(module, ResidualMixin), returns_state=returns_state)
     if _is_syn_net(module) and module.output == "spikes":
         return torch.nn.Sequential(OrderedDict(seq=_prepare(module.seq, in_sequence=True)))
     if isinstance(module, torch.nn.Sequential):
-        parts = ((name, _prepare(child, in_sequence=True)) for name, child in children)
-        return torch.nn.Sequential(OrderedDict(parts))
-    if type(module).__module__.startswith(PACKAGE):
-        return RockpoolModule(module, returns_state=not in_sequence and not hasattr(module, "_call"))
-    made: torch.nn.Module = torch.nn.Module.__new__(_make_plain_class(type(module)))
+        return torch.nn.Sequential(_prepare_parts(module, in_sequence=True))
+    if isinstance(module, MODULES) or (kind.__module__.startswith(PACKAGE) and kind.__name__ != PATCHED):
+        return RockpoolModule(module, returns_state=returns_state)
+    if kind.__name__ == PATCHED:
+        kind = kind.__mro__[1]
+    made: torch.nn.Module = torch.nn.Module.__new__(_make_plain_class(kind, returns_state=returns_state))
     made.__dict__.update(module.__dict__)
-    made.__dict__["_modules"] = {name: _prepare(child, in_sequence=False) for name, child in children}
+    made.__dict__["_modules"] = _prepare_parts(module, in_sequence=False)
     return made
+
+
+def _prepare_parts(module: Any, *, in_sequence: bool) -> OrderedDict[str, torch.nn.Module]:
+    """Return the parts of a module by name; one under two names is prepared under each."""
+    parts = ((name, part) for name, part in module._modules.items() if part is not None)
+    return OrderedDict((name, _prepare(part, in_sequence=in_sequence)) for name, part in parts)
 
 
 def _is_syn_net(module: Any) -> bool:
@@ -94,14 +136,17 @@ def _is_syn_net(module: Any) -> bool:
     return kind is not None and type(module).forward is kind.forward
 
 
-def _make_plain_class(kind: Any) -> Any:
+def _make_plain_class(kind: Any, *, returns_state: bool) -> Any:
     """Return a class with the forward of a user's own, and the interface of torch in place of Rockpool's."""
     if not issubclass(kind, TorchModule):
         return kind
+
+    def forward(module: Any, x: Any, record: bool = False) -> Any:
+        return kind.forward(module, x), Records(), Records()
+
     names = ("__call__", "__setattr__", "modules", "parameters", "named_parameters")
-    return type(
-        kind.__name__, (kind,), {"__module__": kind.__module__, **{name: getattr(torch.nn.Module, name) for name in names}}
-    )
+    own = {"__module__": kind.__module__, **{name: getattr(torch.nn.Module, name) for name in names}}
+    return type(kind.__name__, (kind,), own | ({"forward": forward} if returns_state else {}))
 
 
 def _add_module(context: TraceContext, module: RockpoolModule, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
@@ -127,7 +172,9 @@ def _add_module(context: TraceContext, module: RockpoolModule, path: str, x: Sym
 def _add_neurons(context: TraceContext, inner: Any, path: str, x: Signal) -> Signal:
     """Add the layer of a neuron module, with one for its recurrent weights."""
     place, builder = name_module(path), context.builder
-    neuron = _make_neuron(inner, place)
+    note_call(context, inner, path)
+    with name_in_errors(place):
+        neuron = _make_neuron(inner, place)
     currents = [x]
     if isinstance(inner, LIFTorch) and to_array(inner.w_rec).any():
         synapse = Dense(weight=to_array(inner.w_rec).T.copy())
@@ -144,29 +191,38 @@ def _make_neuron(inner: Any, place: str) -> Neuron:
     A bias is a leak towards bias / (1 − alpha), from a potential that starts at 0.
 
     Raises:
-        UnsupportedError: noise, or several synapses a neuron.
+        UnsupportedError: noise, another spike generation than Rockpool's, or several synapses a neuron.
     """
     dt_s = float(inner.dt)
-    if float(inner.noise_std) != 0:
-        raise UnsupportedError(f"{place} has noise_std {float(inner.noise_std):g}; set it to 0")
+    if (noise := to_array(inner.noise_std)).any():
+        raise UnsupportedError(f"{place} has noise_std {noise.max():g}; set it to 0")
     if isinstance(inner, ExpSynTorch):
         keep = np.exp(-dt_s / _read(inner.tau))
-        return LI(tau_s=dt_s / (1 - keep), r=keep / (1 - keep))
+        rate = 1 - np.minimum(keep, CLOSEST_TO_ONE)
+        return LI(tau_s=dt_s / rate, r=keep / rate)
+    rule = getattr(inner.spike_generation_fn, "__self__", inner.spike_generation_fn)
+    if rule not in SPIKE_FUNCTIONS:
+        raise UnsupportedError(
+            f"{place} has spike_generation_fn={getattr(rule, '__name__', type(rule).__name__)}, expected StepPWL or "
+            "PeriodicExponential of Rockpool; train with one of them"
+        )
     spiking: dict[str, Any] = {
         "v_threshold": np.nextafter(_read(inner.threshold).astype(np.float32), np.float32(-np.inf)),
         "reset": "subtract",
         "max_spikes": _read_max_spikes(inner, place),
     }
     keep = np.exp(-dt_s / _read(inner.tau_mem)) if isinstance(inner, LIFNeuronTorch) else _read(inner.alpha)
+    rate = 1 - np.minimum(keep, CLOSEST_TO_ONE)
     if (bias := _read(inner.bias)).any():
-        spiking |= {"v_leak": bias / (1 - keep), "v_init": np.zeros(())}
+        spiking |= {"v_leak": bias / rate, "v_init": np.zeros(())}
     if isinstance(inner, LIFNeuronTorch):
-        return LIF(tau_s=dt_s / (1 - keep), r=1 / (1 - keep), **spiking)
+        return LIF(tau_s=dt_s / rate, r=1 / rate, **spiking)
     if inner.n_synapses != 1:
         raise UnsupportedError(f"{place} has {inner.n_synapses} synapses a neuron; use LIFTorch of one, a layer for each of them")
     beta = _read(inner.beta)
     beta = beta.reshape(-1) if beta.ndim == 2 else beta
-    return CubaLIF(tau_mem_s=dt_s / (1 - keep), tau_syn_s=dt_s / (1 - beta), r=1 / (1 - keep), w_in=beta / (1 - beta), **spiking)
+    rate_syn = 1 - np.minimum(beta, CLOSEST_TO_ONE)
+    return CubaLIF(tau_mem_s=dt_s / rate, tau_syn_s=dt_s / rate_syn, r=1 / rate, w_in=beta / rate_syn, **spiking)
 
 
 def _read(value: Any) -> Array:
@@ -186,11 +242,12 @@ def _read_max_spikes(inner: Any, place: str) -> int:
     """Return the largest number of spikes in a step.
 
     Raises:
-        UnsupportedError: another one for each neuron, or less than one.
+        UnsupportedError: another one for each neuron, less than one, or a fraction.
     """
     values = np.unique(to_array(inner.max_spikes_per_dt))
-    if len(values) > 1 or values[0] < 1:
-        raise UnsupportedError(f"{place} has max_spikes_per_dt {values[0]:g}..{values[-1]:g}; give one number of at least 1")
+    if len(values) > 1 or values[0] < 1 or values[0] % 1:
+        several, which = (f"..{values[-1]:g}", "one number") if len(values) > 1 else ("", "a whole number")
+        raise UnsupportedError(f"{place} has max_spikes_per_dt {values[0]:g}{several}; give {which} of at least 1")
     return int(values[0])
 
 
@@ -263,14 +320,18 @@ def _register_shapes(module: Any) -> None:
 
 
 PACKAGE = "rockpool."
+PATCHED = "TorchModulePatch"
+"""Class that Rockpool's Sequential gives a module of torch, derived from the module's own."""
 MODULES = (LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch)
+SPIKE_FUNCTIONS = (lif_torch.StepPWL, lif_torch.PeriodicExponential, lif_neuron_torch.StepPWL)
+"""Functions that make ⌊v / threshold⌋ spikes, up to max_spikes_per_dt; they differ in their gradients."""
 
 ROCKPOOL = Framework(
     name="rockpool",
     title="Rockpool",
     packages=("spear_deploy.frameworks.rockpool",),
     time_axis=1,
-    containers=(ResidualSequence,),
+    containers=(ModuleSequence,),
     stepped=(),
     over_time=(RockpoolModule,),
     keeps_state=True,
@@ -286,14 +347,18 @@ ROCKPOOL = Framework(
     example="LIFTorch",
     reasons={
         "aLIFTorch": "its threshold adapts; use LIFTorch",
-        "LIFBitshiftTorch": "use LIFTorch with leak_mode='bitshifts'",
         "RateTorch UpDownTorch": "it does not spike as a neuron does; use LIFTorch",
         "InstantTorch": "it calls a function; use a module",
+        "TWrapper": "it changes its parameters as it runs; give remove_T_net(apply_T(net)) of rockpool.transform.torch_transform",
+        "ActWrapper": "it changes what a module returns as it runs; give the network as it was before make_act_T_network",
         "SynNet": "its output is the membrane's potential; make it with output='spikes'",
         "WaveSenseNet WaveBlock": "its synapses hold spikes back; use SynNet",
         "TimeStepDropout": "it drops time steps; make the network with p_dropout=0",
     },
-    supported="LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch, Linear, Dropout, Identity, Sequential, Residual, SynNet, sums",
+    supported=(
+        "LinearTorch, LIFTorch, LIFBitshiftTorch, LIFNeuronTorch, ExpSynTorch, Linear, Dropout, Identity, Sequential, Residual, "
+        "SynNet, sums"
+    ),
     hint_time="use modules over time in all places",
     hint_batch="use LinearTorch",
     hint_state="take the first of what it returns, x, _, _ = module(x), or use Sequential of Rockpool",

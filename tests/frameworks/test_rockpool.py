@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("rockpool")
 
 from rockpool.nn.combinators import Residual, Sequential  # noqa: E402
-from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch, RateTorch, aLIFTorch  # noqa: E402
+from rockpool.nn.modules import ExpSynTorch, LIFBitshiftTorch, LIFNeuronTorch, LIFTorch, LinearTorch, RateTorch, aLIFTorch  # noqa: E402
 from rockpool.nn.modules.torch.torch_module import TorchModule  # noqa: E402
 
-from spear_deploy.errors import UnsupportedError  # noqa: E402
+from spear_deploy.errors import GraphError, UnsupportedError  # noqa: E402
 from spear_deploy.frameworks.models import load_model, read_model  # noqa: E402
 from spear_deploy.frameworks.write_back import store_weights  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
@@ -182,3 +182,163 @@ def test_a_network_takes_home_how_many_spikes_a_neuron_sends():
     assert spikes.max() == 2
     with pytest.raises(UnsupportedError, match="send any number of spikes in a step, it has a limit; give max_spikes"):
         store_weights(model, limited(None))
+
+
+def weights(*shape):
+    return (torch.randn(*shape) + 0.3) * 2 / shape[0] ** 0.5
+
+
+def make_sequence():
+    return Sequential(
+        LinearTorch((6, 8), weight=weights(6, 8)), LIFTorch(8), LinearTorch((8, 4), weight=weights(8, 4)), LIFTorch(4)
+    )
+
+
+def check_output(model, run=lambda model, x: model(x)[0], shape=(6,)):
+    """Check that a network spikes as its model does, which `run` runs on (B, T, *shape); return the network."""
+    x = Draw(0).spikes(shape)
+    with torch.no_grad():
+        spikes = run(model, torch.from_numpy(x).transpose(0, 1)).transpose(0, 1).numpy()
+    graph = read_model(model, shape)
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes)
+    assert spikes.any()
+    return graph
+
+
+class Patched(torch.nn.Module):
+    """Modules of torch in one of a user's own, which Rockpool's Sequential gives another class."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.drop, self.b = torch.nn.Linear(6, 7), torch.nn.Dropout(0.5), torch.nn.Linear(7, 8)
+
+    def forward(self, x):
+        return self.b(self.drop(self.a(x)))
+
+
+def test_modules_of_torch_in_a_sequence_are_read():
+    torch.manual_seed(0)
+    model = Sequential(
+        torch.nn.Linear(6, 8), LIFTorch(8, threshold=0.2), torch.nn.Dropout(0.0), torch.nn.Linear(8, 4), LIFTorch(4)
+    )
+    with torch.no_grad():
+        model[3].weight.abs_()
+    graph = check_output(model)
+    x, back = torch.from_numpy(Draw(1).spikes((6,))).transpose(0, 1), store_weights(model, graph)
+    with torch.no_grad():
+        model.reset_state()
+        np.testing.assert_array_equal(back(x)[0].numpy(), model(x)[0].numpy())
+    inner = Sequential(Patched().eval(), LIFTorch(8, threshold=0.1))
+    check_output(inner)
+    check_output(Sequential(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Identity()), LIFTorch(8, threshold=0.1)))
+
+
+class Wrapper(torch.nn.Module):
+    """A sequence in a module of torch, as Lightning has it."""
+
+    def __init__(self, answer=lambda out, state, records: out):
+        super().__init__()
+        self.net, self.answer = make_sequence(), answer
+
+    def forward(self, x):
+        self.net = self.net.reset_state()
+        return self.answer(*self.net(x, record=True))
+
+
+def test_a_sequence_in_a_module_of_torch_returns_states_and_records():
+    torch.manual_seed(0)
+    check_output(Wrapper(), run=lambda model, x: model(x))
+    check_output(Wrapper(lambda out, state, records: (out, records)))
+    hidden = check_output(Wrapper(lambda out, state, records: records["1_LIFTorch_output"]), run=lambda model, x: model(x))
+    assert hidden.output == "net.1_LIFTorch"
+    message = r"reads '1_LIFTorch' of the states or records of a Sequential, .*\(0_LinearTorch_output, 1_.*; return the output"
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Wrapper(lambda out, state, records: records["1_LIFTorch"]["vmem"]), (6,))
+
+
+class Block(TorchModule):
+    def __init__(self, inputs, outputs):
+        super().__init__(shape=(inputs, outputs))
+        self.fc, self.lif = LinearTorch((inputs, outputs), weight=weights(inputs, outputs)), LIFTorch(outputs)
+
+    def forward(self, x):
+        self.lif.reset_state()
+        x, _, _ = self.fc(x)
+        x, _, _ = self.lif(x)
+        return x
+
+
+class Blocks(TorchModule):
+    def __init__(self):
+        super().__init__(shape=(6, 4))
+        self.one, self.two = Block(6, 8), Block(8, 4)
+
+    def forward(self, x):
+        x, _, _ = self.one(x, record=True)
+        return self.two(x)[0]
+
+
+def test_modules_of_ones_own_within_others_return_states_and_records():
+    torch.manual_seed(0)
+    assert [layer.name for layer in check_output(Blocks()).layers] == ["one.lif", "two.lif"]
+
+
+class OwnLIF(LIFTorch):
+    pass
+
+
+def test_a_class_derived_from_a_neuron_and_neurons_without_leak_are_read():
+    torch.manual_seed(0)
+    options = {"tau_mem": torch.tensor(float("inf")), "tau_syn": torch.tensor(5e-3), "bias": torch.tensor(0.05)}
+    check_output(Sequential(LinearTorch((6, 8), weight=weights(6, 8)), OwnLIF(8, **options)))
+    shifted = Sequential(LinearTorch((6, 8), weight=weights(6, 8)), LIFBitshiftTorch(8, tau_mem=torch.rand(8) / 20 + 0.004))
+    assert store_weights(shifted, check_output(shifted)) is not shifted
+    neurons = LIFNeuronTorch(8, tau_mem=torch.tensor(float("inf")))
+    check_output(Sequential(LinearTorch((6, 8), weight=weights(6, 8)), neurons))
+
+
+class Above(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v, threshold=1.0, window=0.5, most=1.0):
+        return (v > 1.3 * threshold).float()
+
+
+class HalfLIF(LIFTorch):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            lambda: LIFTorch(5, spike_generation_fn=Above),
+            "has spike_generation_fn=Above, expected StepPWL or PeriodicExponential",
+        ),
+        (lambda: LIFNeuronTorch(5, spike_generation_fn=Above), "has spike_generation_fn=Above, expected StepPWL or Periodic"),
+        (lambda: LIFTorch(5, max_spikes_per_dt=2.5), r"has max_spikes_per_dt 2\.5; give a whole number of at least 1"),
+        (lambda: LIFTorch(5, noise_std=torch.tensor([0.0, 0.2, 0.0, 0.1, 0.0])), r"has noise_std 0\.2; set it to 0"),
+        (lambda: LIFTorch(5, threshold=-torch.ones(())), "module '1_LIFTorch': CubaLIF.v_threshold: -1 given"),
+        (lambda: HalfLIF(5), "module '1_HalfLIF' is HalfLIF, which has no spiking counterpart here"),
+    ],
+)
+def test_other_spikes_than_rockpools_are_refused(module, message):
+    with pytest.raises((UnsupportedError, GraphError), match=message):
+        read_model(Sequential(LinearTorch((6, 5)), module()), (6,))
+
+
+def test_neurons_that_are_called_twice_are_refused():
+    """Their state goes on into the second call; `named_children` lists them once."""
+    neurons, linear = LIFTorch(6), LinearTorch((6, 6), weight=weights(6, 6))
+    with pytest.raises(UnsupportedError, match="module '3_LIFTorch' is called twice in one step; use two modules"):
+        read_model(Sequential(LinearTorch((6, 6)), neurons, linear, neurons), (6,))
+    torch.manual_seed(0)
+    assert len(check_output(Sequential(linear, LIFTorch(6), linear, LIFTorch(6))).layers) == 2
+
+
+def test_modules_that_change_parameters_as_they_run_are_refused():
+    transform = pytest.importorskip("rockpool.transform.torch_transform")
+    model = make_sequence()
+    changed = transform.make_param_T_network(model, transform.make_param_T_config(model, lambda p: p.round(), "weights"))
+    with pytest.raises(UnsupportedError, match=r"'0_LinearTorch' is TWrapper, .*; give remove_T_net\(apply_T\(net\)\) of rock"):
+        read_model(changed, (6,))
