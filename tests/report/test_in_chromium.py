@@ -37,7 +37,7 @@ def pages(tmp_path_factory):
     base = tmp_path_factory.mktemp("pages")
     plain = Path(shutil.copytree(deployed()[1], base / "plain"))
     full = Path(shutil.copytree(deployed()[1], base / "full"))
-    facts, report = cores_of("loihi2:kapoho_point", convolutional(64, 2000))
+    facts, report = cores_of("loihi2:kapoho_point", convolutional(64, 2000), remedies=True)
     name = "a_layer_of_a_network_whose_author_likes_long_names"
     facts["layers"] = [f"{name}_{n}" for n in range(len(facts["layers"]))]
     (full / "cores.json").write_text(json.dumps(facts))

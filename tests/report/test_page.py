@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spear_deploy.budget.check import check as check_graph
 from spear_deploy.cli import main
 from spear_deploy.errors import FileError
 from spear_deploy.hardware.profile import list_profiles, load_target
@@ -315,9 +316,10 @@ def convolutional(width, hidden, size=16):
     return chain(layers, input_shape=(2, size, size))
 
 
-def cores_of(chip, graph, activity=None):
+def cores_of(chip, graph, activity=None, *, remedies=False):
+    """Return the facts of cores, and the report; remedies take most of its time, and none is drawn."""
     profile, chips = load_target(chip)
-    report = api.check(graph, profile, chips=chips, activity=activity)
+    report = check_graph(graph, profile, chips=chips, activity=activity, remedies=remedies)
     return describe_cores(report.placement, profile, report.work), report
 
 
