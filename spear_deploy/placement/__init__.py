@@ -8,6 +8,7 @@ chip_populations     populations as a chip stores their synapses
 weight_bits          bits of stored weights
 synapse_memory       words by storage format
 core_needs           what a box needs of a core
+core_axons           source neurons that have rows on cores
 splitting            layers cut into boxes
 core_assignment      slices on cores
 place                the placement as a whole

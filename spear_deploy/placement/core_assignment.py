@@ -19,6 +19,7 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
+from spear_deploy.placement.core_axons import AxonRows, find_axon_bits
 from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core
 
 ADDED = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_out")
@@ -178,8 +179,11 @@ class CoreBins:
         self.used = 0
         self.open: list[int] = []
         self.cores_of_layer: dict[str, set[int]] = {}
-        self.axons_on_core: dict[AxonSet, dict[int, int]] = {}  # by whole set the bits of its sources on each core, -1 for all
+        self.rows: dict[object, AxonRows] = {}
         self.needs = {id(item): np.array([item.amount(name) for name in ADDED], np.int64) for item in items}
+        sets = {tuple(map(id, item.axons)): item.axons for item in items}
+        bits = {key: find_axon_bits(axons) for key, axons in sets.items()}
+        self.axons = {id(item): bits[tuple(map(id, item.axons))] for item in items}
         self.first_cores: dict[int, int] = {}
 
     def put_first(self, item: Slice) -> int:
@@ -211,12 +215,7 @@ class CoreBins:
         if not fits.any():
             return -1
         cores, axons_left = cores[fits], left[fits, -2]
-        new = np.full(len(cores), item.amount("axons_in"), np.int64)
-        for axons in item.axons:
-            on_core = self.axons_on_core.get(axons.whole)
-            if on_core:
-                new -= np.array([count_shared(axons, on_core.get(core, 0)) for core in cores.tolist()], np.int64)
-        room = np.flatnonzero(axons_left >= new)
+        room = np.flatnonzero(axons_left >= self._count_new_axons(item, cores.tolist()))
         return int(cores[room[0]]) if len(room) else -1
 
     def take(self, item: Slice, core: int) -> None:
@@ -226,31 +225,24 @@ class CoreBins:
             self.open.append(core)
         left, cores = self.left[core], self.cores_of_layer.setdefault(item.layer, set())
         left[:-2] -= self.needs[id(item)]
-        left[-2] -= self._count_new_axons(item, core)
+        left[-2] -= self._count_new_axons(item, [core])[0]
         left[-1] -= core not in cores
         cores.add(core)
-        for axons in item.axons:
-            on_core = self.axons_on_core.setdefault(axons.whole, {})
-            on_core[core] = on_core.get(core, 0) | axons.bits if axons.used else -1
+        for axons in self.axons[id(item)]:
+            self.rows.setdefault(axons.key, AxonRows()).add(axons, core)
         is_full = bool(((self.min_needs > 0) & (left[:-2] < self.min_needs)).any())
         if is_full and core in self.open:
             self.open.remove(core)
         if len(self.open) > MAX_OPEN:
             del self.open[0]
 
-    def _count_new_axons(self, item: Slice, core: int) -> int:
-        """Count the axons that an item adds to a core."""
-        on_cores = ((axons, self.axons_on_core.get(axons.whole)) for axons in item.axons)
-        return item.amount("axons_in") - sum(count_shared(axons, on_core.get(core, 0)) for axons, on_core in on_cores if on_core)
-
-
-def count_shared(axons: AxonSet, had: int) -> int:
-    """Count the axons of a set that a core has, by the bits of those sources that it has of the whole set; -1 are all."""
-    if had == 0:
-        return 0
-    if axons.used:
-        return axons.count - (axons.bits & ~had).bit_count()
-    return axons.count if had == -1 else had.bit_count()
+    def _count_new_axons(self, item: Slice, cores: Sequence[int]) -> Array:
+        """Count the axons that an item adds to each of some cores: int64 (cores,)."""
+        new = np.full(len(cores), item.amount("axons_in"), np.int64)
+        for axons in self.axons[id(item)]:
+            if axons.key in self.rows:
+                new -= self.rows[axons.key].count_had(axons, cores)
+        return new
 
 
 # --------------------------------------------------------------------------------------------------- cores that are alike

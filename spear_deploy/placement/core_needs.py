@@ -72,9 +72,9 @@ class AxonSet:
         return replace(self, count=self.whole_count, used=b"", whole_count=0) if self.used else self
 
     @cached_property
-    def bits(self) -> int:
-        """Which neurons of the sources have a weight that is not 0, as the bits of a number."""
-        return int.from_bytes(self.used, "big")
+    def span(self) -> int:
+        """Neurons of the sources, up to the last of its channels."""
+        return self.channels[1] * prod(axis.inputs for axis, _, _ in self.ranges)
 
     @cached_property
     def _hash(self) -> int:
@@ -401,6 +401,18 @@ def count_union(sets: Iterable[AxonSet]) -> int:
     return sum(next(iter(group)).count if len(group) == 1 else _count_marked(list(group)) for group in by_row.values())
 
 
+def mark_sources(axons: AxonSet) -> Array:
+    """Mark the source neurons that have an axon, in a row up to the last of the channels: bool (span,)."""
+    marks: Array = np.zeros(axons.channels[1], bool)
+    marks[slice(*axons.channels)] = True
+    for axis, start, stop in axons.ranges:
+        marks = marks[..., None] & axis.mark_inputs(start, stop)
+    marks = marks.reshape(-1)
+    if axons.used:
+        marks = marks & np.unpackbits(np.frombuffer(axons.used, np.uint8), count=len(marks)).astype(bool)
+    return marks
+
+
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
@@ -430,15 +442,7 @@ def _count_readers(axis: Axis, pieces: tuple[tuple[int, int], ...]) -> Array:
 
 def _count_marked(sets: Sequence[AxonSet]) -> int:
     """Count the source neurons in the union of boxes of one layer, whose axes of one position some sets may lack."""
-    channels = max(axons.channels[1] for axons in sets)
-    union = np.zeros(channels * prod(axis.inputs for axis, _, _ in sets[0].ranges), bool)
+    union = np.zeros(max(axons.span for axons in sets), bool)
     for axons in sets:
-        marks: Array = np.zeros(channels, bool)
-        marks[slice(*axons.channels)] = True
-        for axis, start, stop in axons.ranges:
-            marks = marks[..., None] & axis.mark_inputs(start, stop)
-        marks = marks.reshape(-1)
-        if axons.used:
-            marks = marks & np.unpackbits(np.frombuffer(axons.used, np.uint8), count=len(union)).astype(bool)
-        union |= marks
+        union[: axons.span] |= mark_sources(axons)
     return int(union.sum())

@@ -1,0 +1,91 @@
+"""Rows of axons on cores, against sets of source neurons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from spear_deploy.budget.check import check
+from spear_deploy.network import IF, Conv1d, Layer
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph
+from spear_deploy.placement import core_axons
+from spear_deploy.placement.axes import Axis
+from spear_deploy.placement.core_assignment import CoreBins, Slice
+from spear_deploy.placement.core_axons import AxonRows, find_axon_bits
+from spear_deploy.placement.core_needs import AxonSet, Core, count_union
+from tests.support.chips import small_chip
+
+Sources = set[tuple[str, int, int]]
+
+
+def draw_set(rng: np.random.Generator) -> tuple[AxonSet, Sources]:
+    """Return a box of a map of 4 x 6, seen through a kernel of random size and without some neurons, and those of it."""
+    axis = Axis(inputs=6, outputs=6, used=6, taps=tuple(range(int(rng.integers(1, 4)))))
+    name, way, first, start = (
+        str(rng.choice(["a", "b"])),
+        int(rng.integers(0, 2)),
+        int(rng.integers(0, 4)),
+        int(rng.integers(0, 6)),
+    )
+    channels, ranges = (first, int(rng.integers(first + 1, 5))), ((axis, start, int(rng.integers(start + 1, 7))),)
+    positions = np.flatnonzero(axis.mark_inputs(*ranges[0][1:]))
+    read = {(c, int(x)) for c, x in product(range(*channels), positions)}
+    used, whole = b"", 0
+    if rng.random() < 0.5:
+        whole, read = len(read), {place for place in read if rng.random() < 0.6} or read
+        marks = np.zeros((channels[1], 6), bool)
+        marks[tuple(np.array(sorted(read)).T)] = True
+        used = np.packbits(marks.reshape(-1)).tobytes()
+    axons = AxonSet(sources=(name,), channels=channels, ranges=ranges, count=len(read), way=way, used=used, whole_count=whole)
+    return axons, {(f"{name}{way}", *place) for place in read}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_first_fit_has_a_row_for_each_source_that_a_slice_of_the_core_reads(seed: int) -> None:
+    """Whichever parts of the sources slices read, and where two ways of a slice read the same ones."""
+    rng = np.random.default_rng(seed)
+    items, reads = [], []
+    for k in range(15):
+        sets, read = zip(*(draw_set(rng) for _ in range(int(rng.integers(1, 4)))), strict=True)
+        items.append(Slice(layer=f"l{k}", needs={"neurons": 1, "axons_in": count_union(sets)}, axons=sets))
+        reads.append(set[tuple[str, int, int]]().union(*read))
+        assert items[-1].amount("axons_in") == len(reads[-1])
+    core = Core(small_chip(), {})
+    core.limits |= {"neurons": 15, "layers": 15, "axons_in": int(rng.integers(40, 80))}
+    bins, rows = CoreBins(core, items, len(items)), [Sources() for _ in items]
+    for item, read in zip(items, reads, strict=True):
+        first = next(k for k, had in enumerate(rows) if not had or len(had | read) <= core.limits["axons_in"])
+        assert bins.put_first(item) == first
+        rows[first] |= read
+        assert bins.left[first, -2] == core.limits["axons_in"] - len(rows[first])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_slices_that_read_the_same_part_of_large_sources_share_its_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_axons, "MAX_MARKED", 5)
+    rng = np.random.default_rng(seed)
+    rows, had = AxonRows(), [Sources(), Sources(), Sources()]
+    axons, _ = draw_set(rng)
+    for _ in range(12):
+        marks = rng.random(axons.channels[1] * 6) < 0.4
+        marks[0] = True
+        used = b"" if rng.random() < 0.1 else np.packbits(marks).tobytes()
+        marks |= not used
+        whole = marks.size if used else 0
+        (bits,) = find_axon_bits([replace(axons, used=used, count=int(marks.sum()), whole_count=whole)])
+        read, core = {("a", 0, int(n)) for n in np.flatnonzero(marks)}, int(rng.integers(0, 3))
+        assert bits.key.used == b"" and bits.is_all == (not used)  # type: ignore[attr-defined]
+        assert rows.count_had(bits, [0, 1, 2, 3]).tolist() == [len(read & have) for have in had] + [0]
+        rows.add(bits, core)
+        had[core] |= read
+
+
+def test_two_kernels_that_read_one_map_share_its_rows_on_a_core() -> None:
+    """131 inputs; each kernel alone has 131 rows, and both together: ODIN's core has 256, and 262 took a second core."""
+    layers = [Layer(name=f"k{k}", synapse=Conv1d(weight=np.ones((1, 1, k))), neuron=IF()) for k in (15, 17)]
+    edges = [Edge(source=INPUT, target=layer.name) for layer in layers]
+    report = check(SNNGraph(layers=layers, edges=edges, input_shape=(1, 131), output="k17"), small_chip("odin"), remedies=False)
+    assert report.cores_used == 1 and {row.used for row in report.rows if row.resource == "axons_in"} == {131}
