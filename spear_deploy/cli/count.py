@@ -9,7 +9,7 @@ import click
 from spear_deploy.cli import completion
 from spear_deploy.cli.command import Command, refuse_unused
 from spear_deploy.cli.inputs import load_net
-from spear_deploy.cli.options import SOON_S, as_json, data_options, device, network_options, quiet, times
+from spear_deploy.cli.options import SOON_S, as_json, data_options, device, network_options, quiet, seed, times
 from spear_deploy.cli.output import console, display, emit
 
 
@@ -29,6 +29,7 @@ from spear_deploy.cli.output import console, display, emit
 @click.option("--out", metavar="FILE", help="Also write the JSON here.")
 @network_options
 @data_options
+@seed
 @quiet
 @device
 @times
@@ -41,6 +42,7 @@ def count(
     chip: str | None,
     steps: int | None,
     encoding: str | None,
+    seed: int,
     device: str | None,
     out: str | None,
     quiet: bool,
@@ -58,7 +60,7 @@ def count(
     if (data is None) == (input_file is None):
         raise click.UsageError("give either --data or --input")
     if data is None:
-        refuse_unused("goes with --data; an input file has its own time steps", "steps", "encoding")
+        refuse_unused("goes with --data; an input file has its own time steps", "steps", "encoding", "seed")
     device = "cpu" if device is None else device
     graph = load_net(net, input_file or data, **source)
     with display(as_json, quiet, SOON_S) as progress:
@@ -66,7 +68,7 @@ def count(
             x, kind = read_input(input_file, graph)
             result = api.count(graph, x, kind=kind, rules=rules == "all", chip=chip, device=device, progress=progress)
         else:
-            dataset = api.data(str(data), graph, steps=steps, encoding=encoding)
+            dataset = api.data(str(data), graph, steps=steps, encoding=encoding, seed=seed)
             result = api.count(graph, dataset, rules=rules == "all", chip=chip, device=device, progress=progress)
     labels = label_layers(graph)
     emit(result.to_json(), graph=graph, as_json=as_json, out=out, show=lambda c: console().show_count(c, result, labels, chip))

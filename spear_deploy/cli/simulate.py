@@ -18,6 +18,7 @@ from spear_deploy.cli.options import (
     network_options,
     overrides,
     quiet,
+    seed,
     times,
 )
 from spear_deploy.cli.output import console, display, emit, leave, print_line
@@ -70,6 +71,7 @@ def parse_record(text: str) -> list[str]:
 @overrides
 @network_options
 @data_options
+@seed
 @quiet
 @times
 @as_json
@@ -83,6 +85,7 @@ def simulate(
     samples: int | None,
     steps: int | None,
     encoding: str | None,
+    seed: int,
     bits: str | None,
     record: str,
     timeout_s: float | None,
@@ -111,7 +114,7 @@ def simulate(
     graph = state_bits(load_net(net, input_file or data, **source), bits, chip, overrides)
     settings = SimulationSettings(
         input_file=input_file, backend=backend, chip=chip, overrides=overrides, explain=explain, data=data, samples=samples,  # type: ignore[arg-type]
-        steps=steps, encoding=encoding, record=tuple(wanted), timeout_s=timeout_s, out=out,  # type: ignore[arg-type]
+        steps=steps, encoding=encoding, seed=seed, record=tuple(wanted), timeout_s=timeout_s, out=out,  # type: ignore[arg-type]
     )  # fmt: skip
     with display(as_json, quiet, 0.0 if explain else SOON_S) as progress:
         facts, explanation = simulate_file(net, graph, settings, progress)
@@ -131,7 +134,7 @@ def _check_options(
     if data is not None and not explain:
         raise click.UsageError("--data goes with --explain; a recording takes --input")
     if data is None:
-        refuse_unused("goes with --data", "samples", "steps", "encoding")
+        refuse_unused("goes with --data", "samples", "steps", "encoding", "seed")
     if chip is None:
         refuse_unused("needs --chip, whose profile it changes", "overrides")
     if backend not in ON_LAVA:

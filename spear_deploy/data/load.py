@@ -41,7 +41,7 @@ def load_data(
             files, CIFAR-10's binary batches, or event recordings (N-MNIST, AEDAT) by label; `package.module:function`, a
             function without arguments that returns a `Dataset`, (x, y), (x, y, group), or a mapping with the keys of an `.npz`.
         steps: time steps of data without a time axis.
-        seed: draws the validation split, and Bernoulli spikes. The test split is the same for every seed.
+        seed: draws the validation split, and Bernoulli spikes. The samples of the test split are the same for every seed.
         input_shape: the network's, if known. It distinguishes (N, T, *input) from (N, *input); without it, three axes or more
             are read as (N, T, *input), with an encoding as (N, *input). Images of 28 × 28 and a flat input of 784 meet
             (`can_reshape`). Of event recordings it is the sensor's (2, H, W).

@@ -41,8 +41,8 @@ class SimulationSettings:
         chip: run the integers of this chip.
         overrides: facts of its profile to replace, by dotted key.
         explain: measure what each step to the integers costs.
-        data, samples, steps, encoding: data that are explained in place of the input file, how many samples of the test split,
-            and how they are read.
+        data, samples, steps, encoding, seed: data that are explained in place of the input file, how many samples of the test
+            split, and how they are read.
         record: which of "spikes", "v", "u" to keep.
         timeout_s: time limit of a Lava run in s.
         out: file of the recording.
@@ -57,6 +57,7 @@ class SimulationSettings:
     samples: int | None = None
     steps: int | None = None
     encoding: str | None = None
+    seed: int = 0
     record: tuple[Record, ...] = ("spikes",)
     timeout_s: float | None = None
     out: str | None = None
@@ -133,7 +134,7 @@ def _read_data(graph: SNNGraph, settings: SimulationSettings) -> Dataset | None:
     """Return the data that are explained; None where the input file is."""
     if settings.data is None:
         return None
-    return api.data(settings.data, graph, **{name: getattr(settings, name) for name in DATA_OPTIONS})
+    return api.data(settings.data, graph, **{name: getattr(settings, name) for name in (*DATA_OPTIONS, "seed")})
 
 
 def _explain(

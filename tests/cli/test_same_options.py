@@ -252,6 +252,30 @@ def test_python_takes_the_same_options_as_keywords(folder):
             verb("net.nir", x, sorce="norse")
 
 
+def test_count_and_simulate_draw_the_data_by_the_seed_that_pruning_draws_them_by(folder):
+    import spear_deploy as sd
+    from spear_deploy.data import load_data
+    from spear_deploy.pipeline.api import explain
+
+    reading, coding = ("net.nir", "--data", "images.npz", "--encoding", "bernoulli"), {"encoding": "bernoulli", "seed": 3}
+    data = load_data("images.npz", input_shape=(16,), **coding)
+    counted = sd.count("net.nir", data).synops_total
+    assert run_json("count", *reading, "--seed", "3")[0]["synops_total"] == counted
+    assert sd.count("net.nir", "images.npz", **coding).synops_total == counted
+    assert run_json("count", *reading)[0]["synops_total"] != counted
+    explained = [run_json("simulate", *reading, "--chip", "loihi2", "--explain", *seed)[0] for seed in ([], ["--seed", "3"])]
+    assert explained[1]["explain"] == json.loads(json.dumps(explain("net.nir", "loihi2", data).to_json()))
+    assert explained[0]["explain"] != explained[1]["explain"]
+
+
+@pytest.mark.parametrize(
+    "command", [("count", "net.nir", "--input", "in.npz"), ("simulate", "net.nir", "--input", "in.npz", "--out", "o.npz")]
+)
+def test_a_seed_beside_an_input_file_is_refused(command, folder):
+    done = CliRunner().invoke(main, [*command, "--seed", "3"])
+    assert done.exit_code == 2 and "--seed goes with --data" in done.stderr
+
+
 def test_layers_of_a_nir_file_keep_the_names_of_its_neurons(folder):
     run_json("simulate", "net.nir", "--input", "in.npz", "--record", "spikes,v", "--out", "run.npz")
     assert {"lif.spikes", "lif.v"} <= set(np.load("run.npz").files)
@@ -265,12 +289,13 @@ def test_export_prints_a_line_for_each_fact(folder):
     assert lines == ["written", "read back by", "proof", "certificate"] and "0 values differ" in done.stdout
 
 
-@pytest.mark.parametrize("verb", ["adapt", "demo", "deploy", "export", "prune"])
+@pytest.mark.parametrize("verb", ["adapt", "count", "demo", "deploy", "export", "prune", "simulate"])
 def test_every_verb_refuses_a_seed_that_numpy_does_not_take(verb, folder):
     assert {verb for verb in main.commands if "seed" in {p.name for p in main.commands[verb].params}} == {
-        "adapt", "demo", "deploy", "export", "prune",
+        "adapt", "count", "demo", "deploy", "export", "prune", "simulate",
     }  # fmt: skip
-    arguments = {"demo": []}.get(verb, ["digits", "--out", "o", *(["--to", "nir"] if verb == "export" else ["--chip", "loihi2"])])
+    own = {"demo": [], "count": ["digits"], "simulate": ["digits"]}
+    arguments = own.get(verb, ["digits", "--out", "o", *(["--to", "nir"] if verb == "export" else ["--chip", "loihi2"])])
     data = ["--data", "digits"] if verb in ("prune", "deploy") else []
     done = CliRunner().invoke(main, [verb, *arguments, *data, "--seed", "4294967296"])
     assert done.exit_code == 2 and "'--seed': 4294967296 is not in the range 0<=x<=4294967295" in done.stderr

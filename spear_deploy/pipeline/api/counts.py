@@ -110,7 +110,7 @@ def count(
         device: "cpu" runs our simulator; another one, of torch (`training.device`), runs the network as Norse's cells in float32,
             where a sum that rounds otherwise can move a spike.
         progress: is called after each batch.
-        options: of `load`; and `steps` and `encoding` of data that are named (`load_data`).
+        options: of `load`; and `steps`, `encoding` and `seed` of data that are named (`load_data`).
 
     Returns:
         `synops_total`, `synops_per_layer`, `macs_first_layer` and `rates` (spikes per neuron and step), per inference, mean over
@@ -120,8 +120,9 @@ def count(
         DataError: the input does not fit the network.
         TypeError: there is no such option.
     """
-    check_options(options, (*NETWORK_OPTIONS, *DATA_OPTIONS), "count")
-    coding, reading = split_options(options, DATA_OPTIONS)
+    coding_options = (*DATA_OPTIONS, "seed")
+    check_options(options, (*NETWORK_OPTIONS, *coding_options), "count")
+    coding, reading = split_options(options, coding_options)
     graph = load_for(net, x, **reading)
     counts = _count_batches(graph, _read_input(x, graph, coding), kind, batch, device, progress)
     return _derive_count(graph, counts, rules=rules, chip=chip)
