@@ -602,3 +602,21 @@ def test_parts_of_a_state_that_are_exchanged_are_refused(call):
         return
     with pytest.raises(UnsupportedError, match="module 'lif' gets '(syn|mem)' of its state as '(syn|mem)'; hand states on as"):
         read_model(Exchanged(), (6,))
+
+
+def test_a_loop_in_bfloat16_is_read_with_its_weights_in_float32():
+    class Looped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = torch.nn.Linear(4, 3), snn.Leaky(beta=0.9)
+
+        def forward(self, x):
+            mem, out = self.lif.init_leaky(), []
+            for t in range(x.shape[0]):
+                spikes, mem = self.lif(self.fc(x[t]), mem)
+                out.append(spikes)
+            return torch.stack(out)
+
+    model = Looped().bfloat16()
+    weight = read_model(model, (4,))["lif"].synapse.weight
+    assert weight.dtype == np.float32 and (weight == model.fc.weight.detach().float().numpy()).all()

@@ -191,7 +191,7 @@ class TraceInterpreter:
                 f"{name_module(owner)}: its forward sets the parameter '{self._full_path(name)}' to None as it runs; set it "
                 "where the model is made"
             )
-        is_zero = not tensor.detach().cpu().numpy().any()
+        is_zero = not tensor.detach().cpu().float().numpy().any()
         if is_zero and self.traced.framework.keeps_state and self._is_state(node):
             return State()
         if name.startswith("_tensor_constant") and is_zero:

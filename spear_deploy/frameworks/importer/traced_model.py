@@ -167,7 +167,7 @@ def _is_zero(traced: TracedModel, node: fx.Node) -> bool:
     value: Any = traced
     for part in str(node.target).split("."):
         value = getattr(value, part)
-    return isinstance(value, torch.Tensor) and not value.detach().cpu().numpy().any()
+    return isinstance(value, torch.Tensor) and not value.detach().cpu().float().numpy().any()
 
 
 def _is_addition(node: fx.Node) -> bool:
