@@ -67,13 +67,14 @@ def export(
 
     Example: spear-deploy export digits --to nir --out out/digits.nir
     """
-    from spear_deploy.interchange.formats import BESIDE, CERTIFICATE
+    from spear_deploy.interchange.formats import BESIDE, CERTIFICATE, check_file_name
     from spear_deploy.network.labels import label_layers
     from spear_deploy.pipeline import api
     from spear_deploy.simulator.recordings import read_input
     from spear_deploy.util.folder_lock import require_kept
 
     target_file = Path(out)
+    check_file_name(target_file, to)
     require_kept(target_file.parent, (CERTIFICATE, *(f"{target_file.stem}{end}" for end in BESIDE.get(to, ()))), net, input_file)
     if bits is not None and to != "netx":
         raise click.UsageError(f"--bits goes with --to netx, whose file has bits by layer; {to} has none")

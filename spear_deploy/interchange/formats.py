@@ -171,7 +171,7 @@ def export(
     from spear_deploy.interchange.certificate import certify
 
     target = Path(path)
-    _check_name(target, to)
+    check_file_name(target, to)
     write = _import_writer("dialect" if to == "nir" and "framework" in options else to)
     with replace_file(target.with_suffix(".npz") if to == "pynn" else target) as aside:
         if progress is not None:
@@ -185,6 +185,22 @@ def export(
         certificate |= _write_beside(graph, aside, target, to, certificate)
         write_json(target.parent / CERTIFICATE, certificate)
     return certificate
+
+
+def check_file_name(target: Path, to: str) -> None:
+    """Refuse the name of a certificate, and the ending of another format, by which the file would be read.
+
+    Raises:
+        FileError: the name is one of these.
+    """
+    ending = CHIP_ENDINGS.get(to, target.suffix)
+    if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
+        raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
+    own, written = ENDINGS.get(to, (ending,)), target.suffix.lower()
+    others = {**{end: f"a {name}" for end, name in READABLE.items()}, ".onnx": "an ONNX"}
+    if target.name == CERTIFICATE or (written in others and written not in own):
+        whose = "the certificate beside it" if target.name == CERTIFICATE else f"{others[written]} file by its ending"
+        raise FileError(f"file '{target}': is {whose}, and {to} is written; choose a name that ends in {own[0]}")
 
 
 def _read_advice(written: Sequence[str] | ImportAdvice, options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -221,18 +237,6 @@ def _write_beside(graph: SNNGraph, aside: Path, target: Path, to: Format, certif
     if has_host_readout(graph):
         entries["host_readout"] = write_host_readout(graph, target.parent)
     return entries
-
-
-def _check_name(target: Path, to: Format) -> None:
-    """Refuse the name of a certificate, and the ending of another format, by which the file would be read."""
-    ending = CHIP_ENDINGS.get(to, target.suffix)
-    if target.suffix != ending or (to in CHIP_ENDINGS and target.with_suffix(".json").name == CERTIFICATE):
-        raise FileError(f"file '{target}': a file for {to} ends in {ending} and is not called certificate; choose another name")
-    own, written = ENDINGS.get(to, (ending,)), target.suffix.lower()
-    others = {**{end: f"a {name}" for end, name in READABLE.items()}, ".onnx": "an ONNX"}
-    if target.name == CERTIFICATE or (written in others and written not in own):
-        whose = "the certificate beside it" if target.name == CERTIFICATE else f"{others[written]} file by its ending"
-        raise FileError(f"file '{target}': is {whose}, and {to} is written; choose a name that ends in {own[0]}")
 
 
 def _import_writer(to: Format | Literal["dialect"]) -> Any:

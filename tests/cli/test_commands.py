@@ -487,3 +487,8 @@ def test_a_chip_of_any_number_of_cores_has_no_limit_beside_the_cores(run):
     """generic45nm counts operations: its column of cores has no "of ?"."""
     printed = run("rank", "net.snn", "--chip", "generic45nm", "--chip", "loihi2").stdout
     assert "3 of 120" in printed and "of ?" not in printed
+
+
+def test_a_wrong_file_name_is_refused_before_the_network_is_read(run):
+    result = run("export", "missing.snn", "--to", "xylo", "--out", "x.json", code=1)
+    assert "file 'x.json': a file for xylo ends in .npz" in result.stderr
