@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,15 @@ import pytest
 
 
 def pytest_configure() -> None:
-    """A job in the background of a shell ignores Ctrl-C, which some tests send; they take it as a terminal's job does."""
+    """Set up what the processes that tests start take from this one.
+
+    A job in the background of a shell ignores Ctrl-C, which some tests send; they take it as a terminal's job does. Where the
+    environment keeps no bytecode, each of these processes would compile torch and the kernels of numba anew, for 5 to 10 s.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def shared(name: str) -> Path:
