@@ -12,6 +12,7 @@ interface.
 
 from __future__ import annotations
 
+import types
 from collections import OrderedDict
 from typing import Any
 
@@ -147,6 +148,30 @@ def _make_plain_class(kind: Any, *, returns_state: bool) -> Any:
     names = ("__call__", "__setattr__", "modules", "parameters", "named_parameters")
     own = {"__module__": kind.__module__, **{name: getattr(torch.nn.Module, name) for name in names}}
     return type(kind.__name__, (kind,), own | ({"forward": forward} if returns_state else {}))
+
+
+def finish_copy(model: torch.nn.Module) -> None:
+    """Bind the calls of torch's modules to this copy: Rockpool bound them to the modules that it was made of."""
+    for _, module in torch.nn.Module.named_modules(model):
+        object.__setattr__(module, "__class__", _bind_calls(module, type(module)))
+
+
+def _bind_calls(module: torch.nn.Module, kind: Any) -> Any:
+    """Return the class of a module; one that Rockpool made for it anew, with calls of this module."""
+    if kind.__name__ != PATCHED:
+        return kind
+    base = _bind_calls(module, kind.__bases__[0])
+    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    made: Any = type(PATCHED, (base, *kind.__bases__[1:]), own)
+    for name in ("__call__", "parameters", "modules"):
+        function = own[name]
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True)) | {"__class__": types.CellType(made)}
+        for variable, cell in cells.items():
+            if isinstance(cell.cell_contents, types.MethodType):
+                cells[variable] = types.CellType(types.MethodType(getattr(base, name), module))
+        closure = tuple(cells[variable] for variable in function.__code__.co_freevars)
+        setattr(made, name, types.FunctionType(function.__code__, function.__globals__, name, function.__defaults__, closure))
+    return made
 
 
 def _add_module(context: TraceContext, module: RockpoolModule, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
@@ -344,6 +369,7 @@ ROCKPOOL = Framework(
     stores_max_spikes=True,
     store_recurrent=_store_recurrent,
     prepare=prepare,
+    finish_copy=finish_copy,
     example="LIFTorch",
     reasons={
         "aLIFTorch": "its threshold adapts; use LIFTorch",

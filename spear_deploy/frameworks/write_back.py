@@ -62,6 +62,7 @@ def store_weights(model: torch.nn.Module, pruned: SNNGraph) -> torch.nn.Module:
     pruned = _part_factors(pruned, original)
     _check_layers(original, pruned)
     made = copy_model(model)
+    framework.finish_copy(made)
     kept = {layer.name: _find_kept(pruned, layer.name, original) for layer in pruned.layers}
     pruned = pruned.with_layers(lambda layer: _unfold_norm(layer, original[layer.name], kept[layer.name]))
     parts: dict[str, list[Any]] = defaultdict(list)

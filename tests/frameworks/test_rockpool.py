@@ -233,6 +233,40 @@ def test_modules_of_torch_in_a_sequence_are_read():
     check_output(Sequential(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Identity()), LIFTorch(8, threshold=0.1)))
 
 
+class Owner(TorchModule):
+    """Modules of torch in one of a user's own, whose calls Rockpool binds to them."""
+
+    def __init__(self):
+        super().__init__(shape=(6, 8))
+        self.weights, self.lif = Patched().eval(), LIFTorch(8, threshold=0.1)
+
+    def forward(self, x):
+        return self.lif(self.weights(x))[0]
+
+
+@pytest.mark.parametrize(
+    "make", [Owner, lambda: Owner().to_torch(), lambda: Sequential(Patched().eval(), LIFTorch(8, threshold=0.1))]
+)
+def test_modules_of_torch_in_the_copy_run_the_weights_they_were_given(make):
+    torch.manual_seed(0)
+    model = make()
+    x = Draw(1).spikes((6,))
+    given, before = torch.from_numpy(x).transpose(0, 1), torch.nn.Module.state_dict(model)
+
+    def scale(layer):
+        return replace(layer, synapse=replace(layer.synapse, weight=3 * layer.synapse.weight)) if layer.synapse else layer
+
+    graph = read_model(model, (6,)).with_layers(scale)
+    back = store_weights(store_weights(model, graph), graph)
+    made = back(given)
+    spikes = made[0] if isinstance(made, tuple) else made
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, spikes.detach().transpose(0, 1).numpy())
+    spikes.sum().backward()
+    assert all(value.grad is not None for name, value in torch.nn.Module.named_parameters(back) if "weight" in name)
+    assert all(value.grad is None for value in torch.nn.Module.parameters(model))
+    assert torch.nn.Module.state_dict(model).keys() == before.keys()
+
+
 class Wrapper(torch.nn.Module):
     """A sequence in a module of torch, as Lightning has it."""
 

@@ -72,6 +72,7 @@ class Framework:
         store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
         stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.
+        finish_copy: lets the modules of a copy of a model run themselves, where they still run those of the model.
         tracing: surrounds a trace, in which functions of the framework that run modules step by step are `run_stepwise`.
         watching_resets: surrounds a trace too, in which it calls f(concerns) where modules that it concerns reset their states,
             with is_own=False where the forward sets them to other values than their own.
@@ -112,6 +113,7 @@ class Framework:
     store_neuron: Callable[[Any, NeuronUpdate], None]
     stores_max_spikes: bool = False
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
+    finish_copy: Callable[[torch.nn.Module], None] = lambda model: None
     tracing: Callable[[], AbstractContextManager[None]] = nullcontext
     watching_resets: Callable[[Callable[..., None]], AbstractContextManager[None]] = lambda note_reset: nullcontext()
     watching_potentials: Callable[[Callable[[Any, bool], Any]], AbstractContextManager[None]] = lambda read: nullcontext()
