@@ -43,6 +43,12 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
     if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in NEURONS):
         raise make_refusal(module, place, context.framework)
     neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
+    if module.min_v_mem is not None and not is_bounded(neuron):
+        bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
+        raise UnsupportedError(
+            f"{place} has min_v_mem={bound}, a lower bound of the membrane that only spiking neurons without leak and without "
+            "tau_syn have here; train with min_v_mem=None, or use IAF without tau_syn"
+        )
     output = builder.add_layer(path, x, neuron=neuron)
     if isinstance(module, RECURRENT):
         synapse = _make_recurrent_synapse(module, x.shape, place)
@@ -52,13 +58,6 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
         late = bias is not None and bool(bias.any())
         builder.edges.append(Edge(source=output.name, target=current.name, delay=0 if late else 1))
         builder.edges.append(Edge(source=current.name, target=output.name, delay=1 if late else 0))
-    if module.min_v_mem is not None and not is_bounded(neuron):
-        bound = ", ".join(f"{value:g}" for value in np.unique(to_array(module.min_v_mem)))
-        builder.note_module(
-            path,
-            f"min_v_mem {bound} bounds the membrane from below; neurons that leak, or whose input decays, have no such bound "
-            "here, so spikes differ where it is reached; train with min_v_mem=None for equal spikes",
-        )
     return output
 
 

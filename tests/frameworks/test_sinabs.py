@@ -77,13 +77,10 @@ def test_the_number_of_spikes_in_a_step_is_the_spike_functions():
     assert graph["1"].neuron.max_spikes is None and "assumptions" not in graph.metadata
 
 
-def test_a_lower_bound_is_the_neurons_or_noted():
+def test_a_lower_bound_is_that_of_a_neuron_without_leak():
     bounded = read_model(nn.Sequential(sl.IAF(min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
     assert bounded["0"].neuron.v_min == -1.0 and not bounded.metadata.get("assumptions")
-    leaky = read_model(nn.Sequential(sl.LIF(tau_mem=3.0, min_v_mem=-1.0, spike_fn=activation.SingleSpike)), (6,))
-    (note,) = leaky.metadata["assumptions"]
-    assert note.startswith("module '0': min_v_mem -1 bounds the membrane from below") and "min_v_mem=None" in note
-    assert leaky.dt_s == 1e-3 and read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
+    assert read_model(nn.Sequential(sl.LIF(tau_mem=3.0)), (6,), dt_s=2e-3)["0"].neuron.tau_s > 4e-3
 
 
 def test_a_converted_network_is_read_through_its_container():
@@ -105,6 +102,9 @@ def test_a_converted_network_is_read_through_its_container():
         (lambda: sl.IAF(spike_fn=print), "has spike_fn=print, expected MultiSpike, MaxSpike or SingleSpike"),
         (lambda: sl.IAF(reset_fn=activation.MembraneSubtract(0.5)), r"=0.5.*; expected MembraneSubtract\(\) or MembraneR"),
         (lambda: sl.IAF(reset_fn=activation.MembraneReset(0.3)), r"=0.3.*, which sinabs adds to every neuron in every step; exp"),
+        (lambda: sl.LIF(tau_mem=3.0, min_v_mem=-0.5), "module '1' has min_v_mem=-0.5, a lower .*; train with min_v_mem=None, or"),
+        (lambda: sl.IAF(tau_syn=3.0, min_v_mem=torch.tensor([-1.0] * 4 + [-2.0])), "has min_v_mem=-2, -1, a lower bound of the "),
+        (lambda: sl.ExpLeak(tau_mem=3.0, min_v_mem=-0.5), "has min_v_mem=-0.5, a lower bound of the membrane that only spiking"),
         (lambda: sl.ALIF(tau_mem=3.0, tau_adapt=3.0, adapt_scale=1.0), "module '1' is ALIF, .*its threshold adapts; use LIF"),
         (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.ReLU()), "has a rec_connect of another kind than one linear"),
         (lambda: sl.LIFRecurrent(tau_mem=3.0, rec_connect=nn.Linear(5, 4)), "part of module '1' gives 4 values, the layer has"),
