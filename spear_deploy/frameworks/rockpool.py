@@ -26,7 +26,7 @@ from rockpool.nn.modules.torch.torch_module import TorchModule
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
-from spear_deploy.frameworks.importer.modules import add_part, check_input, name_in_errors, note_call
+from spear_deploy.frameworks.importer.modules import add_part, check_hooks, check_input, name_in_errors, note_call
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, Symbol, name_module
 from spear_deploy.frameworks.importer.synapses import explain_refusal, to_array
@@ -92,6 +92,13 @@ class ModuleSequence(torch.nn.Sequential):
 class Records(dict[str, Any]):
     """The outputs of the modules of a Sequential as it records them; other records and states are refused."""
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a record; Rockpool has those that are not here too, so that none is the default."""
+        return self[name]
+
+    def __contains__(self, name: object) -> bool:
+        return self[str(name)] is not None
+
     def __missing__(self, name: str) -> Any:
         raise UnsupportedError(
             f"the forward reads '{name}' of the states or records of a Sequential, which holds the outputs of its modules alone "
@@ -100,41 +107,74 @@ class Records(dict[str, Any]):
 
 
 def prepare(model: Any) -> torch.nn.Module:
-    """Return a model of Rockpool's modules with torch's own interface; the model stays as it is."""
-    return _prepare(model, in_sequence=True)
+    """Return a model of Rockpool's modules with torch's own interface; the model stays as it is.
+
+    Raises:
+        UnsupportedError: a class derived from Rockpool's has an `evolve` of its own.
+    """
+    return _prepare(model, "", in_sequence=True)
 
 
-def _prepare(module: Any, *, in_sequence: bool) -> torch.nn.Module:
+def _prepare(module: Any, path: str, *, in_sequence: bool) -> torch.nn.Module:
     kind: Any = type(module)
     returns_state = not in_sequence and not hasattr(module, "_call")
     if isinstance(module, SequentialMixin):
-        parts = _prepare_parts(module, in_sequence=True)
+        _check_evolve(module, path)
+        parts = _prepare_parts(module, path, in_sequence=True)
         return ModuleSequence(parts, adds_input=isinstance(module, ResidualMixin), returns_state=returns_state)
     if _is_syn_net(module) and module.output == "spikes":
-        return torch.nn.Sequential(OrderedDict(seq=_prepare(module.seq, in_sequence=True)))
-    if isinstance(module, torch.nn.Sequential):
-        return torch.nn.Sequential(_prepare_parts(module, in_sequence=True))
+        check_hooks(module, name_module(path))
+        return torch.nn.Sequential(OrderedDict(seq=_prepare(module.seq, _join(path, "seq"), in_sequence=True)))
     if isinstance(module, MODULES) or (kind.__module__.startswith(PACKAGE) and kind.__name__ != PATCHED):
         return RockpoolModule(module, returns_state=returns_state)
     if kind.__name__ == PATCHED:
         kind = kind.__mro__[1]
+    elif isinstance(module, TorchModule):
+        _check_evolve(module, path)
     made: torch.nn.Module = torch.nn.Module.__new__(_make_plain_class(kind, returns_state=returns_state))
     made.__dict__.update(module.__dict__)
-    made.__dict__["_modules"] = _prepare_parts(module, in_sequence=False)
+    is_sequence = issubclass(kind, torch.nn.Sequential) and kind.forward is torch.nn.Sequential.forward
+    made.__dict__["_modules"] = _prepare_parts(module, path, in_sequence=is_sequence)
     return made
 
 
-def _prepare_parts(module: Any, *, in_sequence: bool) -> OrderedDict[str, torch.nn.Module]:
+def _prepare_parts(module: Any, path: str, *, in_sequence: bool) -> OrderedDict[str, torch.nn.Module]:
     """Return the parts of a module by name; one under two names is prepared under each."""
     parts = ((name, part) for name, part in module._modules.items() if part is not None)
-    return OrderedDict((name, _prepare(part, in_sequence=in_sequence)) for name, part in parts)
+    return OrderedDict((name, _prepare(part, _join(path, name), in_sequence=in_sequence)) for name, part in parts)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _check_evolve(module: Any, path: str) -> None:
+    """Check that a class derived from Rockpool's runs as those do, by a forward.
+
+    Raises:
+        UnsupportedError: it has an `evolve` or a call of its own.
+    """
+    kind = next(kind for kind in type(module).__mro__ if kind.__module__.startswith(PACKAGE))
+    for method in ("evolve", "__call__"):
+        if getattr(type(module), method) is not getattr(kind, method):
+            raise UnsupportedError(
+                f"{name_module(path)} is {type(module).__name__} with its own {method}, which is not read; expected a forward "
+                "alone: move the change into the forward of a torch.nn.Module that holds the modules"
+            )
+
+
+def _is_kind(module: Any, kind: Any) -> bool:
+    """Return whether a module is of a class, and not of one derived from it that computes something else."""
+    return isinstance(module, kind) and all(
+        getattr(type(module), name) is getattr(kind, name) for name in ("forward", "evolve", "__call__")
+    )
 
 
 def _is_syn_net(module: Any) -> bool:
     """Return whether a module is Rockpool's SynNet, whose package warns on import."""
     kinds = (kind for kind in type(module).__mro__ if kind.__name__ == "SynNet" and kind.__module__.startswith(PACKAGE))
     kind: Any = next(kinds, None)
-    return kind is not None and type(module).forward is kind.forward
+    return kind is not None and _is_kind(module, kind)
 
 
 def _make_plain_class(kind: Any, *, returns_state: bool) -> Any:
@@ -177,12 +217,13 @@ def _bind_calls(module: torch.nn.Module, kind: Any) -> Any:
 def _add_module(context: TraceContext, module: RockpoolModule, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
     """Add the layers of a module: weights, or neurons with their recurrent weights."""
     inner, place = module.inner, name_module(path)
-    kind = next((kind for kind in MODULES if isinstance(inner, kind) and type(inner).forward is kind.forward), None)
+    kind = next((kind for kind in MODULES if _is_kind(inner, kind)), None)
     if kind is None:
         name = type(inner).__name__
         raise UnsupportedError(
             f"{place} is {name}, which has no spiking counterpart here: {explain_refusal(name, context.framework)}"
         )
+    check_hooks(inner, place)
     signal = check_input(context, module, path, x)
     if signal.shape != (inner.size_in,):
         raise UnsupportedError(f"{place} takes {inner.size_in} inputs, gets {format_shape(signal.shape)}; check the shapes")

@@ -376,3 +376,65 @@ def test_modules_that_change_parameters_as_they_run_are_refused():
     changed = transform.make_param_T_network(model, transform.make_param_T_config(model, lambda p: p.round(), "weights"))
     with pytest.raises(UnsupportedError, match=r"'0_LinearTorch' is TWrapper, .*; give remove_T_net\(apply_T\(net\)\) of rock"):
         read_model(changed, (6,))
+
+
+class Halved(torch.nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def test_a_class_of_ones_own_derived_from_torchs_sequential_is_traced():
+    torch.manual_seed(0)
+    check_output(Sequential(Halved(torch.nn.Linear(6, 8)), LIFTorch(8, threshold=0.1)))
+
+
+class HalfEvolve:
+    def evolve(self, x, record=False):
+        out, state, records = super().evolve(x, record)
+        return out / 2, state, records
+
+
+class EvolvedLIF(HalfEvolve, LIFTorch):
+    pass
+
+
+class EvolvedBlock(HalfEvolve, Block):
+    pass
+
+
+class EvolvedSequence(HalfEvolve, type(Sequential(LinearTorch((6, 5))))):
+    pass
+
+
+def with_hook(module):
+    module.register_forward_hook(lambda module, given, out: out / 2)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sequential(LinearTorch((6, 5)), EvolvedLIF(5)), "module '1_EvolvedLIF' is EvolvedLIF, which has no spiking"),
+        (
+            lambda: Sequential(EvolvedBlock(6, 5)),
+            "module '0_EvolvedBlock' is EvolvedBlock with its own evolve, which",
+        ),
+        (
+            lambda: EvolvedSequence(LinearTorch((6, 5)), LIFTorch(5)),
+            "the model is EvolvedSequence with its own evolve, ",
+        ),
+        (lambda: Sequential(LinearTorch((6, 5)), with_hook(LIFTorch(5))), "module '1_LIFTorch' has a forward hook, which may"),
+    ],
+)
+def test_what_changes_outputs_beside_the_forward_is_refused(make, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(make(), (6,))
+
+
+@pytest.mark.parametrize("read", [lambda records: records.get("1_LIFTorch"), lambda records: "1_LIFTorch" in records])
+def test_records_that_are_not_read_do_not_count_as_missing(read):
+    def answer(out, state, records):
+        return out / 2 if read(records) else out
+
+    with pytest.raises(UnsupportedError, match="reads '1_LIFTorch' of the states or records of a Sequential"):
+        read_model(Wrapper(answer), (6,))
