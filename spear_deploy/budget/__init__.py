@@ -2,6 +2,7 @@
 
 check             all rows and the verdict                report         the report as data, text and HTML
 core_rows         rows of the fullest cores               connection_rows  connections, formats, kinds of layers
+limit_rows        limits of the user, work of a step
 unsupported       what the chip does not have             what_if        the check of a changed network
 remedies          changes that remove a violation         chip_ranking   several chips, the best first
 energy, latency, traffic   from counted spikes            budget_file, sarif   files

@@ -20,11 +20,11 @@ from spear_deploy.budget.axon_room import counts_axons, find_crowded
 from spear_deploy.budget.balance import Balanced, balance_cores
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.connection_rows import DELAY, PALETTE, check_bias, check_layer_kinds
-from spear_deploy.budget.core_rows import CHIP, BudgetRow, classify_use
+from spear_deploy.budget.core_rows import CHIP, BudgetRow
 from spear_deploy.budget.core_work import CoreWork, measure_core_work
 from spear_deploy.budget.energy import Energy, count_neuron_ops, estimate_energy, unknown_energy
-from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import Latency, StepLoad, find_step_loads, has_fixed_steps, has_step_limits
+from spear_deploy.budget.limit_rows import check_limits_of_user, check_load
 from spear_deploy.budget.notes import (
     note_axon_types,
     note_balance,
@@ -218,8 +218,8 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
     sizes = open_bounds(counted, on_chip.graph, on_chip.what_if)
     return [
         *open_shared_lists(sizes, on_chip.placement, on_chip.bits, profile, max_cores),
-        *_check_limits(limits, costs, is_fixed=has_fixed_steps(profile)),
-        *(_check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
+        *check_limits_of_user(limits, costs.synops, costs.energy, costs.latency, is_fixed=has_fixed_steps(profile)),
+        *(check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
     ]
 
 
@@ -416,57 +416,3 @@ def _decide(rows: Sequence[BudgetRow], findings: Sequence[Unsupported]) -> Verdi
     if findings or "over" in statuses:
         return "does_not_fit"
     return "unchecked" if "unchecked" in statuses else "fits"
-
-
-def _check_limits(limits: UserLimits, costs: _Costs, *, is_fixed: bool) -> Iterator[BudgetRow]:
-    """Yield a row per limit of the user that depends on activity; an interval decides where it lies on one side of the limit."""
-    energy, latency = costs.energy, costs.latency
-    for resource, used, bounds, limit, unit, missing in (
-        ("synops", costs.synops, None, limits.synops, "synop", ("activity",)),
-        ("energy", energy.total, energy.interval, limits.energy_j, "J", energy.unstated or energy.missing),
-        ("latency", latency.seconds, latency.interval, limits.latency_s, "s", latency.missing),
-    ):
-        if limit is not None:
-            detail = ""
-            if used is None and bounds is not None:
-                used, detail = _decide_by_interval(bounds, limit, unit)
-            status = classify_use(used, limit)
-            remedy = (detail or f"not known: {', '.join(missing)}") if used is None else ""
-            if status == "over" and used is not None:
-                share = f"{100 * (1 - limit / used):.1f} %"
-                remedy = f"prune: {share} has to go"
-                if resource == "latency" and is_fixed:  # a step takes its time, whatever is done in it
-                    remedy = f"{share} of the steps have to go: run fewer, use fewer layers, or set a shorter step"
-            yield BudgetRow(
-                resource=resource, where=CHIP, used=used, limit=limit, unit=unit, status=status, remedy=remedy, detail=detail
-            )
-
-
-def _decide_by_interval(bounds: Interval, limit: float, unit: str) -> tuple[float | None, str]:
-    """Return the end of an interval that decides against a limit, or None where the limit lies inside; and the interval."""
-    words = f"{bounds.write(unit)}, {bounds.evidence}"
-    if bounds.low > limit:
-        return bounds.low, f"lower end of {words}"
-    if bounds.upper <= limit:
-        return bounds.high, f"upper end of {words}"
-    return None, f"the limit lies within {words}"
-
-
-def _check_load(load: StepLoad) -> BudgetRow:
-    """Return the row of the work of a step, in the worst case where the activity is not known."""
-    used, detail, remedy = load.used, "", ""
-    if used is None:
-        used, detail = load.worst, "if every neuron and input spiked at every step"
-    status = classify_use(used, load.limit)
-    if status == "over":
-        remedy = f"prune: {100 * (1 - load.limit / used):.1f} % of the work of a step has to go; or give a step more time"
-    return BudgetRow(
-        resource=load.resource,
-        where=load.where,
-        used=used,
-        limit=load.limit,
-        unit=load.unit,
-        status=status,
-        remedy=remedy,
-        detail=detail,
-    )

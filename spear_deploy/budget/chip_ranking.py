@@ -21,7 +21,7 @@ from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_kind, name_layers
 from spear_deploy.simulator import SpikeCounts
-from spear_deploy.util.number_format import amount
+from spear_deploy.util.number_format import quantity
 from spear_deploy.util.workers import Workers, map_jobs
 
 NO_AMOUNTS = ("weight_bits", "bias_bits", "weight_palette", "delay", "refractory")
@@ -142,7 +142,10 @@ def _rank_one(graph: SNNGraph, report: BudgetReport, profile: HardwareProfile) -
     if report.verdict == "does_not_fit":
         over = sorted(report.over, key=lambda row: -(row.share or 0.0))
         missing = [f"{name_layers([finding.layer])}: {_name_obstacle(graph, finding)}" for finding in report.unsupported]
-        missing += [f"{_place(row)}{'' if row.where == CHIP else ':'} {amount(row.used)} of {amount(row.limit)}" for row in over]
+        missing += [
+            f"{_place(row)}{'' if row.where == CHIP else ':'} {quantity(row.used, row.unit)} of {quantity(row.limit, row.unit)}"
+            for row in over
+        ]
     else:
         missing = [f"{row.resource.replace('_', ' ')} not published" for row in report.rows if row.status == "unchecked"]
     return Ranked(

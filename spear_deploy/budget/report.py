@@ -35,7 +35,7 @@ from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.network.labels import add_kinds, name_layers
 from spear_deploy.placement.place import Placement
 from spear_deploy.util.console import PrintableConsole
-from spear_deploy.util.number_format import amount, join_names, plural, with_prefix
+from spear_deploy.util.number_format import join_names, plural, quantity, with_prefix
 
 NO_NUMBER_OF_CORES = "number of cores not published"
 
@@ -271,7 +271,7 @@ def _over_lines(report: BudgetReport) -> Iterator[Line]:
         yield (
             "over",
             STATUS_STYLES["over"],
-            f"{write_resource(row)} of {row.place}: {_quantity(row.used, row.unit)} of {_quantity(row.limit, row.unit)}{detail}",
+            f"{write_resource(row)} of {row.place}: {quantity(row.used, row.unit)} of {quantity(row.limit, row.unit)}{detail}",
         )
         for remedy in row.remedy.split("; ") if row.remedy else ():
             yield "", "", f"→ {remedy}"
@@ -358,11 +358,6 @@ def _note_lines(report: BudgetReport) -> list[Line]:
 def _short_place(row: BudgetRow) -> str:
     """Return a place in few words for a sentence."""
     return shorten_place(row.where) if row.place == row.where else name_layers(row.layers, most=1)
-
-
-def _quantity(value: float | None, unit: str) -> str:
-    """Return a time or an energy with its unit and prefix, any other amount alone."""
-    return with_prefix(value, unit) if value is not None and unit in ("s", "J") else amount(value)
 
 
 def _time(latency: Latency) -> str:

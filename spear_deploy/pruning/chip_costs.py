@@ -26,7 +26,7 @@ from spear_deploy.placement.place import Placement
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
-from spear_deploy.util.number_format import amount
+from spear_deploy.util.number_format import quantity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,10 @@ def describe_rows(over: tuple[BudgetRow, ...]) -> str:
     >>> describe_rows((row,)), describe_rows((replace(row, used=131072, limit=16384),))
     ('cores 9 of 4 (chip)', 'cores 131,072 of 16,384 (chip)')
     """
-    texts = [f"{row.resource.replace('_', ' ')} {amount(row.used)} of {amount(row.limit)} ({row.place})" for row in over[:3]]
+    texts = [
+        f"{row.resource.replace('_', ' ')} {quantity(row.used, row.unit)} of {quantity(row.limit, row.unit)} ({row.place})"
+        for row in over[:3]
+    ]
     return "; ".join(texts) + (f"; {len(over) - 3} more" if len(over) > 3 else "")
 
 

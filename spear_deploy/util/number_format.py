@@ -116,6 +116,20 @@ def with_prefix(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
+def quantity(value: float | None, unit: str) -> str:
+    """Write an amount that stands beside its limit: a time, an energy or a frequency with its unit and prefix, any other alone.
+
+    >>> quantity(1.66e-3, "J"), quantity(275_799_935.6, "Hz"), quantity(32_768, "Hz"), quantity(5120, "word"), quantity(None, "s")
+    ('1.66 mJ', '275.8 MHz', '32.77 kHz', '5,120', '?')
+    """
+    if value is None or unit not in ("s", "J", "Hz"):
+        return amount(value)
+    for factor, prefix in ((1e6, "M"), (1e3, "k")):
+        if unit == "Hz" and value >= factor:
+            return f"{amount(value / factor)} {prefix}{unit}"
+    return with_prefix(value, unit)
+
+
 def interval(low: float, high: float | None, unit: str) -> str:
     """Write a quantity between two ends with the SI prefix of the upper one; "≥" without an upper end.
 

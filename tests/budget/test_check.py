@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import OF_INTEGERS, _decide_by_integers, _decide_by_interval, _split_refusal, check
+from spear_deploy.budget.check import OF_INTEGERS, _decide_by_integers, _split_refusal, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
+from spear_deploy.budget.limit_rows import _decide_by_interval
 from spear_deploy.budget.notes import note_open_loads, note_replaced
 from spear_deploy.budget.report import BudgetReport
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced

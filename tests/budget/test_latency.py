@@ -9,6 +9,7 @@ import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
+from spear_deploy.budget.chip_ranking import _rank_one
 from spear_deploy.budget.latency import estimate_latency, find_step_loads
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.fields import Number
@@ -16,7 +17,9 @@ from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.hardware.schema import CycleModel
 from spear_deploy.network import IF, Dense, make_sparse
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
+from spear_deploy.pipeline.adaptation.results import _list_exceeded
 from spear_deploy.placement.place import place
+from spear_deploy.pruning.chip_costs import describe_rows
 from spear_deploy.simulator import SpikeCounts, simulate
 from tests.support.chips import dense_net, matrix_onto, previous, random_net, small_chip
 
@@ -70,6 +73,18 @@ def test_the_cycles_of_xylo_are_the_published_sum() -> None:
     assert pace.used == pytest.approx(by_vendor(4, 20, 3, 20, 0.5, 0.3) * 1.2 / 1e-2)
     assert pace.worst == pytest.approx(by_vendor(4, 20, 3, 20, 1.0, 1.0) * 1.2 / 1e-2)
     assert (pace.limit, pace.unit) == (50e6, "Hz")
+
+
+def test_a_clock_that_is_too_slow_has_its_unit_and_both_remedies_wherever_it_is_named() -> None:
+    graph, chip = recurrent_net(4, 20, 3), xylo(1e5)
+    report = check(graph, chip, activity=0.5, steps=10)
+    (row,) = [row for row in report.over if row.resource == "clock"]
+    text = f"{row.used / 1e3:.4g} kHz of 100 kHz"
+    share = f"prune: {100 * (1 - 1e5 / row.used):.1f} % of the work of a step has to go, or give a step more time"
+    assert f"clock of chip: {text}" in str(report) and share in str(report)
+    assert f"clock of chip: {text}; {share}" in _list_exceeded(report)
+    assert describe_rows((row,)) == f"clock {text} (chip)"
+    assert any(f"clock {text}" in missing for missing in _rank_one(graph, report, chip).missing)
 
 
 @pytest.mark.parametrize(("size", "last"), [(5, "out"), (2, "to")])
@@ -163,7 +178,7 @@ def test_a_step_whose_work_is_too_much_is_a_row_of_the_check(limit: int, activit
     row = next(row for row in report.rows if row.resource == "events")
     assert (row.used, row.limit, row.status) == (used, limit, status)
     assert report.verdict == ("does_not_fit" if status == "over" else "fits")
-    assert (row.remedy == "prune: 37.5 % of the work of a step has to go; or give a step more time") == (status == "over")
+    assert (row.remedy == "prune: 37.5 % of the work of a step has to go, or give a step more time") == (status == "over")
 
 
 def test_without_activity_an_undecided_load_is_a_note() -> None:

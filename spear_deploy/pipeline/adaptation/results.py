@@ -30,7 +30,7 @@ from spear_deploy.quantize import FORMATS
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.evaluation import evaluate
-from spear_deploy.util.number_format import amount, plural, with_prefix
+from spear_deploy.util.number_format import plural, quantity
 
 TRAINED, ADAPTED, INTEGERS, FACTS = "trained.snn", "adapted.snn", "integers.snn", "adapt.json"
 RESULTS = (ADAPTED, INTEGERS, FACTS, PAGE, READOUT_FILE)
@@ -117,13 +117,9 @@ def _lacks_nothing_with_host(task: AdaptTask) -> bool:
 
 def _list_exceeded(report: BudgetReport) -> list[str]:
     """Return a sentence for each of the limits that are exceeded most, with the first remedy."""
-
-    def write(value: float | None, unit: str) -> str:
-        return with_prefix(value, unit) if value is not None and unit in ("s", "J") else amount(value)
-
     rows = sorted(report.over, key=lambda row: -(row.share or 0))
     sentences = [
-        f"{write_resource(row)} of {row.place}: {write(row.used, row.unit)} of {write(row.limit, row.unit)}"
+        f"{write_resource(row)} of {row.place}: {quantity(row.used, row.unit)} of {quantity(row.limit, row.unit)}"
         + (f" ({row.detail})" if row.detail else "")
         + (f"; {row.remedy.split('; ')[0]}" if row.remedy else "")
         for row in rows[:MAX_EXCEEDED]
