@@ -1,7 +1,7 @@
 """Rows of axons on cores: which source neurons each core has, as bits.
 
-A source neuron has one row on a core, however many of its slices read it. Sources of up to `MAX_MARKED` neurons are marked one by
-one, whichever parts of them slices read; of larger ones only slices that read the same part share rows.
+A source neuron has one row on a core for each delay, however many of its slices read it. Sources of up to `MAX_MARKED`
+neurons are marked one by one, whichever parts of them slices read; of larger ones only slices that read the same part share rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def find_axon_bits(sets: Iterable[AxonSet]) -> tuple[AxonBits, ...]:
     """Return the source neurons of a slice, those of sets whose rows are shared as one."""
     grouped: dict[object, list[AxonSet]] = {}
     for axons in sets:
-        key = (axons.sources, axons.way) if axons.span <= MAX_MARKED else axons.whole
+        key = axons.row if axons.span <= MAX_MARKED else axons.whole
         grouped.setdefault(key, []).append(axons)
     return tuple(_unite(key, members) for key, members in grouped.items())
 

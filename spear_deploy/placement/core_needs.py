@@ -53,7 +53,8 @@ class AxonSet:
         channels: range of their channels.
         ranges: along each axis of positions the output positions start..stop that read them.
         count: axons.
-        way: number among the ways from these sources into a layer, each of which has rows of its own.
+        way: number among the ways from these sources into a layer with that delay, each of which has rows of its own.
+        delay_steps: of their spikes: one row serves only slices that take them in the same step.
         used: which neurons of the sources have a weight into the box that is not 0, as bits; empty where all of the ranges have.
         whole_count: axons where all have.
     """
@@ -63,8 +64,14 @@ class AxonSet:
     ranges: tuple[tuple[Axis, int, int], ...]
     count: int
     way: int = 0
+    delay_steps: int = 0
     used: bytes = b""
     whole_count: int = 0
+
+    @property
+    def row(self) -> tuple[tuple[str, ...], int, int]:
+        """What sets that share rows have in common."""
+        return self.sources, self.delay_steps, self.way
 
     @cached_property
     def whole(self) -> AxonSet:
@@ -100,6 +107,7 @@ class Core:
         self.is_crossbar = memory_format == "crossbar"
         self.skips_zeros = memory_format == "word_per_weight"
         self.adds_ways = has_one_row(profile)
+        self.is_async = profile.timing.mode.value == "async"
         self.stores_patterns = memory_format == "list_blocks"
         self.max_target_cores = _limit(profile.connectivity.fan_out_cores)
         self.readers: dict[tuple[int, Cuts], tuple[Projection, Array]] = {}
@@ -201,7 +209,13 @@ class Core:
 
     def find_axon_set(self, p: Projection, box: Box, way: int = 0) -> AxonSet:
         """Return the source neurons that reach a box on one of their ways into the layer."""
-        return find_axon_set(p, box, self.count_rows(p, box), way, skips_zeros=self.knows_zeros(p))
+        count, delay = self.count_rows(p, box), self.find_delay(p)
+        return find_axon_set(p, box, count, way, skips_zeros=self.knows_zeros(p), delay_steps=delay)
+
+    def find_delay(self, p: Projection) -> int:
+        """Return the steps by which the chip delays the spikes of a way; 0 where all ways have one row."""
+        delays = (source.async_delay_steps if self.is_async else source.delay_steps for source in p.sources)
+        return 0 if self.adds_ways else max(delays)
 
     def _count_axons(self, p: Projection, box: Box) -> int:
         is_spatial = p.kind == "conv" and len(p.axes) > 0 and len(box) == len(p.axes) + 1
@@ -353,7 +367,9 @@ def group_targets_by_source(populations: Sequence[Population]) -> dict[str, list
     return targets
 
 
-def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_zeros: bool = False) -> AxonSet:
+def find_axon_set(
+    p: Projection, box: Box, count: int, way: int = 0, *, skips_zeros: bool = False, delay_steps: int = 0
+) -> AxonSet:
     """Return the source neurons that reach a box on one of their ways into the layer.
 
     Args:
@@ -362,6 +378,7 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_ze
         count: that of `Core.count_rows`.
         way: number of the way.
         skips_zeros: whether a source whose weights into the box are all 0 takes no row.
+        delay_steps: of the way.
     """
     sources = tuple(sorted(source.name for source in p.sources))
     channels: tuple[int, int] = (0, p.channels)
@@ -380,7 +397,16 @@ def find_axon_set(p: Projection, box: Box, count: int, way: int = 0, *, skips_ze
     if whole_count:
         used = np.packbits(mark_read(p, box).reshape(-1)).tobytes()
     ranges = tuple(along for along in ranges if along[0] != ONE_POSITION)
-    return AxonSet(sources=sources, channels=channels, ranges=ranges, count=count, way=way, used=used, whole_count=whole_count)
+    return AxonSet(
+        sources=sources,
+        channels=channels,
+        ranges=ranges,
+        count=count,
+        way=way,
+        delay_steps=delay_steps,
+        used=used,
+        whole_count=whole_count,
+    )
 
 
 def is_in_row(p: Projection, extent: Sequence[Any]) -> bool:
@@ -395,9 +421,9 @@ def has_one_row(profile: HardwareProfile) -> bool:
 
 def count_union(sets: Iterable[AxonSet]) -> int:
     """Count the axon rows of a core on which several slices lie: the row of a source neuron is shared."""
-    by_row: dict[tuple[tuple[str, ...], int], dict[AxonSet, None]] = {}
+    by_row: dict[tuple[tuple[str, ...], int, int], dict[AxonSet, None]] = {}
     for axons in sets:
-        by_row.setdefault((axons.sources, axons.way), {})[axons] = None
+        by_row.setdefault(axons.row, {})[axons] = None
     return sum(next(iter(group)).count if len(group) == 1 else _count_marked(list(group)) for group in by_row.values())
 
 

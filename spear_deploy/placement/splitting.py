@@ -184,17 +184,17 @@ class SplitNetwork:
 
 
 def _number_ways(projections: Sequence[Projection], shape: Shape, core: Core) -> list[int]:
-    """Return for each projection its number among those from the same sources, the one with most rows first.
+    """Return for each projection its number among those from the same sources with its delay, the one with most rows first.
 
     Layers share the rows of ways with the same number, so that their order in the network does not decide which do.
     """
     whole: Box = tuple((0, n) for n in shape)
     sizes = [(-core.count_rows(p, whole), p.kind, p.tap_counts) for p in projections]
-    numbers, met = [0] * len(sizes), Counter[tuple[str, ...]]()
+    numbers, met = [0] * len(sizes), Counter[tuple[int, tuple[str, ...]]]()
     for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
-        sources = tuple(sorted(source.name for source in projections[i].sources))
-        numbers[i] = met[sources]
-        met[sources] += 1
+        key = core.find_delay(projections[i]), tuple(sorted(source.name for source in projections[i].sources))
+        numbers[i] = met[key]
+        met[key] += 1
     return numbers
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.check import check
+from spear_deploy.budget.core_rows import measure_core_use
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
@@ -216,7 +217,35 @@ def test_a_map_of_one_position_has_the_rows_of_a_list() -> None:
 def test_the_sources_of_a_map_of_one_position_are_those_of_a_list() -> None:
     """`few` reads them through dense weights, `row` through a convolution: one set of 60 rows."""
     net = row_of_a_map(Conv1d(weight=np.ones((10, 60, 1))), (60, 1))
-    core, populations = Core(load_profile("truenorth"), {}), find_populations(net)
+    core, populations = Core(load_profile("odin"), {}), find_populations(net)
     ways = [(p, population) for population in populations for p in population.projections if p.sources[0].name == "map"]
     sets = [core.find_axon_set(p, tuple((0, n) for n in population.shape)) for p, population in ways]
     assert [axons.count for axons in sets] == [60, 60] and sets[0] == sets[1]
+
+
+@pytest.mark.parametrize(
+    ("chip", "delay", "rows"), [("truenorth", 1, 10), ("truenorth", 3, 15), ("odin", 0, 10), ("odin", 3, 15)]
+)
+def test_layers_that_take_spikes_in_other_steps_share_no_rows(chip: str, delay: int, rows: int) -> None:
+    """5 inputs, and 5 neurons that `a` and `b` read: a row of a neuron has one delay. TrueNorth's layers take a step each."""
+    layers = (
+        Layer(name="x", synapse=Dense(weight=np.ones((5, 5))), neuron=IF()),
+        Layer(name="a", synapse=Dense(weight=np.ones((3, 5))), neuron=IF()),
+        Layer(name="b", synapse=Dense(weight=np.ones((4, 5))), neuron=IF()),
+    )
+    edges = (Edge(source=INPUT, target="x"), Edge(source="x", target="a"), Edge(source="x", target="b", delay=delay))
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(5,), output="b")
+    placement = place(net, load_profile(chip))
+    assert [use.amounts["axons_in"] for use in measure_core_use(placement)] == [rows]
+    assert [place(net, small_chip(chip, core__axons_in=limit)).cores_used for limit in (rows, rows - 1)] == [1, 2]
+
+
+@pytest.mark.parametrize(("delay", "ways"), [(0, [0, 1]), (2, [0, 0])])
+def test_the_ways_from_one_source_are_numbered_by_delay(delay: int, ways: list[int]) -> None:
+    layers = [Layer(name=name, synapse=Dense(weight=np.ones((3, 5)))) for name in ("p", "q")]
+    edges = [Edge(source=INPUT, target="p"), Edge(source=INPUT, target="q", delay=delay)]
+    edges += [Edge(source=name, target="n") for name in ("p", "q")]
+    net = SNNGraph(layers=[*layers, Layer(name="n", neuron=IF())], edges=edges, input_shape=(5,), output="n")
+    (item,) = place(net, load_profile("truenorth")).items
+    assert [axons.way for axons in item.axons] == ways and item.amount("axons_in") == 10
+    assert len({axons.row for axons in item.axons}) == 2
