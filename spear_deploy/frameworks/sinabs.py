@@ -40,7 +40,7 @@ CLOSEST_TO_ONE = 1 - 2.0**-40
 def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
     """Add the layer of a neuron module, which keeps its state."""
     place, builder = name_module(path), context.builder
-    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in NEURONS):
+    if not any(isinstance(module, kind) and _find_methods(type(module)) == _find_methods(kind) for kind in NEURONS):
         raise make_refusal(module, place, context.framework)
     neuron = _make_neuron(module, x.shape, place, builder.default_dt_s)
     if module.min_v_mem is not None and not is_bounded(neuron):
@@ -59,6 +59,11 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
         builder.edges.append(Edge(source=output.name, target=current.name, delay=0 if late else 1))
         builder.edges.append(Edge(source=current.name, target=output.name, delay=1 if late else 0))
     return output
+
+
+def _find_methods(kind: type) -> tuple[Any, ...]:
+    """Return what makes a module's output: its forward, and that of Squeeze forms around it."""
+    return tuple(getattr(kind, name, None) for name in ("forward", "squeeze_forward"))
 
 
 def _make_recurrent_synapse(module: Any, shape: Shape, place: str) -> Synapse:

@@ -291,6 +291,16 @@ class OwnSqueeze(sl.LIFSqueeze):
         super().__init__(tau_mem=4.0, batch_size=batch_size, norm_input=False)
 
 
+class HalfSqueeze(sl.LIFSqueeze):
+    def squeeze_forward(self, input_data, forward_method):
+        return super().squeeze_forward(input_data, forward_method) / 2
+
+
+def test_a_squeeze_form_that_changes_its_output_is_refused():
+    with pytest.raises(UnsupportedError, match="module '1' is HalfSqueeze, which has no spiking counterpart here"):
+        read_model(nn.Sequential(nn.Linear(6, 5), HalfSqueeze(tau_mem=4.0, batch_size=3)), (6,))
+
+
 class Filled(nn.Module):
     """A forward over (B, T, ...) that puts time into the batch for its neurons, and parts both as `part` says."""
 
