@@ -22,6 +22,7 @@ from snntorch._neurons.neurons import SpikingNeuron
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
+from spear_deploy.frameworks.importer.spike_functions import check_methods, check_spike_function
 from spear_deploy.frameworks.importer.storage import store_layer, store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, name_module
 from spear_deploy.frameworks.importer.synapses import make_refusal, to_array, to_synapse
@@ -29,6 +30,9 @@ from spear_deploy.network import IF, LI, LIF, Array, CubaLIF, Dense, Neuron, Res
 from spear_deploy.network.graph import Edge
 
 DT_S = 1e-4
+METHODS = ("fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int")
+"""Methods that compute a step; `_base_state_reset_zero` of others serves `_base_zero` alone."""
+STEPS = {"subtract": "_base_sub", "zero": "_base_zero", "none": "_base_int"}
 CLOSEST_TO_ONE = 1 - 2.0**-40
 """A decay of 1 beside others of one layer: no float32 state tells it from 1."""
 
@@ -39,6 +43,7 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
     kind = next((kind for kind in NEURONS if isinstance(module, kind) and type(module).forward is kind.forward), None)
     if kind is None:
         raise make_refusal(module, place, context.framework)
+    check_methods(module, kind, METHODS, place)
     _check_options(module, place)
     neuron = _make_neuron(kind, module, x.shape, place, builder.default_dt_s)
     currents = [x]
@@ -71,6 +76,9 @@ def _check_options(module: Any, place: str) -> None:
         raise UnsupportedError(f"{place} has inhibition=True, of which only the strongest neuron spikes; leave it out")
     if module.state_quant:
         raise UnsupportedError(f"{place} has state_quant, which rounds its state; leave it out, and round with --chip")
+    check_spike_function(
+        module, "spike_grad", place, spikes_at_threshold=False, remedy="train with a surrogate gradient of snntorch.surrogate"
+    )
 
 
 def _make_neuron(kind: Any, module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
@@ -108,9 +116,18 @@ def _read_reset(kind: Any, module: Any, place: str) -> Reset:
     """Return the kind of reset.
 
     Raises:
-        UnsupportedError: a reset that loses the input of the step after a spike.
+        UnsupportedError: a reset that loses the input of the step after a spike, or another than the module was made with:
+            snnTorch chooses the function of a step when it makes the module.
     """
-    mechanism = module.reset_mechanism
+    mechanism = next((reset for reset, name in STEPS.items() if module.state_function == getattr(module, name)), "its own")
+    stated = [module.reset_mechanism]
+    if not getattr(module, "reset_delay", True):
+        stated.append(list(SpikingNeuron.reset_dict)[int(module.reset_mechanism_val)])
+    if other := next((name for name in stated if name != mechanism), None):
+        raise UnsupportedError(
+            f"{place} has the reset_mechanism '{other}', set after it was made: snnTorch goes on with the step of {mechanism}; "
+            f"make it with reset_mechanism='{other}'"
+        )
     if mechanism != "zero":
         return "subtract" if mechanism == "subtract" else "none"
     if kind is snn.Leaky or not getattr(module, "reset_delay", True):
@@ -207,7 +224,11 @@ SNNTORCH = Framework(
     title="snnTorch",
     packages=("snntorch.",),
     dt_s=DT_S,
-    stepped=(SpikingNeuron, *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM"))),
+    stepped=(
+        SpikingNeuron,
+        *NEURONS,
+        *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM")),
+    ),
     keeps_state=True,
     hands_state=_hands_state,
     watching_resets=_watch_resets,

@@ -28,6 +28,7 @@ from torch.fx import Proxy
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext, run_stepwise
 from spear_deploy.frameworks.importer.modules import add_stateless, check_hooks, check_input, join
+from spear_deploy.frameworks.importer.spike_functions import check_methods, check_spike_function, find_own_method
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import (
     Concat,
@@ -44,28 +45,28 @@ from spear_deploy.network import IF, LIF, Array, CubaLIF, Neuron
 from spear_deploy.util.number_format import format_shape
 
 DT_S = 1e-4
+METHODS = (
+    "forward",
+    "single_step_forward",
+    "multi_step_forward",
+    "single_step_functional_forward",
+    "neuronal_charge",
+    "neuronal_fire",
+    "neuronal_reset",
+)
+"""Methods that compute a step."""
 
 
 def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
     """Add the layer of a neuron module, which keeps its state."""
     place = name_module(path)
-    kind = next((kind for kind in NEURONS if isinstance(module, kind) and _computes_as(module, kind)), None)
-    if kind is None:
+    kind = next((kind for kind in NEURONS if isinstance(module, kind)), None)
+    if kind is None or (context.framework.is_own(module) and find_own_method(module, kind, METHODS)):
         raise make_refusal(module, place, context.framework)
+    check_methods(module, kind, METHODS, place)
+    remedy = "train with one of spikingjelly.activation_based.surrogate, with spiking=True"
+    check_spike_function(module, "surrogate_function", place, spikes_at_threshold=True, remedy=remedy)
     return context.builder.add_layer(path, x, neuron=make_neuron(module, place, context.builder.default_dt_s))
-
-
-def _computes_as(module: Any, kind: Any) -> bool:
-    """Return whether a module keeps the step of a class that it derives from."""
-    names = (
-        "forward",
-        "single_step_forward",
-        "single_step_functional_forward",
-        "neuronal_charge",
-        "neuronal_fire",
-        "neuronal_reset",
-    )
-    return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in names)
 
 
 def make_neuron(module: Any, place: str, dt_s: float) -> Neuron:
@@ -240,6 +241,8 @@ def _watch_resets(note_reset: Callable[..., None]) -> Iterator[None]:
         reset_all(self)
 
     def set_value(self: Any, name: str, value: Any) -> None:
+        if isinstance(value, Proxy) and name == "v" and _is_detached(value, self.v):
+            return
         if name in vars(self).get("_memories", ()):
             note_reset(lambda module: module is self, is_own=_is_reset_value(self, name, value))
         assign(self, name, value)
@@ -249,6 +252,15 @@ def _watch_resets(note_reset: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         MemoryModule.reset, MemoryModule.__setattr__ = reset_all, assign
+
+
+def _is_detached(value: Proxy, potential: Any) -> bool:
+    """Return whether a value is a potential without its gradient, `v = v.detach()`, which is the same number."""
+    node: Any = value.node
+    own = getattr(potential, "node", None)
+    while node.op == "call_method" and node.target in ("detach", "detach_"):
+        node = node.args[0]
+    return own is not None and (node.op, node.target, node.args) == (own.op, own.target, own.args)
 
 
 @contextmanager
@@ -262,6 +274,11 @@ def _watch_potentials(read: Callable[[Any, bool], Any]) -> Iterator[None]:
 
     def get_all(self: Any) -> Any:
         made = read(self, False) if self.step_mode == "m" else None
+        if made is not None and not self.store_v_seq:
+            raise UnsupportedError(
+                f"the forward reads v_seq of a {type(self).__name__} with store_v_seq=False, which keeps none; make it with "
+                "store_v_seq=True"
+            )
         return vars(self).get("v_seq") if made is None else made
 
     MemoryModule.__getattr__ = get_value

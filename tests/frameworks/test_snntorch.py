@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 snn = pytest.importorskip("snntorch")
 
-from snntorch import utils  # noqa: E402
+from snntorch import surrogate, utils  # noqa: E402
 from torch import nn  # noqa: E402
 
 import spear_deploy as sd  # noqa: E402
@@ -326,6 +326,27 @@ class BranchesOnData(nn.Module):
         return self.lif(x) if x.sum() > 3 else x
 
 
+class OwnLeaky(snn.Leaky):
+    """A class that changes nothing."""
+
+
+class OwnFire(snn.Leaky):
+    def fire(self, mem):
+        return (mem > 0.2).float()
+
+
+def reset_afterwards(**options):
+    model = lif(**options)
+    model[1].reset_mechanism = "zero"
+    return model
+
+
+def loaded_from_another_reset():
+    model = lif(reset_delay=False)
+    model.load_state_dict(lif(reset_mechanism="none").state_dict())
+    return model
+
+
 def lif(kind=snn.Leaky, **options):
     return nn.Sequential(nn.Linear(6, 5), kind(**{"beta": 0.9, "init_hidden": True, **options}))
 
@@ -340,6 +361,11 @@ def lif(kind=snn.Leaky, **options):
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_mechanism="zero"), "after a spike; use 'subtract'$"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
         (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
+        (reset_afterwards, "has the reset_mechanism 'zero', set after .* the step of subtract; make it with reset_mechanism='z"),
+        (loaded_from_another_reset, "has the reset_mechanism 'none', set after it was made: snnTorch goes on with the step of s"),
+        (lambda: lif(OwnFire), "module '1' has a method 'fire' of its own in place of that of Leaky; use Leaky as it is, and c"),
+        (lambda: lif(spike_grad=lambda v: (v > -0.5).float()), "has spike_grad=<lambda>, which sends 1 where v − threshold is 0"),
+        (lambda: lif(spike_grad=lambda v: v + torch.ones(3)), r"has spike_grad=<lambda>, which fails on numbers \(.*; train"),
         (lambda: nn.Sequential(snn.Leaky(beta=0.5), nn.Linear(6, 2)), "module '1' gets .output, state. .*init_hidden=True"),
         (StartsAnew, "module 'lif' starts anew in every step; hand its state back"),
         (BranchesOnData, r"cannot be traced .*, or export it: snntorch.export_nir.export_to_nir\(net, sample\)"),
@@ -349,6 +375,20 @@ def lif(kind=snn.Leaky, **options):
 def test_what_has_no_counterpart_is_refused(make, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(make(), (6,))
+
+
+def test_a_class_derived_from_a_neuron_is_read():
+    torch.manual_seed(0)
+    model, x = lif(OwnLeaky, threshold=0.2), torch.rand(20, 3, 6)
+    spikes = torch.stack([model(step) for step in x]).detach().numpy()
+    assert spikes.any()
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.numpy(), kind="current").output, spikes)
+
+
+@pytest.mark.parametrize("make", [surrogate.fast_sigmoid, surrogate.SSO, surrogate.triangular, lambda: None])
+def test_surrogate_gradients_change_no_spike(make):
+    assert read_model(lif(spike_grad=make()), (6,))["1"].neuron.v_threshold == 1
+    assert read_model(lif(surrogate_disable=True, spike_grad=make()), (6,))["1"].neuron.v_threshold == 1
 
 
 class ScaledByCounts(nn.Module):
@@ -604,7 +644,8 @@ def test_parts_of_a_state_that_are_exchanged_are_refused(call):
         read_model(Exchanged(), (6,))
 
 
-def test_a_loop_in_bfloat16_is_read_with_its_weights_in_float32():
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_a_loop_in_half_precision_is_read_with_its_weights_in_float32_and_a_note(name):
     class Looped(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -617,6 +658,11 @@ def test_a_loop_in_bfloat16_is_read_with_its_weights_in_float32():
                 out.append(spikes)
             return torch.stack(out)
 
-    model = Looped().bfloat16()
-    weight = read_model(model, (4,))["lif"].synapse.weight
+    assert "assumptions" not in read_model(Looped().double(), (4,)).metadata
+    model = Looped().to(getattr(torch, name))
+    graph = read_model(model, (4,))
+    (note,) = graph.metadata["assumptions"]
+    assert note.startswith(f"the model computes in {name}, the network in float32: spikes differ where {name} rounds")
+    assert note.endswith("compare with the model after .float()")
+    weight = graph["lif"].synapse.weight
     assert weight.dtype == np.float32 and (weight == model.fc.weight.detach().float().numpy()).all()

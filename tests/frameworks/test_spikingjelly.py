@@ -180,6 +180,24 @@ class OwnCharge(neuron.SimpleLIFNode):
         self.v = self.v + x * x
 
 
+class OwnSteps(neuron.LIFNode):
+    def multi_step_forward(self, x_seq):
+        return super().multi_step_forward(2 * x_seq)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (OwnSteps(), "module '1' has a method 'multi_step_forward' of its own in place of that of LIFNode; use LIFNode as it is"),
+        (neuron.LIFNode(surrogate_function=surrogate.Sigmoid(spiking=False)), "=Sigmoid, which sends 0.5 where v .* with spik"),
+        (neuron.IFNode(surrogate_function=lambda v: (v > -0.5).float()), "=<lambda>, which sends 1 where v − threshold is -9.5"),
+    ],
+)  # fmt: skip
+def test_other_steps_than_spikingjellys_are_refused(module, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(one(module, mode="m"), (6,))
+
+
 class Starting(nn.Module):
     """A loop over neurons whose potential the forward sets in front of it."""
 
@@ -192,6 +210,56 @@ class Starting(nn.Module):
         functional.reset_net(self)
         self.out.v = self.start(x) if callable(self.start) else self.start
         return torch.stack([self.out(self.fc(x[t])) for t in range(x.shape[0])])
+
+
+class Detaching(nn.Module):
+    """A loop that cuts the gradient of a potential in each step, and may change it."""
+
+    def __init__(self, change):
+        super().__init__()
+        torch.manual_seed(3)
+        self.change, self.fc, self.out = change, nn.Linear(6, 5), neuron.LIFNode(v_threshold=0.3)
+
+    def forward(self, x):
+        functional.reset_net(self)
+        made = []
+        for t in range(x.shape[0]):
+            made.append(self.out(self.fc(x[t])))
+            self.change(self.out)
+        return torch.stack(made)
+
+
+def set_potential(change):
+    return lambda module: setattr(module, "v", change(module.v))
+
+
+@pytest.mark.parametrize("change", [set_potential(lambda v: v.detach()), lambda module: module.v.detach_()])
+def test_a_loop_that_detaches_the_potential_is_read(change):
+    model = Detaching(change).eval()
+    x = (np.random.default_rng(0).random((7, 3, 6)) < 0.5).astype(np.float32)
+    ours = simulate(read_model(model, (6,)), x).output
+    with torch.no_grad():
+        np.testing.assert_array_equal(ours, model(torch.from_numpy(x)).numpy())
+    assert ours.any()
+
+
+def test_a_loop_that_changes_the_potential_is_refused():
+    with pytest.raises(UnsupportedError, match="resets module 'out' between two of its steps"):
+        read_model(Detaching(set_potential(lambda v: v.detach() / 2)), (6,))
+
+
+def test_a_sequence_of_potentials_that_is_not_stored_is_refused():
+    class Stored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.out = layer.Linear(6, 5, step_mode="m"), neuron.LIFNode(step_mode="m")
+
+        def forward(self, x):
+            self.out(self.fc(x))
+            return self.out.v_seq
+
+    with pytest.raises(UnsupportedError, match="v_seq of a LIFNode with store_v_seq=False, .*; make it with store_v_seq=True"):
+        read_model(Stored(), (6,))
 
 
 STARTS = (0.0, torch.zeros(5), lambda x: torch.zeros(x.shape[1], 5, device=x.device), lambda x: x.new_zeros(x.shape[1], 5))
@@ -213,7 +281,7 @@ def test_a_potential_set_to_that_of_the_reset_in_front_of_a_loop_is_read(start):
         (lambda: one(neuron.QIFNode()), "module '1' is QIFNode, .*quadratic or exponential; use LIFNode"),
         (lambda: one(neuron.EIFNode()), "module '1' is EIFNode, .*quadratic or exponential; use LIFNode"),
         (lambda: one(neuron.CUBALIFNode(c_decay=1.0)), "CUBALIFNode with c_decay 1, .* expected decays in"),
-        (lambda: one(OwnCharge(tau=2.0, decay_input=True)), "module '1' is OwnCharge, which has no spiking counterpart"),
+        (lambda: one(OwnCharge(tau=2.0, decay_input=True)), "has a method 'neuronal_charge' of its own in place of that of S"),
         (lambda: nn.Sequential(neuron.IFNode(step_mode="m"), neuron.IFNode()), "'0' .IFNode. runs over time, .*set_step_mode"),
         (lambda: nn.Sequential(nn.Conv1d(6, 5, 1), neuron.IFNode(step_mode="m")), "Conv1d on time x batch .*step_mode='m'"),
         (lambda: nn.Sequential(neuron.IFNode(), layer.SeqToANNContainer(nn.Linear(6, 5))), "runs over time, .*set_step_mode"),

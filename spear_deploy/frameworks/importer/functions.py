@@ -270,6 +270,7 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     "contiguous": pass_on,
     "clone": pass_on,
     "detach": pass_on,
+    "detach_": pass_on,
     "float": pass_on,
     "to": pass_on,
     **dict.fromkeys(("mean", torch.mean), decode("mean")),

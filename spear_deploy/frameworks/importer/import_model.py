@@ -31,6 +31,7 @@ from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
 
 FURTHER_STEPS = (8, 40)
 """Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
+HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:
@@ -118,6 +119,7 @@ def _build(
     builder.notes += [
         f"the forward never uses its argument '{name}': the network has one input" for name in list_unused_arguments(model)
     ]
+    builder.notes += _list_half_types(model)
     x = Signal(INPUT, input_shape)
     output = interpret(model, x, path="", form=form, builder=builder, framework=framework, counts=counts).output
     if output.name == INPUT:
@@ -138,6 +140,17 @@ def _build(
         },
     )
     return delay_resets(graph, builder.late_resets), builder
+
+
+def _list_half_types(model: torch.nn.Module) -> list[str]:
+    """Return a note where a model has parameters in half precision, in which its framework adds and compares."""
+    values = (*torch.nn.Module.parameters(model), *torch.nn.Module.buffers(model))
+    types = sorted({str(value.dtype).removeprefix("torch.") for value in values if value.dtype in HALF_TYPES})
+    return [
+        f"the model computes in {name}, the network in float32: spikes differ where {name} rounds a membrane to the other side "
+        "of its threshold; compare with the model after .float()"
+        for name in types
+    ]
 
 
 def _check_independence(graph: SNNGraph, other: SNNGraph) -> None:

@@ -25,7 +25,7 @@ RESHAPES = ("view", "reshape")
 SWAPS = ("transpose", "swapaxes", "swapdims", "permute")
 SAME_FOR_EVERY_STEP = (
     "add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg", "relu", "dropout", "linear",
-    "contiguous", "float", "clone", "detach", "to",
+    "contiguous", "float", "clone", "detach", "detach_", "to",
 )  # fmt: skip
 """Names of functions that act on each value, or on the last axis alone."""
 
