@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import gcd, prod
+from typing import cast
 
 import numpy as np
 
@@ -142,8 +143,7 @@ class ProjectionBuilder:
             whole = self._join_places(self.passing.reshape(len(self.passing), -1), axis=1)
             self.passing = np.broadcast_to(whole.reshape(-1, *(1,) * (len(after) - 1)), after)
         windows = [list(range(k)) for k in synapse.kernel_size]
-        stride = synapse.stride or synapse.kernel_size
-        padding = synapse.padding if isinstance(synapse.padding, tuple) else (synapse.padding,) * len(windows)
+        stride, padding = cast("tuple[Shape, Shape]", (synapse.stride, synapse.padding))  # a pool has both along each axis
         self._add_windows(after, windows, stride, padding)
         if behind_weights:
             self.kernel_axes = _compose_axes(self.kernel_axes, after, windows, stride, padding)

@@ -382,7 +382,7 @@ def find_axon_set(
     """
     sources = tuple(sorted(source.name for source in p.sources))
     channels: tuple[int, int] = (0, p.channels)
-    ranges: tuple[tuple[Axis, int, int], ...] = tuple((axis, 0, axis.outputs) for axis in p.axes)
+    ranges: tuple[tuple[Axis, int, int], ...]
     used, whole_count = b"", 0
     if p.kind == "dense":
         channels, ranges = (0, p.source_channels), tuple((axis, 0, axis.outputs) for axis in p.pool_axes)
@@ -390,7 +390,7 @@ def find_axon_set(
     elif skips_zeros or is_in_row(p, box):
         ranges = tuple((identity_axis(axis.inputs), 0, axis.inputs) for axis in p.axes)
         whole_count = p.channels * prod(axis.inputs for axis in p.axes)
-    elif len(box) == len(p.axes) + 1:
+    else:
         into, out = p.channels // p.groups, p.outputs // p.groups
         channels = (box[0][0] // out * into, ((box[0][1] - 1) // out + 1) * into)
         ranges = tuple((axis, *along) for axis, along in zip(p.axes, box[1:], strict=True))

@@ -239,7 +239,7 @@ class Projection:
     def passes_several(self) -> bool:
         """Return whether two neurons may be connected by several weights of the layer, which pools or windows add up."""
         if self.kind == "dense":
-            return any(max(axis.match_outputs().sum(axis=1), default=0) > 1 for axis in self.pool_axes)
+            return any(axis.match_outputs().sum(axis=1).max() > 1 for axis in self.pool_axes)
         return any(axis.overlaps for axis in self.axes)
 
     @property
@@ -308,7 +308,7 @@ def split_row(shape: Shape, start: int, stop: int) -> list[tuple[Range, ...]]:
 def drop_single_positions(p: Projection) -> Projection:
     """Return a projection without the axes on which each of one position reads the only one there is."""
     left = tuple(axis for axis in p.axes if axis != identity_axis(1))
-    if p.kind == "dense" or len(left) == len(p.axes):
+    if len(left) == len(p.axes):  # as of dense weights, which have none
         return p
     nonzero = p.nonzero if p.nonzero is None else p.nonzero.reshape(*p.nonzero.shape[:2], *(len(axis.taps) for axis in left))
     return replace(p, axes=left, nonzero=nonzero)

@@ -204,8 +204,6 @@ def count_axons(projection: Projection, box: Box) -> int:
 
 def count_max_targets(projection: Projection) -> int:
     """Count the neurons that a source neuron reaches, zeros too: the most of any."""
-    if projection.kind == "dense":
-        return projection.outputs
     reached = [int(axis.match_outputs().sum(axis=1).max(initial=0)) for axis in projection.axes]
     return projection.outputs // projection.groups * prod(reached)
 

@@ -193,17 +193,7 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"placement/synapse_memory\.py count_synapses: (1 → 2 \(3\)|projection\.kind != 'dense' → .*)",
         r"placement/synapse_memory\.py count_axons: 1 → 2 \(2\)",
     ),
-    "an axis without positions has no several ways: neither 0 nor 1 is more than 1": (
-        r"placement/projections\.py Projection\.passes_several: 0 → 1",
-    ),
     "no place in a row is no box": (r"placement/projections\.py split_row: start >= stop → start > stop",),
-    "a projection without axes of one position keeps its axes": (
-        r"placement/projections\.py drop_single_positions: p\.kind == 'dense' or .* → p\.kind == 'dense' and .*",
-    ),
-    "a pool holds its padding along each axis": (
-        r"placement/compose_projections\.py ProjectionBuilder\.add_pool: \(synapse\.padding,\) \* len\(windows\) → .*",
-    ),
-    "any number below 0 says that no core holds it": (r"placement/core_assignment\.py _fill_places: 1 → 2",),
     "a limit that there is none of is not exceeded": (
         r"placement/core_assignment\.py _rank_overrun: limits\[name\] < UNLIMITED → .*",
     ),
@@ -211,15 +201,11 @@ REASONS: dict[str, tuple[str, ...]] = {
     "pieces of one kind that are taken for several are measured each": (
         r"placement/core_needs\.py Core\._kinds: b - a → b \+ a",
     ),
-    "ranges that each kind of projection sets again": (r"placement/core_needs\.py find_axon_set: 0 → 1 \(10\)",),
     "boxes that need the same are measured each": (
         r"placement/core_needs\.py Core\.differs_by_place: 1 < p\.groups < p\.outputs → 1 <= .*",
     ),
     "sources that are all read, marked one by one": (
         r"placement/core_needs\.py find_axon_set: (count < p\.channels → count <= p\.channels|skips_zeros and count < .* → .*)",
-    ),
-    "any set of a source has the axes of its positions, but those of one position": (
-        r"placement/core_needs\.py _count_marked: 0 → 1",
     ),
     "neurons that are no map stand in a row, and have one axis": (r"placement/splitting\.py split_population: 0 → 1 \(2\)",),
     "shares that need the same are measured each, or two of them": (r"placement/splitting\.py _find_share\.fits_all: 1 → 2",),
@@ -245,7 +231,6 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/palette\.py _cluster: (-1 → 1|1 → 2 \(2\))",
     ),
     "the smallest scale rounds all weights to 0": (r"quantize/akida\.py _choose_scale: 1 → 2 \(3\)",),
-    "the smallest error lies below itself and a tolerance": (r"quantize/akida\.py _choose_scale: errors <= .* → errors < .*",),
     "a wider range of inputs holds those that are read": (r"placement/axes\.py Axis\.find_window: .*",),
     "a word or a cell holds a weight, however many bits it has": (r"placement/chip_populations\.py _merge: 0 → 1 \(3\)",),
     "chips with one weight from a neuron to another have no tables, which the extent of a kernel is for": (
