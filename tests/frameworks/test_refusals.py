@@ -87,6 +87,31 @@ def test_a_module_with_rounded_weights_is_named_by_its_package():
         read_model(norse.SequentialState(learns, norse.LIFBoxCell()), (6,))
 
 
+def test_a_model_prepared_for_rounding_is_refused_as_such():
+    from torch.ao.quantization import get_default_qconfig, prepare
+
+    model = norse.SequentialState(nn.Linear(6, 4), norse.LIFBoxCell()).eval()
+    model.qconfig = get_default_qconfig("fbgemm")
+    message = "module '0' was prepared by torch.ao.quantization, .*; give the model as it was in floating point, which is rounded"
+    with pytest.warns(DeprecationWarning), pytest.raises(UnsupportedError, match=message):
+        read_model(prepare(model), (6,))
+
+
+def test_slices_of_one_step_are_refused_with_what_to_take():
+    class Sliced(Loop):
+        def forward(self, x):
+            state, out = None, []
+            for t in range(x.shape[0]):
+                spikes, state = self.lif(self.fc(x[t : t + 1][0]), state)
+                out.append(spikes)
+            return torch.stack(out)
+
+    with pytest.raises(
+        UnsupportedError, match=r"of the output of 'input'; take one step after the other, x\[t\] or x\[:, t\], or"
+    ):
+        read_model(Sliced(None), (12,))
+
+
 def test_a_class_that_bears_the_name_of_another_is_named_by_its_module():
     class Linear(nn.Module):
         __module__ = "torch.nn.own"

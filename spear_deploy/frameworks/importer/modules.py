@@ -167,8 +167,13 @@ def check_hooks(module: torch.nn.Module, place: str) -> None:
     """Refuse hooks, which may change the result of a module; run torch's own pruning and normalising hooks.
 
     Raises:
-        UnsupportedError: a hook of the user.
+        UnsupportedError: a hook of the user, or one of torch.ao's preparation for rounding.
     """
+    if any(str(getattr(hook, "__module__", "")).startswith("torch.ao.") for hook in module._forward_hooks.values()):
+        raise UnsupportedError(
+            f"{place} was prepared by torch.ao.quantization, which observes and rounds what it computes; give the model as it "
+            "was in floating point, which is rounded to the integers of the chip"
+        )
     own = [hook for hook in module._forward_pre_hooks.values() if type(hook).__module__.startswith("torch.nn.utils")]
     if module._forward_hooks or len(own) < len(module._forward_pre_hooks):
         raise UnsupportedError(f"{place} has a forward hook, which may change what it computes; remove it first")

@@ -57,11 +57,16 @@ def get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
         return symbol.sizes[index]
     if isinstance(symbol, Signal) and (picked := _pick_channels(symbol, index, call.axes_before)) is not None:
         return picked
-    raise UnsupportedError(f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; {_say_expected(symbol, index)}")
+    raise UnsupportedError(
+        f"{call.place} takes [{_format_index(index)}] of {describe(symbol)}; {_say_expected(symbol, index, call.axes_before)}"
+    )
 
 
-def _say_expected(symbol: Symbol, index: Any) -> str:
+def _say_expected(symbol: Symbol, index: Any, axes_before: int) -> str:
     """Return what to take in place of what an index takes."""
+    leading = (index if isinstance(index, tuple) else (index,))[:axes_before]
+    if isinstance(symbol, Signal) and any(isinstance(part, slice) and part != slice(None) for part in leading):
+        return "take one step after the other, x[t] or x[:, t], or give the modules all steps and samples at once"
     is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
     slices = [part for part in (index if isinstance(index, tuple) else ()) if isinstance(part, slice)]
     if any(part.step not in (None, 1) for part in slices):
