@@ -192,9 +192,8 @@ def _place_populations(
     split = SplitNetwork(populations, supply.cores, packing, cache, chips, own_cuts)
     best = _place_slices(split, supply)
     if packing == "fewest" and profile.packing.rule.value != "whole" and (share or can_share_cores(profile)):
-        for order in split.list_orders()[
-            1 if share else 0 :
-        ]:  # the first is that of the layers, in which cores are shared already
+        orders = split.list_orders()
+        for order in orders[1:] if share else orders:  # the first is that of the layers, in which cores are shared already
             other = _place_slices(split, replace(supply, share=True), order)
             best = min(best, other, key=lambda p: (_count_waiting(p), p.cores_in_all, -_count_local_neurons(split, p)))
     return best
