@@ -60,7 +60,7 @@ def count(
     if (data is None) == (input_file is None):
         raise click.UsageError("give either --data or --input")
     if data is None:
-        refuse_unused("goes with --data; an input file has its own time steps", "steps", "encoding", "seed")
+        refuse_unused("goes with --data; an input file has its own spikes", "steps", "encoding", "seed")
     device = "cpu" if device is None else device
     graph = load_net(net, input_file or data, **source)
     with display(as_json, quiet, SOON_S) as progress:
