@@ -67,7 +67,8 @@ def test_workers_have_one_thread_keep_logs_and_report_progress(tmp_path) -> None
     assert [row["done"] for row in seen] == [1, 2, 3, 4] and {row["job"] for row in seen} == set("abcd")
     assert {int(row["worker"].rpartition(":")[2]) for row in seen} == {process for process, _, _ in facts}
     logs = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
-    assert set(logs) == {f"worker-{process}.log" for process, _, _ in facts}
+    # One worker may be done with all jobs before the other, whose log is there too, has taken any.
+    assert {f"worker-{process}.log" for process, _, _ in facts} <= set(logs) and len(logs) <= 2
     text = "".join(logs.values())
     assert all(line in text for line in ("item 3 on stdout", "a: begins", "d: is done after")) and "peak" in text
 
