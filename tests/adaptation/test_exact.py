@@ -27,8 +27,9 @@ from tests.adaptation.random_networks import (
     random_norm,
     random_pool,
 )
+from tests.support.seeds import seeds
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 EVERY = "[Dense, Conv1d, Conv2d, Scale, SumPool, AvgPool, Flatten]"
 
 

@@ -15,8 +15,9 @@ from spear_deploy.network.layer_bits import read_layer_bits, state_layer_bits
 from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_norm
+from tests.support.seeds import seeds
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 LOIHI = load_profile("loihi2")
 POOL = {"kernel_size": (2, 2), "stride": (2, 2)}
 

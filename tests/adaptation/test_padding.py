@@ -10,8 +10,9 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, AvgPool, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import chain
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_neuron, random_norm
+from tests.support.seeds import seeds
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 PADS = override_facts(load_profile("generic45nm"), {"layers.conv_padding_same": True})
 OLD = (Conv1d, Conv2d)
 

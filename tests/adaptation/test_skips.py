@@ -13,8 +13,9 @@ from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, LI, LIF, Conv1d, Conv2d, Dense, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_norm
+from tests.support.seeds import seeds
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 GENERIC = load_profile("generic45nm")
 LAYER_BY_LAYER = override_facts(GENERIC, {"weights.delay_max_steps": 0, "timing.mode": "fixed_tick"})
 ONE_LAYER_OF_WEIGHTS = override_facts(GENERIC, {"layers.kernels_into_layer": 1, "timing.mode": "async"})

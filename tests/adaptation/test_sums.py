@@ -23,10 +23,11 @@ from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_map_network, random_neuron
+from tests.support.seeds import seeds
 
 SPIKES_ALONE = ("catalyst_n1", "odin", "speck2f", "spinnaker2", "truenorth")
 LONGER_READOUTS = ("reckon", "xylo_audio2", "xylo_audio3", "xylo_imu")
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 
 
 def ends_in_sum(neuron=None, hidden=IF(), end=None) -> SNNGraph:  # noqa: B008

@@ -26,6 +26,7 @@ from spear_deploy.quantize import quantize, shared_cells
 from spear_deploy.quantize.for_chip import ask_integers
 from tests.adaptation.random_networks import random_map_network
 from tests.support.drawn_networks import draw_network
+from tests.support.seeds import seeds
 
 TRUENORTH = load_profile("truenorth")
 Synapses = list[tuple[str, int, int, str, int, int]]
@@ -171,7 +172,7 @@ def draw(seed: int) -> SNNGraph:
     return as_if(graph)
 
 
-@pytest.mark.parametrize("seed", [*range(24), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(24, 200))])
+@pytest.mark.parametrize("seed", seeds(24, 200))
 def test_axons_and_neurons_of_each_core_are_those_counted_one_by_one(seed: int) -> None:
     graph = draw(seed)
     chip = override_facts(TRUENORTH, {"core.neurons": 24, "core.axons_in": 40, "connectivity.fan_in": 40})

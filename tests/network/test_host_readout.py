@@ -34,8 +34,9 @@ from spear_deploy.training.fit import fit
 from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from tests.adaptation.random_networks import SAMPLES, STEPS, random_map_network
+from tests.support.seeds import seeds
 
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 RNG = np.random.default_rng(0)
 
 

@@ -15,14 +15,15 @@ from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.for_chip import ask_integers
 from spear_deploy.simulator import simulate
 from tests.support.drawn_networks import draw_network
+from tests.support.seeds import seeds
 from tests.support.varied_networks import KINDS, vary_network
 from tests.support.wild_graphs import wild_graph
 
 PROFILES = [profile for profile in map(load_profile, list_profiles()) if profile.meta.family in FORMATS]
 FILES = {"speck": ("speck", "net.json"), "xylo": ("xylo", "net.npz"), "spinnaker": ("pynn", "net.py")}
 """By family the format of the chip's tool, and a name."""
-VARIED = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 60))]
-SEEDS = [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 600))]
+VARIED = seeds(3, 60)
+SEEDS = seeds(30, 600)
 
 
 def spikes_into(graph, seed):
@@ -77,7 +78,7 @@ def test_parts_at_the_edge_of_what_chips_hold_agree_too(kind, seed, tmp_path):
     hold_to_integers(graph, seed, tmp_path, chips=1 + seed % 3, activity=(None, 0.0, 0.3, 1.0)[seed % 4])
 
 
-@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 200))])
+@pytest.mark.parametrize("seed", seeds(8, 200))
 def test_chips_whose_facts_were_changed_agree_too(seed, tmp_path):
     """Chips with few neurons, inputs, spikes a step, steps of delay or bits of a weight."""
     rng = np.random.default_rng(seed)

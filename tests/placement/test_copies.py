@@ -13,9 +13,10 @@ from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, eighths, random_neuron
 from tests.placement.test_brute_force import Synapses, sparse
 from tests.support.chips import random_net, small_chip
+from tests.support.seeds import seeds
 
 TRUENORTH = load_profile("truenorth")
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))]
+SEEDS = seeds(20, 300)
 
 
 def recurrent(seed: int, hidden: int | None = None) -> SNNGraph:

@@ -19,8 +19,9 @@ from spear_deploy.network import (
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate
 from tests.support.chip_reference import random_network, run_network
+from tests.support.seeds import seeds
 
-SEEDS = [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 110))]
+SEEDS = seeds(10, 110)
 
 
 def spikes(graph, seed, steps=12, batch=2):
