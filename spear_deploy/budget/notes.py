@@ -189,8 +189,8 @@ def note_replaced(replaced: Sequence[Replaced], chip: str) -> Iterator[str]:
         names = f"{', '.join(late)} {'subtracts' if len(late) == 1 else 'subtract'}"
         yield (
             f"reset: {names} the threshold one step after the spike, {chip} in the same step, which changes spikes; "
-            f"`simulate NET --chip {chip} --explain --data DATA` measures how many; training with the chip's reset (snnTorch: "
-            "reset_delay=False, except for RSynaptic) or `adapt` avoids it"
+            f"`simulate NET --chip {chip} --explain --data DATA` measures how many; training with a reset of the chip "
+            "(snnTorch: reset_mechanism='zero', reset_delay=False where it resets by value) or `adapt` avoids it"
         )
     for by in dict.fromkeys(entry.by for entry in several):
         names = join_names([f"'{entry.layer}'" for entry in several if entry.by == by])

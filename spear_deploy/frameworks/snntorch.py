@@ -7,7 +7,10 @@
 x is the input, spk the spikes of the step before. A step has no length: a network gets `dt_s`, 1e-4 s as in snnTorch's own NIR
 files, and tau = dt / (1 − beta), r = tau / dt. The reset comes one step late unless `reset_delay=False`: "subtract" takes the
 threshold off undecayed, "zero" of Leaky is that of the same step, since a mem that is not used in between is 0 either way. "zero"
-of the other modules loses the input of the step after a spike; that has no counterpart.
+of the other modules loses the input of the step after a spike; that has no counterpart. Nor has "subtract" with
+`reset_delay=False`, where a mem that stays above its threshold after a reset spikes again only above twice the threshold:
+
+    mem ← beta · mem + x − [mem > threshold] · threshold, spk = mem > threshold, mem ← mem − (spk − [as above]) · threshold
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
         currents.append(builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse))
     output = builder.add_layer(path, *currents, neuron=neuron)
     state = State(frozenset({output.name}))
-    _note_reset(context, kind, module, output.name, path)
+    if module.reset_mechanism == "subtract":
+        builder.late_resets.add(output.name)
     factor = _read(module.graded_spikes_factor, x.shape)
     if not (factor == 1).all():
         output = builder.add_layer(f"{path or 'model'}.graded", output, synapse=Scale(weight=factor.astype(np.float32)))
@@ -84,6 +88,7 @@ def _check_options(module: Any, place: str) -> None:
 def _make_neuron(kind: Any, module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
     """Return the neuron of a module."""
     v_threshold, reset = _read(module.threshold, shape), _read_reset(kind, module, place)
+    _check_early_reset(module, reset, v_threshold, place)
     gain, rate = np.ones(()), np.ones(())
     if kind is snn.Lapicque:
         rate = _read(module.time_step, ()) / (_read(module.R, shape) * _read(module.C, shape))
@@ -140,20 +145,25 @@ def _read_reset(kind: Any, module: Any, place: str) -> Reset:
     )
 
 
-def _note_reset(context: TraceContext, kind: Any, module: Any, name: str, path: str) -> None:
-    """Note how a layer resets beside its neuron."""
-    builder, is_late = context.builder, getattr(module, "reset_delay", True)
-    if kind is snn.RSynaptic and not is_late:
+def _check_early_reset(module: Any, reset: Reset, v_threshold: Array, place: str) -> None:
+    """Refuse a reset in the step of the spike that depends on where the membrane was before the step.
+
+    Raises:
+        UnsupportedError: `reset_delay=False` with such a reset, or in a module that cannot run with it.
+    """
+    if getattr(module, "reset_delay", True):
+        return
+    if isinstance(module, snn.RSynaptic):
+        raise UnsupportedError(f"{place} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out")
+    if reset == "subtract":
         raise UnsupportedError(
-            f"{name_module(path)} is RSynaptic with reset_delay=False, with which snnTorch cannot run; leave it out"
+            f"{place} has reset_delay=False with reset_mechanism='subtract', with which a membrane still above its threshold "
+            "after a reset spikes again only above twice the threshold; leave reset_delay out, or use 'zero'"
         )
-    if module.reset_mechanism == "subtract" and is_late:
-        builder.late_resets.add(name)
-    elif module.reset_mechanism == "subtract":
-        builder.note_module(
-            path,
-            "with reset_delay=False, where the membrane stays above the threshold after a reset, snnTorch takes the next spike's "
-            "threshold off before the comparison; here it is taken off after it",
+    if reset == "value" and (v_threshold < 0).any():
+        raise UnsupportedError(
+            f"{place} has reset_delay=False with reset_mechanism='zero' and a threshold of {v_threshold.min():g}, below 0, with "
+            "which a step without a spike doubles the membrane; keep thresholds at 0 or above"
         )
 
 

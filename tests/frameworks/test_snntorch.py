@@ -271,12 +271,6 @@ def test_spikes_in_place_of_a_decoded_potential_are_counted(decode, how):
     assert kept.metadata["decision"] == how
 
 
-def test_without_a_late_reset_the_note_says_where_spikes_differ():
-    graph = read_model(nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True, reset_delay=False)), (6,))
-    assert graph["1"].neuron.reset_delay == 0
-    assert "module '1': with reset_delay=False, where the membrane stays above the threshold" in graph.metadata["assumptions"][0]
-
-
 class Graded(nn.Module):
     """Neurons whose spikes carry a number, one that is learnt and one a neuron, behind each other."""
 
@@ -342,7 +336,7 @@ def reset_afterwards(**options):
 
 
 def loaded_from_another_reset():
-    model = lif(reset_delay=False)
+    model = lif(reset_delay=False, reset_mechanism="zero")
     model.load_state_dict(lif(reset_mechanism="none").state_dict())
     return model
 
@@ -360,9 +354,11 @@ def lif(kind=snn.Leaky, **options):
         (lambda: lif(state_quant=lambda v: v), "module '1' has state_quant"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_mechanism="zero"), "after a spike; use 'subtract'$"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
+        (lambda: lif(reset_delay=False), "'1' has reset_delay=False with .*'subtract', .* above twice the threshold; leave r"),
+        (lambda: lif(reset_delay=False, reset_mechanism="zero", threshold=-0.5), "threshold of -0.5, below 0, .* at 0 or above"),
         (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
         (reset_afterwards, "has the reset_mechanism 'zero', set after .* the step of subtract; make it with reset_mechanism='z"),
-        (loaded_from_another_reset, "has the reset_mechanism 'none', set after it was made: snnTorch goes on with the step of s"),
+        (loaded_from_another_reset, "has the reset_mechanism 'none', set after it was made: snnTorch goes on with the step of z"),
         (lambda: lif(OwnFire), "module '1' has a method 'fire' of its own in place of that of Leaky; use Leaky as it is, and c"),
         (lambda: lif(spike_grad=lambda v: (v > -0.5).float()), "has spike_grad=<lambda>, which sends 1 where v − threshold is 0"),
         (lambda: lif(spike_grad=lambda v: v + torch.ones(3)), r"has spike_grad=<lambda>, which fails on numbers \(.*; train"),

@@ -232,7 +232,7 @@ REFUSED = [
     (
         "spikingjelly",
         lambda: lif(reset="subtract", reset_delay=1),
-        "one step late, SpikingJelly's neurons in the step of the spike; train with reset_delay=False",
+        "one step late, SpikingJelly's neurons in the step of the spike; train with reset='value'",
     ),
     (
         "spikingjelly",

@@ -343,6 +343,5 @@ def _refuse_other_resets(neuron: Neuron, title: str, refuse: Refuse, resets: Seq
     if getattr(neuron, "reset", "value") == "none":
         refuse(f"it has no reset, {title}'s neurons reset when they spike", resets)
     if resets_late(neuron):
-        refuse(
-            f"it subtracts its threshold one step late, {title}'s neurons in the step of the spike; train with reset_delay=False"
-        )
+        others = tuple(reset for reset in resets if reset != "subtract")  # snnTorch subtracts in the step otherwise than others
+        refuse(f"it subtracts its threshold one step late, {title}'s neurons in the step of the spike", others)

@@ -183,8 +183,8 @@ def find_changed_rules(integer: SNNGraph, *, explained: bool = False) -> Iterato
         if reported["what"] == RESET_DELAY:
             text = (
                 f"layer '{name}': subtracts its threshold one step after the spike, the chip in the same step, "
-                f"where the threshold decays with the potential; {measure}train with the chip's "
-                "reset (snnTorch: reset_delay=False)"
+                f"where the threshold decays with the potential; {measure}train with a "
+                "reset of the chip (snnTorch: reset_mechanism='zero', reset_delay=False where it resets by value)"
             )
             yield Finding(code="reset_moved", layer=name, value=1.0, text=text)
         if reported["what"] == MAX_SPIKES:
