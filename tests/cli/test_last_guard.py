@@ -147,7 +147,7 @@ def work():
         except KeyboardInterrupt:
             continue
     print("done", flush=True)
-    time.sleep(0.6)
+    time.sleep(float(sys.argv[1]))
 main(["work"])
 """
 
