@@ -4,7 +4,7 @@
     updates         neurons of the core
     messages in     spikes sent to the core, those from outside included
     memory reads    words: of a dense list its words a message, of a crossbar a row a message, of a kernel those of a weight a
-                    SynOp, without headers
+                    SynOp, without headers; where each weight that is not 0 has a word, one a SynOp
 
 The core with most work is the one that takes longest, SynOps · synop_ns + updates · neuron_ns (at the upper ends where only
 these are known). Without times an update counts as much as the maker states, else as a SynOp. Numbers are means over the steps.
@@ -25,7 +25,7 @@ from spear_deploy.network import Array
 from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
-from spear_deploy.placement.synapse_memory import count_axons, count_memory_words, count_neurons, delay_bits
+from spear_deploy.placement.synapse_memory import count_axons, count_memory_words, count_neurons, count_rows, delay_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +104,11 @@ def measure_core_work(
         steps: of the inference.
         weight_bits: stored bits of a weight by layer.
     """
-    messages, reads = np.zeros(placement.cores_used), np.zeros(placement.cores_used)
+    reads = np.zeros(placement.cores_used)
     is_public = profile.synapse_memory.format.value is not None
     for population in placement.populations:
         for number, part in enumerate(placement.slices_of(population.name)):
             arrivals = [float(traffic.arrivals[population.name, i][number]) for i in range(len(population.projections))]
-            messages[part.core] += sum(arrivals)
             if is_public and not (population.is_input_layer and profile.meta.family == "loihi"):
                 synops = float(traffic.slice_synops[population.name][number])
                 reads[part.core] += _count_reads(profile, population, part, arrivals, synops, weight_bits)
@@ -120,7 +119,7 @@ def measure_core_work(
     return CoreWork(
         synops=traffic.core_synops / steps,
         updates=updates,
-        messages_in=messages / steps,
+        messages_in=traffic.core_messages / steps,
         memory_reads=reads / steps if is_public else None,
         weight=weight,
         layers=tuple(dict.fromkeys(part.layer for part in placement.slices if part.core == fullest)),
@@ -148,6 +147,8 @@ def _count_reads(
 ) -> float:
     """Count the words that the spikes of an inference read on one core."""
     memory = profile.synapse_memory
+    if memory.format.value == "word_per_weight":
+        return synops
     default = int(profile.weights.default_bits.value or 0)
     total, lists = 0.0, 0.0
     kernels: list[Projection] = []
@@ -161,9 +162,10 @@ def _count_reads(
             total += messages * count_neurons(part.box)
             continue
         words = count_memory_words(projection, part.box, weight_bits.get(projection.layer, default), memory) or 0
-        total += messages * words / max(1, count_axons(projection, part.box))
+        count = count_rows if memory.format.value == "crossbar" else count_axons
+        total += messages * words / max(1, count(projection, part.box))
     if kernels:
         bits = max(weight_bits.get(p.layer, default) + delay_bits(p) for p in kernels)
-        is_word = memory.format.value in ("pow2_kernel", "word_per_weight", "sdram_rows")
+        is_word = memory.format.value in ("pow2_kernel", "sdram_rows")
         total += max(0.0, synops - lists) * (1.0 if is_word else bits / (memory.word_bits.max_value or bits))
     return total

@@ -1,12 +1,15 @@
 """SynOps of each core, messages between cores, and hops.
 
-All numbers come from counted spikes: a spike goes once to each core that holds a synapse list for it. Cores are
-filled in order, tile by tile, one row of the mesh to the right and the next one back, so that neighbours stay neighbours.
+All numbers come from counted spikes: a spike goes once to each core that holds a synapse list for it. Where zeros take no list
+(a crossbar's row, Xylo's and Catalyst's words) none goes to a core onto whose neurons all weights of its neuron are 0. Slices on
+one core take a spike together; a crossbar is sent one for each row of the neuron, a chip with axons of layers one for each layer.
+Cores are filled in order, tile by tile, one row of the mesh to the right and the next one back: neighbours stay neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +20,12 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, 
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.placement.axes import identity_axis
-from spear_deploy.placement.place import Placement
+from spear_deploy.placement.core_needs import Core, is_in_row
+from spear_deploy.placement.place import CoreSlice, Placement
+from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
+from spear_deploy.placement.read_sources import mark_read
+from spear_deploy.placement.splitting import number_ways
 from spear_deploy.placement.synapse_memory import Box
 from spear_deploy.simulator import SpikeCounts, synapse_math
 from spear_deploy.simulator.synops import has_synapses, split_arrivals
@@ -35,7 +42,8 @@ class Traffic:
         core_synops: SynOps of each core.
         slice_synops: the same of each slice of a layer, by layer.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
-        arrivals: messages into each slice of a layer, by (layer, number of its projection); those from outside included.
+        core_messages: messages into each core; those from outside included.
+        arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included.
         hops_ew, hops_ns: tiles that messages cross, or None where the mesh is not known.
         longest_ew, longest_ns: of any message.
     """
@@ -44,6 +52,7 @@ class Traffic:
     slice_synops: Mapping[str, Array]
     arrivals: Mapping[tuple[str, int], Array]
     messages: float
+    core_messages: Array
     hops_ew: float | None
     hops_ns: float | None
     longest_ew: int = 0
@@ -53,44 +62,48 @@ class Traffic:
 def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Traffic:
     """Count the SynOps of each core and the messages between cores."""
     mesh = _mesh(profile, placement)
-    core_synops = np.zeros(placement.cores_used)
+    core_synops, core_messages = np.zeros(placement.cores_used), np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
     slice_synops, arrivals = {}, {}
     for population in placement.populations:
         parts = placement.slices_of(population.name)
         received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
-        boxes = [part.box for part in parts]
-        slice_synops[population.name] = np.array([received[_slices(box)].sum() for box in boxes])
+        slice_synops[population.name] = np.array([received[_slices(part.box)].sum() for part in parts])
         np.add.at(core_synops, [part.core for part in parts], slice_synops[population.name])
-        for index, projection in enumerate(population.projections):
-            into = arrivals[population.name, index] = np.zeros(len(parts))
-            for source in projection.sources:
-                if source.name not in counts.sent:
-                    continue
-                if source.name == INPUT:
-                    outside = counts.sent[INPUT] / counts.samples
-                    into += _count_sent(projection, outside, [_whole(outside)], boxes)[0]
-                    continue
-                origin = by_name[source.name]
-                sent = counts.sent[source.name].reshape(origin.shape) / counts.samples
-                origins = placement.slices_of(source.name)  # without a mesh only the sum over them counts
-                between = _count_sent(projection, sent, [_whole(sent)] if mesh is None else [p.box for p in origins], boxes)
-                into += between.sum(axis=0)
-                messages += float(between.sum())
-                if mesh is not None:
-                    here, there = [p.core for p in origins], [p.core for p in parts]
-                    apart = np.abs(mesh[here][:, None] - mesh[there][None])
-                    ew += float((between * apart[..., 0]).sum())
-                    ns += float((between * apart[..., 1]).sum())
-                    used = apart[between > 0]
-                    longest = [max(longest[i], int(used[:, i].max(initial=0))) for i in (0, 1)]
+    taken = _TakenSpikes(profile, placement)
+    for population, index, projection in taken.ways:
+        parts = placement.slices_of(population.name)
+        into = arrivals[population.name, index] = np.zeros(len(parts))
+        for source in projection.sources:
+            if source.name not in counts.sent:
+                continue
+            is_input = source.name == INPUT
+            shape = counts.sent[INPUT].shape if is_input else by_name[source.name].shape
+            sent = counts.sent[source.name].reshape(shape) / counts.samples
+            origins = () if is_input else placement.slices_of(source.name)
+            # without a mesh only the sum over them counts
+            boxes = [_whole(sent)] if is_input or mesh is None else [part.box for part in origins]
+            arrived, between = taken.count(population, index, source.name, sent, boxes)
+            into += arrived
+            np.add.at(core_messages, [part.core for part in parts], between.sum(axis=0))
+            if is_input:
+                continue
+            messages += float(between.sum())
+            if mesh is not None:
+                here, there = [p.core for p in origins], [p.core for p in parts]
+                apart = np.abs(mesh[here][:, None] - mesh[there][None])
+                ew += float((between * apart[..., 0]).sum())
+                ns += float((between * apart[..., 1]).sum())
+                used = apart[between > 0]
+                longest = [max(longest[i], int(used[:, i].max(initial=0))) for i in (0, 1)]
     known = mesh is not None
     return Traffic(
         core_synops=core_synops,
         slice_synops=slice_synops,
         arrivals=arrivals,
         messages=messages,
+        core_messages=core_messages,
         hops_ew=ew if known else None,
         hops_ns=ns if known else None,
         longest_ew=longest[0],
@@ -169,14 +182,81 @@ def _meet_weights(synapse: Any, arrived: Array, shape: tuple[int, ...]) -> Array
     return arrived.reshape(shape)
 
 
-def _count_sent(projection: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
-    """Count the spikes that each source slice sends to each target slice: (sources, targets)."""
-    if projection.kind != "dense" and len(targets[0]) == len(projection.axes) + 1 == sent.ndim > 1:
-        return _count_taken(projection, sent, sources, targets)
-    if projection.kind == "dense" or projection.groups == 1 or sent.ndim != len(targets[0]):
-        totals = np.array([sent[_slices(box)].sum() for box in sources])
-        return np.repeat(totals[:, None], len(targets), axis=1)
-    return np.array([[sent[_slices(_intersect(a, b))].sum() for b in targets] for a in sources])
+class _TakenSpikes:
+    """Which spikes each slice takes, and which of them come to its core for no slice before it.
+
+    Attributes:
+        ways: (population, number of the projection, projection), in the order of the network.
+    """
+
+    def __init__(self, profile: HardwareProfile, placement: Placement) -> None:
+        self.core, self.placement = Core(profile, {}), placement
+        self.ways = [(population, i, p) for population in placement.populations for i, p in enumerate(population.projections)]
+        self.rows = {population.name: self._name_rows(population) for population in placement.populations}
+        self.takers = Counter(
+            self._find_row(population, index, source.name, part)
+            for population, index, projection in self.ways
+            for source in projection.sources
+            for part in placement.slices_of(population.name)
+        )
+        self.had: dict[Hashable, Array] = {}
+
+    def count(self, population: Population, index: int, source: str, sent: Array, sources: Sequence[Box]) -> tuple[Array, Array]:
+        """Count the spikes of a source that each slice takes, (slices,), and those sent to each, (sources, slices).
+
+        Args:
+            population, index: the way into the slices.
+            source: of the way.
+            sent: its spikes, of its shape.
+            sources: its slices.
+        """
+        p, parts = population.projections[index], self.placement.slices_of(population.name)
+        rows = [self._find_row(population, index, source, part) for part in parts]
+        skips_zeros = p.nonzero is not None and (self.core.is_crossbar or self.core.skips_zeros)
+        is_listed = skips_zeros or (self.core.rule is None and is_in_row(p, population.shape))
+        if not is_listed and all(self.takers[row] == 1 for row in rows):
+            between = _count_sent(p, sent, sources, [part.box for part in parts])
+            return between.sum(axis=0), between
+        owners = np.zeros(sent.shape, np.int64)
+        for number, box in enumerate(sources):
+            owners[_slices(box)] = number
+        p = p if skips_zeros else replace(p, nonzero=None)
+        arrived, between = np.zeros(len(parts)), np.zeros((len(sources), len(parts)))
+        for number, (part, row) in enumerate(zip(parts, rows, strict=True)):
+            marks = mark_read(p, part.box).reshape(sent.shape)
+            arrived[number] = sent[marks].sum()
+            if self.takers[row] > 1:
+                new = marks & ~self.had[row] if row in self.had else marks
+                self.had[row] = marks | self.had[row] if row in self.had else marks
+                marks = new
+            between[:, number] = np.bincount(owners[marks], sent[marks], len(sources))
+        return arrived, between
+
+    def _name_rows(self, population: Population) -> list[Hashable]:
+        """Return for each way into a population what its slices have in common with others for which a spike comes once."""
+        ways, core = population.projections, self.core
+        if core.rule is not None:
+            return [(population.name, index) for index in range(len(ways))]
+        if core.adds_ways or not core.is_crossbar:
+            return [None] * len(ways)
+        return [*zip(number_ways(ways, population.shape, core), map(core.find_delay, ways), strict=True)]
+
+    def _find_row(self, population: Population, index: int, source: str, part: CoreSlice) -> Hashable:
+        return source, self.rows[population.name][index], part.run, part.core
+
+
+def _count_sent(p: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
+    """Count the spikes that each source slice sends to each target slice, weights of 0 included: (sources, targets)."""
+    is_spatial = p.kind != "dense" and len(targets[0]) == len(p.axes) + 1
+    if is_spatial and sent.ndim == len(targets[0]) > 1:
+        return _count_taken(p, sent, sources, targets)
+    whole = replace(p, nonzero=None)
+    if is_spatial:
+        taken = [sent * (whole.count_fan_out(box) > 0).reshape(sent.shape) for box in targets]
+        return np.array([[values[_slices(box)].sum() for values in taken] for box in sources])
+    reached = sent * (whole.fan_out > 0).reshape(sent.shape)
+    totals = np.array([reached[_slices(box)].sum() for box in sources])
+    return np.repeat(totals[:, None], len(targets), axis=1)
 
 
 def _count_taken(p: Projection, sent: Array, sources: Sequence[Box], targets: Sequence[Box]) -> Array:
@@ -213,7 +293,3 @@ def _whole(values: Array) -> Box:
 
 def _slices(box: Box) -> tuple[slice, ...]:
     return tuple(slice(*along) for along in box)
-
-
-def _intersect(a: Box, b: Box) -> Box:
-    return tuple((max(p, r), max(max(p, r), min(q, s))) for (p, q), (r, s) in zip(a, b, strict=True))

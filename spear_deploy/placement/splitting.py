@@ -157,7 +157,7 @@ class SplitNetwork:
             destinations = ceil_div(self._count_destinations(population), self.copies[population.name])
             boxes = core.iterate_needs(population, cuts, self.copies[population.name])
             projections = () if core.rule is not None else population.projections
-            ways = [0] * len(projections) if core.adds_ways else _number_ways(projections, population.shape, core)
+            ways = [0] * len(projections) if core.adds_ways else number_ways(projections, population.shape, core)
             axon_sets: dict[tuple[int, Box], AxonSet] = {}
             kinds: dict[tuple[int, ...], Slice] = {}
             for out, (box, needs) in zip(axons_out, boxes, strict=True):
@@ -183,7 +183,7 @@ class SplitNetwork:
         return [indices, sorted(indices, key=lambda i: (-share(i), i))]
 
 
-def _number_ways(projections: Sequence[Projection], shape: Shape, core: Core) -> list[int]:
+def number_ways(projections: Sequence[Projection], shape: Shape, core: Core) -> list[int]:
     """Return for each projection its number among those from the same sources with its delay, the one with most rows first.
 
     Layers share the rows of ways with the same number, so that their order in the network does not decide which do.

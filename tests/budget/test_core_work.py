@@ -58,8 +58,6 @@ def test_messages_into_a_core_are_those_of_every_source_neuron(seed: int) -> Non
         exists = matrix_onto(net, source, population.name).reshape(*population.shape, -1)
         for part in placement.slices_of(population.name):
             taken = exists[tuple(slice(*along) for along in part.box)].reshape(part.neurons, -1).any(axis=0)
-            if not population.is_map:
-                taken[:] = True  # a dense core has a list for every input
             messages[part.core] += counts.sent[source].ravel()[taken].sum() / counts.samples / counts.steps
     np.testing.assert_allclose(work.messages_in, messages)
 
@@ -94,6 +92,16 @@ def test_a_crossbar_reads_a_row_a_message() -> None:
         source = {"fc1": INPUT, "fc2": "fc1"}[part.layer]
         reads[part.core] += counts.sent[source].sum() / 12 * part.neurons
     np.testing.assert_allclose(work.memory_reads, reads)
+
+
+@pytest.mark.parametrize(("name", "words"), [("truenorth", 13 * 2), ("catalyst_n1", 12 + 14), ("spinnaker1", 2 * 10 * (3 + 2))])
+def test_words_of_weights_of_0_are_read_where_they_are_stored(name: str, words: int) -> None:
+    """4 neurons of 1, 2, 3 and 4 spikes feed two cores of 2: one has no weights of the last, the other none of the first two."""
+    weight = np.ones((4, 4))
+    weight[:2, 3], weight[2:, :2] = 0, 0
+    graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(4,))
+    counts = SpikeCounts(sent={INPUT: np.array([1, 2, 3, 4]), "a": np.zeros(4)}, steps=1, samples=1)
+    assert work_of(graph, small_chip(name, core__neurons=2), counts)[0].memory_reads.sum() == words
 
 
 @pytest.mark.parametrize(("name", "weight"), [("loihi1", 8.4 / 3.5), ("loihi2", 8.4 / 3.5), ("speck2f", 1.0)])

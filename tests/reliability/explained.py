@@ -213,7 +213,7 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/fuse_weights\.py _swap: (1 → 2|.*\.index\(second\) \+ 1 → .*)",
     ),
     "any numbers tell ways apart, and their sizes without the first neuron have the same order": (
-        r"placement/splitting\.py _number_ways: (1 → 2|0 → 1( \(2\))?|met\[key\] \+= 1 → .*)",
+        r"placement/splitting\.py number_ways: (1 → 2|0 → 1( \(2\))?|met\[key\] \+= 1 → .*)",
     ),
     "a layer alone has its own values": (r"budget/axon_room\.py count_values: len\(rows\) > 1 → len\(rows\) >= 1",),
     "a search that finds nothing ends sooner": (r"budget/axon_cuts\.py fit_axons: finer == cuts or .* → finer == cuts and .*",),
