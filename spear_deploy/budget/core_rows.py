@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.labels import name_layers
-from spear_deploy.placement.core_needs import count_union
+from spear_deploy.placement.axon_sets import count_union
 from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.placement.synapse_memory import count_listed_rows, count_padded_rows
 

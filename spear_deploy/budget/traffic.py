@@ -20,7 +20,8 @@ from spear_deploy.network import CONVS, POOLS, WEIGHTED, Array, Dense, Flatten, 
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes
 from spear_deploy.placement.axes import identity_axis
-from spear_deploy.placement.core_needs import Core, is_in_row
+from spear_deploy.placement.axon_sets import is_in_row
+from spear_deploy.placement.core_needs import Core
 from spear_deploy.placement.place import CoreSlice, Placement
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection

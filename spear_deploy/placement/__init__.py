@@ -7,6 +7,7 @@ populations          neurons, fan-in and fan-out
 chip_populations     populations as a chip stores their synapses
 weight_bits          bits of stored weights
 synapse_memory       words by storage format
+axon_sets            source neurons of a box, and the rows that boxes share
 core_needs           what a box needs of a core
 core_axons           source neurons that have rows on cores
 splitting            layers cut into boxes

@@ -19,8 +19,9 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
+from spear_deploy.placement.axon_sets import AxonSet
 from spear_deploy.placement.core_axons import AxonRows, find_axon_bits
-from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core
+from spear_deploy.placement.core_needs import UNLIMITED, Core
 
 ADDED = ("neurons", "synapse_memory", "neuron_memory", "bias_memory", "axons_out")
 """Resources of a core that its slices add up to."""

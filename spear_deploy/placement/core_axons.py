@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spear_deploy.network import Array
-from spear_deploy.placement.core_needs import AxonSet, mark_sources
+from spear_deploy.placement.axon_sets import AxonSet, mark_sources
 
 MAX_MARKED = 1 << 14
 """Neurons of a source up to which those that a slice reads are marked one by one."""
@@ -95,6 +95,6 @@ class AxonRows:
             height = len(self.bits) if row < len(self.bits) else max(8, 2 * row)
             grown = np.zeros((height, max(width, self.bits.shape[1])), np.uint8)
             grown[: len(self.bits), : self.bits.shape[1]] = self.bits
-            self.bits, self.has_all = grown, np.resize(self.has_all, height) & (np.arange(height) < len(self.has_all))
+            self.bits, self.has_all = grown, np.append(self.has_all, np.zeros(height - len(self.has_all), bool))
         self.bits[row, axons.places] |= axons.values
         self.has_all[row] |= axons.is_all

@@ -26,8 +26,9 @@ from typing import Any, Literal, TypeAlias
 
 from spear_deploy.network import Shape
 from spear_deploy.placement.axes import count_inputs
+from spear_deploy.placement.axon_sets import AxonSet
 from spear_deploy.placement.core_assignment import Slice
-from spear_deploy.placement.core_needs import UNLIMITED, AxonSet, Core, Cuts, Target, group_targets_by_source
+from spear_deploy.placement.core_needs import UNLIMITED, Core, Cuts, Target, group_targets_by_source
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
 from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons

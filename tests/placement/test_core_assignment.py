@@ -14,6 +14,7 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLI, CubaLIF, Dense
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.axes import identity_axis
+from spear_deploy.placement.axon_sets import AxonSet
 from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.core_assignment import (
     MAX_OPEN,
@@ -23,7 +24,7 @@ from spear_deploy.placement.core_assignment import (
     Slice,
     competing_for_cores,
 )
-from spear_deploy.placement.core_needs import AxonSet, Core
+from spear_deploy.placement.core_needs import Core
 from spear_deploy.placement.place import lower_bound, place, place_populations
 from spear_deploy.placement.weight_bits import stored_bits
 from tests.support.chips import conv, dense_net, small_chip

@@ -13,9 +13,10 @@ from spear_deploy.network import IF, Conv1d, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.placement import core_axons
 from spear_deploy.placement.axes import Axis
+from spear_deploy.placement.axon_sets import AxonSet, count_union
 from spear_deploy.placement.core_assignment import CoreBins, Slice
 from spear_deploy.placement.core_axons import AxonRows, find_axon_bits
-from spear_deploy.placement.core_needs import AxonSet, Core, count_union
+from spear_deploy.placement.core_needs import Core
 from tests.support.chips import small_chip
 
 Sources = set[tuple[str, int, int]]
@@ -81,6 +82,27 @@ def test_slices_that_read_the_same_part_of_large_sources_share_its_rows(seed: in
         assert rows.count_had(bits, [0, 1, 2, 3]).tolist() == [len(read & have) for have in had] + [0]
         rows.add(bits, core)
         had[core] |= read
+
+
+def test_sources_are_marked_one_by_one_up_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source of as many neurons as are marked; of one more, slices share rows where they read the same part."""
+    axons, _ = draw_set(np.random.default_rng(0))
+    for limit, key in ((axons.span, axons.row), (axons.span - 1, axons.whole)):
+        monkeypatch.setattr(core_axons, "MAX_MARKED", limit)
+        assert [bits.key for bits in find_axon_bits([axons])] == [key]
+
+
+def test_rows_of_a_core_stay_its_own_where_more_cores_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of 41 cores has all of 24 sources, the others some."""
+    monkeypatch.setattr(core_axons, "MAX_MARKED", 5)
+    axis = Axis(inputs=24, outputs=24, used=24)
+    whole = AxonSet(sources=("a",), channels=(0, 1), ranges=((axis, 0, 24),), count=24)
+    rows, counts = AxonRows(), [24, *(1 + core % 23 for core in range(40))]
+    for core, count in enumerate(counts):
+        used = b"" if count == 24 else np.packbits(np.arange(24) < count).tobytes()
+        (bits,) = find_axon_bits([replace(whole, used=used, count=count, whole_count=24 if used else 0)])
+        rows.add(bits, core)
+    assert rows.count_had(find_axon_bits([whole])[0], range(41)).tolist() == counts
 
 
 def test_two_kernels_that_read_one_map_share_its_rows_on_a_core() -> None:

@@ -12,7 +12,8 @@ from spear_deploy.budget.core_rows import measure_core_use
 from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
-from spear_deploy.placement.core_needs import Core, count_union, group_targets_by_source
+from spear_deploy.placement.axon_sets import count_union
+from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import matrix_onto, small_chip

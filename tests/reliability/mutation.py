@@ -95,6 +95,11 @@ TARGETS = {
         "tests/placement/test_chip_populations.py", "tests/placement/test_recorded_placements.py",
         "tests/placement/test_core_needs.py",
     ),
+    "placement/axon_sets.py": (
+        "tests/placement/test_core_axons.py", "tests/placement/test_core_needs.py", "tests/placement/test_core_assignment.py",
+        "tests/placement/test_chip_populations.py", "tests/placement/test_cores_by_synapses.py",
+    ),
+    "placement/core_axons.py": ("tests/placement/test_core_axons.py", "tests/placement/test_core_assignment.py"),
     "placement/core_assignment.py": (
         "tests/placement/test_core_assignment.py", "tests/placement/test_place.py", "tests/placement/test_brute_force.py",
     ),
