@@ -8,8 +8,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from spear_deploy.network.graph import SNNGraph
 
 
 def pytest_configure() -> None:
@@ -68,3 +72,26 @@ def faults_of_the_command_line_fail(request: pytest.FixtureRequest, monkeypatch:
     yield
     if faults and request.node.get_closest_marker("expects_fault") is None:
         raise faults[0]
+
+
+@pytest.fixture(scope="session")
+def rankings() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def ranked_once(rankings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank a network once for all tests that ask for this: it takes seconds, and is the same at every width and on every page."""
+    import joblib
+
+    from spear_deploy.pipeline import api
+
+    rank = api.rank
+
+    def look_up(graph: SNNGraph, *arguments: Any, **options: Any) -> Any:
+        key = joblib.hash((graph, arguments, options))
+        if key not in rankings:
+            rankings[key] = rank(graph, *arguments, **options)
+        return rankings[key]
+
+    monkeypatch.setattr(api, "rank", look_up)

@@ -140,6 +140,7 @@ def test_no_colour_with_NO_COLOR_or_in_a_pipe(tmp_path, monkeypatch):
     assert "\x1b" not in run("check", "digits", "--chip", SMALL, code=3).stdout  # a pipe is no terminal
 
 
+@pytest.mark.usefixtures("ranked_once")
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize(
     "arguments", [("check", "digits", "--chip", SMALL), ("rank", "digits"), ("profiles",), ("profiles", "loihi2")]
@@ -160,6 +161,7 @@ WIDE = {
 }
 
 
+@pytest.mark.usefixtures("ranked_once")
 @pytest.mark.parametrize("name", WIDE)
 def test_a_narrow_terminal_cuts_no_word_and_no_number(name):
     """Tables whose columns do not fit become a paragraph for each row."""
