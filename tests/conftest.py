@@ -20,11 +20,13 @@ def pytest_configure() -> None:
     """Set up what the processes that tests start take from this one.
 
     A job in the background of a shell ignores Ctrl-C, which some tests send; they take it as a terminal's job does. Where the
-    environment keeps no bytecode, each of these processes would compile torch and the kernels of numba anew, for 5 to 10 s.
+    environment keeps no bytecode, each of these processes would compile torch and the kernels of numba anew, for 5 to 10 s. The
+    width and the colours of the terminal are those that a test states.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        os.environ.pop(name, None)
     sys.dont_write_bytecode = False
 
 

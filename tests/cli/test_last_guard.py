@@ -191,7 +191,7 @@ from spear_deploy.cli import last_guard, main
 last_guard.GRACE_S, last_guard.COMPLETING = 60, sys.argv[2:]
 @ctypes.CFUNCTYPE(None)
 def call_back():  # as LLVM calls numba
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
     time.sleep(60)
 @main.command("work")
 def work():
@@ -214,7 +214,7 @@ def test_a_ctrl_c_that_a_callback_loses_ends_the_command_at_once(library, comple
 
 
 def test_other_exceptions_in_a_callback_are_shown_as_before():
-    program = LOSE.replace("os.kill(os.getpid(), signal.SIGINT)", "os.fspath(1)").replace("time.sleep(60)", "pass")
+    program = LOSE.replace("signal.raise_signal(signal.SIGINT)", "os.fspath(1)").replace("time.sleep(60)", "pass")
     done = subprocess.run([sys.executable, "-c", program, "goes on"], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 0 and "Exception ignored" in done.stderr and "TypeError" in done.stderr
 
@@ -283,7 +283,7 @@ PROGRAM = [sys.executable, "-m", "spear_deploy.cli"]
 
 def test_an_ascii_terminal_shows_what_it_lacks_as_escapes(tmp_path):
     write_snn(NETWORK, tmp_path / "größe.snn")
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8"}  # of the file's name
     for arguments in (["check", "größe.snn", "--chip", "loihi2"], ["check", "größe", "--chip", "loihi2"], ["profiles", "loihi2"]):
         done = subprocess.run([*PROGRAM, *arguments], env=environment, capture_output=True, cwd=tmp_path, check=False)
         assert done.returncode == int("größe" in arguments) and b"Traceback" not in done.stderr

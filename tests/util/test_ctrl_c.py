@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from spear_deploy.util.ctrl_c import hold_ctrl_c
 
 IMPORT = """
-import os, signal, sys
+import signal, sys
 
 class Stop:
     stopped = False
@@ -21,7 +20,7 @@ class Stop:
     def find_spec(self, name, path=None, target=None):
         if name == "numba.core.typing.templates" and not self.stopped:
             self.stopped = True
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Stop())
 from spear_deploy.simulator import kernel_choice
@@ -35,7 +34,7 @@ for _ in range(2):
 
 
 def press_ctrl_c():
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_waits_until_the_block_ends():
