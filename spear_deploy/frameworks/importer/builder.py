@@ -14,6 +14,7 @@ from spear_deploy.frameworks.importer.symbols import ZEROS, Signal, name_module
 from spear_deploy.network import LI, LIF, Array, CubaLI, CubaLIF, Dense, Layer, Shape, sends_several
 from spear_deploy.network.classes import Decision
 from spear_deploy.network.graph import INPUT, Edge
+from spear_deploy.network.neurons import find_start
 from spear_deploy.util.number_format import format_shape
 
 DEFAULT_DT_S = 1e-3
@@ -170,6 +171,23 @@ class GraphBuilder:
             note = "the forward returns its potential, which a chip does not send: its spikes are the output of the network"
         self.note_module(self.origins[name], note)
         return self.outputs[name]
+
+    def start_at_zero(self, name: str) -> None:
+        """Let the neurons of a layer start at v = 0.
+
+        Raises:
+            UnsupportedError: a leaky integrator, which starts at its leak.
+        """
+        index, layer = next((n, layer) for n, layer in enumerate(self.layers) if layer.name == name)
+        neuron: Any = layer.neuron
+        if not find_start(neuron).any():
+            return
+        if not layer.spikes:
+            raise UnsupportedError(
+                f"{name_module(self.origins[name])} starts from zeros, a leaky integrator starts at its leak, here "
+                f"{float(neuron.v_leak.reshape(-1)[0]):g}; let it start from None"
+            )
+        self.layers[index] = replace(layer, neuron=replace(neuron, v_init=np.zeros(())))
 
     def check_time_step(self, dt_s: float | None) -> float:
         """Return the time step in s that all cells share; `dt_s`, if any, must be the same.

@@ -192,8 +192,8 @@ class TraceInterpreter:
                 "where the model is made"
             )
         is_zero = not tensor.detach().cpu().float().numpy().any()
-        if is_zero and self.traced.framework.keeps_state and self._is_state(node):
-            return State()
+        if is_zero and self._is_state(node):
+            return State() if self.traced.framework.keeps_state else self.context.builder.make_zeros(())
         if name.startswith("_tensor_constant") and is_zero:
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:
@@ -212,8 +212,12 @@ class TraceInterpreter:
         return is_long and not names <= {"linear", "conv1d", "conv2d", "matmul", "mm", "addmm"}
 
     def _is_state(self, node: fx.Node) -> bool:
-        """Return whether a tensor only goes into modules with a state, as a state to start from."""
-        return all(self.traced.is_stepped(user) and node not in user.args[:1] for user in node.users)
+        """Return whether a tensor only goes into modules with a state, as a state to start from or a part of one."""
+        groups = [user for user in node.users if isinstance(user.target, type) and issubclass(user.target, tuple)]
+        return all(
+            self._is_state(user) if user in groups else self.traced.has_state(user) and node not in user.args[:1]
+            for user in node.users
+        )
 
     def _read_output(self, result: Any) -> Symbol:
         """Return what the forward emits in a step, after a check that all steps emit the same."""

@@ -398,7 +398,8 @@ def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Sy
     if keeps:
         others = tuple(symbol for symbol in others if symbol not in zeros)  # with which they start
     if step == 0 and others:
-        raise UnsupportedError(f"{place} starts from a state that the forward makes; let it start from None")
+        _start_from_zeros(context, own, others, place)
+        return
     if step and own.layers:
         states = [state for symbol in others for state in (symbol if isinstance(symbol, tuple) else (symbol,))]
         if not states and keeps:
@@ -410,3 +411,17 @@ def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Sy
         layers: frozenset[str] = frozenset().union(*(state.layers for state in states if isinstance(state, State)))
         if any(not isinstance(state, State) or state.age != 1 for state in states) or layers != own.layers:
             raise UnsupportedError(f"{place} gets a state that is not its own of the step before; hand states on as they are")
+
+
+def _start_from_zeros(context: TraceContext, own: State, given: tuple[Symbol, ...], place: str) -> None:
+    """Let neurons start from zeros that the forward makes; without them some start at their leak.
+
+    Raises:
+        UnsupportedError: another state to start from.
+    """
+    parts = [part for symbol in given for part in (symbol if isinstance(symbol, tuple) else (symbol,))]
+    if len(own.layers) != 1 or not all(isinstance(part, Signal) and part.is_zero for part in parts):
+        raise UnsupportedError(
+            f"{place} starts from a state that the forward makes; let it start from None, or from zeros of batch x its shape"
+        )
+    context.builder.start_at_zero(*own.layers)

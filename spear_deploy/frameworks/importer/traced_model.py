@@ -71,6 +71,10 @@ class TracedModel(torch.nn.Module):
         """Return whether a node calls a module of one step that has a state."""
         return node.op == "call_module" and self.framework.is_stepped(self.get_submodule(str(node.target)))
 
+    def has_state(self, node: fx.Node) -> bool:
+        """Return whether a node calls a module that has a state."""
+        return node.op == "call_module" and self.framework.has_state(self.get_submodule(str(node.target)))
+
     def _hands_state(self, node: fx.Node) -> bool:
         return self.is_stepped(node) and self.framework.hands_state(self.get_submodule(str(node.target)))
 
