@@ -295,6 +295,10 @@ def _read(value: Any) -> Array:
     return np.asarray(to_array(value).astype(np.float64))
 
 
+def _list_held(module: Any) -> tuple[Any, ...]:
+    return tuple(getattr(module.inner, name, None) for name in STATES) if isinstance(module, RockpoolModule) else ()
+
+
 def _refuse(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
     raise UnsupportedError(f"{name_module(path)} is {type(module).__name__}, which has no counterpart here")
 
@@ -311,6 +315,11 @@ def _read_max_spikes(inner: Any, place: str) -> int:
         UnsupportedError: another one for each neuron, less than one, or a fraction.
     """
     values = np.unique(to_array(inner.max_spikes_per_dt))
+    if np.isposinf(values).all():
+        raise UnsupportedError(
+            f"{place} has max_spikes_per_dt inf, which half() makes of the default of 65,536, and with which Rockpool gives no "
+            "numbers; set it to a whole number of at least 1"
+        )
     if len(values) > 1 or values[0] < 1 or values[0] % 1:
         several, which = (f"..{values[-1]:g}", "one number") if len(values) > 1 else ("", "a whole number")
         raise UnsupportedError(f"{place} has max_spikes_per_dt {values[0]:g}{several}; give {which} of at least 1")
@@ -401,6 +410,7 @@ ROCKPOOL = Framework(
     stepped=(),
     over_time=(RockpoolModule,),
     keeps_state=True,
+    list_held=_list_held,
     hands_state=lambda module: module.returns_state,
     handlers={RockpoolModule: _add_module},
     add_neurons=_refuse,
@@ -429,6 +439,7 @@ ROCKPOOL = Framework(
     hint_time="use modules over time in all places",
     hint_batch="use LinearTorch",
     hint_state="take the first of what it returns, x, _, _ = module(x), or use Sequential of Rockpool",
+    hint_reset="net.reset_state()",
     hint_export="rockpool.nn.modules.torch.nir.to_nir(net), and give the file with --source rockpool",
 )
 """Rockpool 3.1.0, by what its torch modules mean for time, state and neurons."""

@@ -106,7 +106,24 @@ def prepare(model: torch.nn.Module) -> torch.nn.Module:
                 f"{name_module(path)} counts its SynOps by hooks, which cannot be copied; build it without synops=True, and let "
                 "`spear-deploy count` count them"
             )
+    _check_num_timesteps(model)
     return model
+
+
+def _check_num_timesteps(model: torch.nn.Module) -> None:
+    """Refuse Squeeze modules that part time and batch in different ways.
+
+    Raises:
+        UnsupportedError: they have different `num_timesteps`.
+    """
+    counts = {path: int(part.num_timesteps) for path, part in model.named_modules() if isinstance(part, SqueezeMixin)}
+    stated = [(path, count) for path, count in counts.items() if count > 0]
+    for path, count in stated:
+        if count != stated[0][1]:
+            raise UnsupportedError(
+                f"{name_module(path)} has num_timesteps={count}, {name_module(stated[0][0])} {stated[0][1]}, so that one of them "
+                "takes the steps of a sample for several samples; give all the number of steps of your data"
+            )
 
 
 def _add_merge(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
@@ -243,6 +260,7 @@ SINABS = Framework(
     takes_merged=lambda module: isinstance(module, SqueezeMixin),
     plain=(sl.SumPool2d,),
     keeps_state=True,
+    list_held=lambda module: (getattr(module, "v_mem", None), getattr(module, "i_syn", None)),
     lifts=(sl.Repeat,),
     handlers={sl.Merge: _add_merge, sl.Repeat: _add_repeated, FlattenTime: _merge_time, UnflattenTime: _part_time},
     hands_state=lambda module: False,
@@ -269,6 +287,7 @@ SINABS = Framework(
     hint_time="use its Squeeze module in all places, or in none",
     hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch, or put it into Repeat",
     hint_state="its modules keep their state; use Sequential",
+    hint_reset="sinabs.reset_states(net)",
     hint_export="sinabs.nir.to_nir(net, sample), and give the file with --source sinabs",
 )
 """sinabs 3.1.3, by what its modules mean for time, state and neurons."""

@@ -240,6 +240,7 @@ SNNTORCH = Framework(
         *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM")),
     ),
     keeps_state=True,
+    list_held=lambda module: (getattr(module, "mem", None),) if getattr(module, "init_hidden", False) else (),
     hands_state=_hands_state,
     watching_resets=_watch_resets,
     loops_inside=True,
@@ -262,6 +263,7 @@ SNNTORCH = Framework(
     hint_time="let the forward loop over x[t]",
     hint_batch="let the forward loop over x[t]",
     hint_state="unpack it, spk, mem = lif(x, mem), or give the module init_hidden=True and no output=True",
+    hint_reset="snntorch.utils.reset(net)",
     hint_export="snntorch.export_nir.export_to_nir(net, sample), and give the file with --source snntorch",
 )
 """snnTorch 1.0.0, by what its modules mean for time, state and neurons."""

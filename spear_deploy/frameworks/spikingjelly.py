@@ -255,12 +255,16 @@ def _watch_resets(note_reset: Callable[..., None]) -> Iterator[None]:
 
 
 def _is_detached(value: Proxy, potential: Any) -> bool:
-    """Return whether a value is a potential without its gradient, `v = v.detach()`, which is the same number."""
+    """Return whether a value is a potential without its gradient, `v = v.detach()` or `v.data`, which is the same number."""
     node: Any = value.node
     own = getattr(potential, "node", None)
-    while node.op == "call_method" and node.target in ("detach", "detach_"):
+    while (node.op == "call_method" and node.target in SAME) or (node.target is getattr and node.args[1] == "data"):
         node = node.args[0]
     return own is not None and (node.op, node.target, node.args) == (own.op, own.target, own.args)
+
+
+SAME = ("detach", "detach_", "clone")
+"""Methods of a tensor that give the same numbers."""
 
 
 @contextmanager
@@ -365,6 +369,7 @@ SPIKINGJELLY = Framework(
     merges_time=lambda module: isinstance(module, PLAIN) and _runs_over_time(module),
     folded=FOLDED,
     keeps_state=True,
+    list_held=lambda module: (module.v,) if isinstance(module, NEURONS) else (),
     tracing=_trace_functions,
     watching_resets=_watch_resets,
     watching_potentials=_watch_potentials,
@@ -405,6 +410,7 @@ SPIKINGJELLY = Framework(
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",
     hint_state=HINT_STATE,
+    hint_reset="functional.reset_net(net)",
     hint_export="nir_exchange.export_to_nir(net, example_input, path), and give the file with --source spikingjelly",
 )
 """SpikingJelly 2.0.0, by what its modules mean for time, state and neurons."""

@@ -351,6 +351,7 @@ class HalfLIF(LIFTorch):
         ),
         (lambda: LIFNeuronTorch(5, spike_generation_fn=Above), "has spike_generation_fn=Above, expected StepPWL or Periodic"),
         (lambda: LIFTorch(5, max_spikes_per_dt=2.5), r"has max_spikes_per_dt 2\.5; give a whole number of at least 1"),
+        (lambda: LIFTorch(5).half().float(), "has max_spikes_per_dt inf, which half.* makes of the default .*; set it to a"),
         (lambda: LIFTorch(5, noise_std=torch.tensor([0.0, 0.2, 0.0, 0.1, 0.0])), r"has noise_std 0\.2; set it to 0"),
         (lambda: LIFTorch(5, threshold=-torch.ones(())), "module '1_LIFTorch': CubaLIF.v_threshold: -1 given"),
         (lambda: HalfLIF(5), "module '1_HalfLIF' is HalfLIF, which has no spiking counterpart here"),
@@ -438,3 +439,12 @@ def test_records_that_are_not_read_do_not_count_as_missing(read):
 
     with pytest.raises(UnsupportedError, match="reads '1_LIFTorch' of the states or records of a Sequential"):
         read_model(Wrapper(answer), (6,))
+
+
+def test_a_state_of_an_earlier_run_has_a_note():
+    model = Sequential(LinearTorch((6, 5)), LIFTorch(5))
+    model(torch.ones(2, 3, 6))
+    note = "module '1_LIFTorch': holds a state of an earlier run: the network starts without, as after net.reset_state()"
+    assert read_model(model, (6,)).metadata["assumptions"] == [note]
+    model.reset_state()
+    assert "assumptions" not in read_model(model, (6,)).metadata

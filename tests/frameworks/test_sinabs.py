@@ -341,3 +341,33 @@ def test_a_mean_over_the_steps_behind_time_in_the_batch_has_a_note():
     graph = read_model(Filled(FILLS[0], lambda x, b, t: x.unflatten(0, (b, t)).mean(1)), (2, 8, 8))
     (note,) = graph.metadata["assumptions"]
     assert "the forward returns the mean of its outputs over time" in note
+
+
+@pytest.mark.parametrize("part", [nn.Unflatten(0, (3, 6)), nn.Unflatten(0, (-1, 6))])
+def test_modules_of_torch_that_put_time_into_the_batch_and_out_of_it_are_read(part):
+    torch.manual_seed(0)
+    parts = [nn.Flatten(0, 1), nn.Conv2d(2, 4, 3), part, sl.IAF()]
+    parts += [nn.Flatten(0, 1), nn.Flatten(), nn.Linear(64, 5), part, sl.IAF()]
+    model, x = nn.Sequential(*parts).eval(), (torch.rand(6, 3, 2, 6, 6) < 0.5).float() * 3
+    graph = read_model(model, (2, 6, 6))
+    with torch.no_grad():
+        expected = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    np.testing.assert_array_equal(simulate(graph, x.numpy(), kind="current").output, expected)
+    assert expected.any()
+
+
+def test_other_numbers_of_steps_in_one_network_are_refused():
+    parts = [nn.Conv2d(2, 4, 3), sl.IAFSqueeze(num_timesteps=4), nn.Flatten(), nn.Linear(64, 5), sl.IAFSqueeze(num_timesteps=8)]
+    with pytest.raises(UnsupportedError, match="module '4' has num_timesteps=8, module '1' 4, so that .* of steps of your data"):
+        read_model(nn.Sequential(*parts), (2, 6, 6))
+    parts[1] = sl.IAFSqueeze(batch_size=3)
+    assert len(read_model(nn.Sequential(*parts), (2, 6, 6)).layers) == 2
+
+
+def test_a_state_of_an_earlier_run_has_a_note():
+    model = nn.Sequential(nn.Linear(6, 5), sl.IAF())
+    model(torch.ones(2, 3, 6))
+    expected = "module '1': holds a state of an earlier run: the network starts without, as after sinabs.reset_states(net)"
+    assert read_model(model, (6,)).metadata["assumptions"] == [expected]
+    model[1].reset_states()
+    assert "assumptions" not in read_model(model, (6,)).metadata

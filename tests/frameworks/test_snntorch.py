@@ -662,3 +662,12 @@ def test_a_loop_in_half_precision_is_read_with_its_weights_in_float32_and_a_note
     assert note.endswith("compare with the model after .float()")
     weight = graph["lif"].synapse.weight
     assert weight.dtype == np.float32 and (weight == model.fc.weight.detach().float().numpy()).all()
+
+
+def test_a_state_of_an_earlier_run_has_a_note():
+    model = nn.Sequential(nn.Linear(6, 5), snn.Leaky(beta=0.9, init_hidden=True))
+    model(torch.ones(3, 6))
+    note = "module '1': holds a state of an earlier run: the network starts without, as after snntorch.utils.reset(net)"
+    assert read_model(model, (6,)).metadata["assumptions"] == [note]
+    utils.reset(model)
+    assert "assumptions" not in read_model(model, (6,)).metadata

@@ -98,6 +98,7 @@ def test_the_tutorials_network_is_read_as_it_stands(kind):
         for weights in (model.conv_fc[0].weight, model.conv_fc[5].weight, model.conv_fc[7].weight):
             weights.add_(0.1).mul_(3)
         rates = model(image)
+    functional.reset_net(model)
     graph = api.load(model, input_shape=(1, 8, 8))
     ours = simulate(graph, np.broadcast_to(image.numpy(), (6, *image.shape)), kind="current").output
     assert rates.sum() > 1
@@ -233,7 +234,10 @@ def set_potential(change):
     return lambda module: setattr(module, "v", change(module.v))
 
 
-@pytest.mark.parametrize("change", [set_potential(lambda v: v.detach()), lambda module: module.v.detach_()])
+DETACHED = (lambda v: v.detach(), lambda v: v.data, lambda v: v.clone().detach())
+
+
+@pytest.mark.parametrize("change", [*map(set_potential, DETACHED), lambda module: module.v.detach_()])
 def test_a_loop_that_detaches_the_potential_is_read(change):
     model = Detaching(change).eval()
     x = (np.random.default_rng(0).random((7, 3, 6)) < 0.5).astype(np.float32)
@@ -730,3 +734,12 @@ def test_a_reset_around_a_loop_changes_nothing(where):
 def test_a_reset_within_a_loop_is_refused():
     with pytest.raises(UnsupportedError, match="it resets module 'lif' between two of its steps, which no layer here does; let"):
         read_model(Resets("within"), (12,))
+
+
+def test_a_state_of_an_earlier_run_has_a_note():
+    model = nn.Sequential(layer.Linear(6, 5), neuron.LIFNode())
+    model(torch.ones(3, 6))
+    note = "module '1': holds a state of an earlier run: the network starts without, as after functional.reset_net(net)"
+    assert read_model(model, (6,)).metadata["assumptions"] == [note]
+    functional.reset_net(model)
+    assert "assumptions" not in read_model(model, (6,)).metadata

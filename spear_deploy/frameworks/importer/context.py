@@ -60,6 +60,7 @@ class Framework:
         takes_merged: whether a module of `stepped` takes all steps at once, with time within the batch.
         folded: modules that change nothing in evaluation.
         keeps_state: whether its modules keep their state themselves, so that a forward need not hand it on.
+        list_held: f(module) returns what a module keeps of its state between runs, which the next one goes on from.
         hands_state: whether a module with a state returns it beside its output.
         loops_inside: whether a forward may call a module once for every step on the same input.
         synapses: stateless modules beside torch's own: class → f(module, place, axes_before) → synapse.
@@ -85,6 +86,7 @@ class Framework:
         hint_batch: how a module without state takes time beside the batch.
         hint_state: how a module gets the output alone of the one before it.
         hint_export: how to export what cannot be traced.
+        hint_reset: how to clear what all modules keep of a run.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Framework:
     takes_merged: Callable[[Any], bool] = lambda module: False
     folded: ModuleTypes = ()
     keeps_state: bool = False
+    list_held: Callable[[Any], tuple[Any, ...]] = lambda module: ()
     hands_state: Callable[[Any], bool] = lambda module: True
     loops_inside: bool = False
     synapses: Mapping[Any, Callable[[Any, str, int], Synapse]] = field(default_factory=dict)
@@ -124,6 +127,7 @@ class Framework:
     hint_batch: str
     hint_state: str
     hint_export: str = ""
+    hint_reset: str = ""
 
     @property
     def refused(self) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ def _build(
         f"the forward never uses its argument '{name}': the network has one input" for name in list_unused_arguments(model)
     ]
     builder.notes += _list_half_types(model)
+    _note_held_states(builder, model, framework)
     x = Signal(INPUT, input_shape)
     output = interpret(model, x, path="", form=form, builder=builder, framework=framework, counts=counts).output
     if output.name == INPUT:
@@ -151,6 +152,14 @@ def _list_half_types(model: torch.nn.Module) -> list[str]:
         "of its threshold; compare with the model after .float()"
         for name in types
     ]
+
+
+def _note_held_states(builder: GraphBuilder, model: torch.nn.Module, framework: Framework) -> None:
+    """Note modules that keep a state of an earlier run, from which their framework would go on."""
+    for path, module in model.named_modules():
+        if any(isinstance(value, torch.Tensor) and bool(value.detach().any()) for value in framework.list_held(module)):
+            text = f"holds a state of an earlier run: the network starts without, as after {framework.hint_reset}"
+            builder.note_module(path, text)
 
 
 def _check_independence(graph: SNNGraph, other: SNNGraph) -> None:

@@ -195,7 +195,7 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         """Stop at modules of torch and of the framework, and at classes derived from them that keep the forward."""
-        if isinstance(m, self.framework.containers):
+        if isinstance(m, self.framework.containers) or _moves_batch(m):
             return False
         inherits_forward = any(isinstance(m, kind) and type(m).forward is kind.forward for kind in self.known)
         return inherits_forward or self.framework.is_own(m) or super().is_leaf_module(m, module_qualified_name)
@@ -251,3 +251,10 @@ class Tracer(fx.Tracer):
         node = super().create_node(*args, **kwargs)
         node.meta["owner"] = self.owners[-1] if self.owners else ""
         return node
+
+
+def _moves_batch(module: torch.nn.Module) -> bool:
+    """Return whether a module of torch puts time into the batch or takes it out, which a forward says by `flatten(0, 1)`."""
+    if type(module) is torch.nn.Flatten:
+        return module.start_dim == 0
+    return type(module) is torch.nn.Unflatten and module.dim == 0
