@@ -56,6 +56,7 @@ class Core:
         self.slots = profile.axons.slots_per_position.max_value or 1
         self.is_crossbar = memory_format == "crossbar"
         self.skips_zeros = memory_format == "word_per_weight"
+        self.shares_table = memory_format in ("pow2_kernel", "packed_weights")  # by all ways through a layer of weights
         self.adds_ways = has_one_row(profile)
         self.is_async = profile.timing.mode.value == "async"
         self.stores_patterns = memory_format == "list_blocks"
@@ -74,15 +75,24 @@ class Core:
         return self.limits["synapse_memory"]
 
     def count_words(self, population: Population, box: Box) -> int | None:
-        """Count synapse memory, or None if the format is not public; Loihi drives an input layer without synapses."""
+        """Count synapse memory, or None if the format is not public; Loihi drives an input layer without synapses.
+
+        A table of weights is held once, however many sources of different delays are added in front of it.
+        """
         if population.is_input_layer and self.profile.meta.family == "loihi":
             return 0
         default = int(self.profile.weights.default_bits.value or 0)
         memory = self.profile.synapse_memory
         if self.adds_ways:
             return self.count_axons_into(population, box) * count_neurons(box)
-        words = [count_memory_words(p, box, self.weight_bits.get(p.layer, default), memory) for p in population.synapses]
-        return None if None in words else sum(n for n in words if n is not None)
+        counted = [(p, count_memory_words(p, box, self.weight_bits.get(p.layer, default), memory)) for p in population.synapses]
+        tables: dict[object, int] = {}
+        for p, words in counted:
+            if words is None:
+                return None
+            table = p.layer if self.shares_table else id(p)
+            tables[table] = max(tables.get(table, 0), words)
+        return sum(tables.values())
 
     def count_needs(self, population: Population, box: Box, copies: int = 1) -> dict[str, int | None]:
         """Return what a box needs by resource, each of its neurons standing on the core `copies` times."""
@@ -242,11 +252,17 @@ class Core:
     def _count_reader_cores(
         self, population: Population, cuts: Mapping[str, Cuts], targets: Mapping[str, Sequence[Target]]
     ) -> Array:
-        """Count the cores that the spikes of each neuron go to, those of each of its targets."""
-        total: Array = np.zeros(population.shape, np.int64)
+        """Count the cores that the spikes of each neuron go to, those of each of its targets.
+
+        Several ways to a target need a row each on a crossbar; elsewhere they end on the same cores, of which a target has so
+        many as pieces.
+        """
+        counts: dict[str, Array] = {}
         for target, p in targets.get(population.name, ()):
-            total += self._count_readers_by(p, cuts[target.name]).reshape(population.shape)
-        return total
+            readers = self._count_readers_by(p, cuts[target.name]).reshape(population.shape)
+            most = UNLIMITED if self.is_crossbar else prod(len(along) for along in cuts[target.name])
+            counts[target.name] = np.minimum(counts.get(target.name, 0) + readers, most)
+        return sum(counts.values(), np.zeros(population.shape, np.int64))
 
     def _count_readers_by(self, p: Projection, pieces: Cuts) -> Array:
         """Count the cores of one target that the spikes of each source neuron go to: int64, of the source's shape."""

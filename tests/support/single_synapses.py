@@ -60,12 +60,13 @@ def _send(synapse: Any, x: np.ndarray, *, full: bool) -> np.ndarray:
     return y
 
 
-def _list_ways(graph: SNNGraph, name: str) -> Iterator[tuple[str, int, tuple[Layer, ...]]]:
+def list_ways(graph: SNNGraph, name: str) -> Iterator[tuple[str, int, tuple[Layer, ...]]]:
+    """Yield the ways to a layer from neurons or the input: source, delay of the edges, layers up to it."""
     for edge in graph.edges_into(name):
         if edge.source == INPUT or graph[edge.source].neuron is not None:
             yield edge.source, edge.delay, (graph[name],)
         else:
-            for source, delay, layers in _list_ways(graph, edge.source):
+            for source, delay, layers in list_ways(graph, edge.source):
                 yield source, delay + edge.delay, (*layers, graph[name])
 
 
@@ -73,7 +74,7 @@ def find_ways(graph: SNNGraph, name: str) -> list[Way]:
     """Return the ways to a layer of neurons: delays with steps, and on a chip without them."""
     depths, ways = graph.depths, []
     depth = depths[name] + (graph[name].neuron is None)
-    for source, delay, layers in _list_ways(graph, name):
+    for source, delay, layers in list_ways(graph, name):
         size = int(np.prod(graph.shape_of(source)))
         found = []
         for full in (False, True):
