@@ -1,6 +1,7 @@
 """Optimizers: equal steps, without torch's compiler."""
 
 import functools
+import inspect
 import sys
 
 import numpy as np
@@ -50,6 +51,7 @@ def refine():
 def test_learning_does_not_import_the_compiler_of_torch(learn, monkeypatch):
     """Its import takes 3 s; torch makes it in the decorators of these methods, and of `step`."""
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    monkeypatch.setattr(torch, "manual_seed", inspect.unwrap(torch.manual_seed))  # another test may have imported the compiler
 
     def refuse_decorated(method):
         @functools.wraps(method)
