@@ -23,6 +23,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import Simulation
+from tests.support.seeds import seeds
 from tests.support.xylo_networks import RECORDED, SEEDS, graph_of, random_network
 
 
@@ -99,7 +100,7 @@ def test_the_arrays_do_what_xylosim_recorded(seed: int) -> None:
 
 
 @pytest.mark.parametrize("chip", ["xylo_audio2", "xylo_audio3", "xylo_imu"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(3, 8))
 def test_an_export_is_proven_equal_to_the_simulation(chip: str, seed: int, tmp_path: Path) -> None:
     graph = random_float_network(seed)
     x = spikes(graph, seed)

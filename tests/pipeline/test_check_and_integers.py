@@ -22,8 +22,9 @@ from tests.support.wild_graphs import wild_graph
 PROFILES = [profile for profile in map(load_profile, list_profiles()) if profile.meta.family in FORMATS]
 FILES = {"speck": ("speck", "net.json"), "xylo": ("xylo", "net.npz"), "spinnaker": ("pynn", "net.py")}
 """By family the format of the chip's tool, and a name."""
-VARIED = seeds(3, 60)
-SEEDS = seeds(30, 600)
+VARIED = seeds(2, 60)
+SEEDS = range(12, 600)
+"""Those before are drawn in every run, and counted."""
 
 
 def spikes_into(graph, seed):
@@ -57,14 +58,16 @@ def hold_to_integers(graph, seed, folder=None, *, profiles=PROFILES, **options):
     return np.array(both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_check_and_the_integers_of_all_chips_agree(seed, tmp_path):
     hold_to_integers(draw_network(seed), seed, tmp_path)
 
 
-def test_networks_of_all_parts_agree_too():
-    both = sum(hold_to_integers(wild_graph(seed), seed) for seed in range(12))
-    assert both[1] > 100, "of these most are refused"
+@pytest.mark.parametrize("first", [0, pytest.param(6, marks=pytest.mark.slow)])
+def test_networks_of_all_parts_agree_too(first):
+    both = sum(hold_to_integers(wild_graph(seed), seed) for seed in range(first, first + 6))
+    assert both[1] > 50, "of these most are refused"
 
 
 @pytest.mark.parametrize("seed", VARIED)
@@ -148,8 +151,11 @@ def test_a_batch_norm_that_ends_a_network_is_a_weighted_sum_as_output():
     assert {row.layer for row in report.unsupported} == {"p"}, "a pool of spikes stays with its norm and neurons"
 
 
-def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused():
-    both = sum(hold_to_integers(draw_network(seed), seed) for seed in range(12))
+def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused(tmp_path):
+    both = np.zeros(2, int)
+    for seed in range(12):
+        (folder := tmp_path / str(seed)).mkdir()
+        both += hold_to_integers(draw_network(seed), seed, folder)
     assert (both > 15).all()
 
 

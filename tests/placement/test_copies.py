@@ -16,7 +16,7 @@ from tests.support.chips import random_net, small_chip
 from tests.support.seeds import seeds
 
 TRUENORTH = load_profile("truenorth")
-SEEDS = seeds(20, 300)
+SEEDS = seeds(10, 300)
 
 
 def recurrent(seed: int, hidden: int | None = None) -> SNNGraph:
