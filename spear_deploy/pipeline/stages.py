@@ -42,6 +42,7 @@ from spear_deploy.util.workers import give_logs
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
+    from spear_deploy.hardware.schema import HardwareProfile
 
 
 FORMATS: tuple[tuple[Literal["nir", "netx", "onnx"], str], ...] = (("nir", "nir"), ("netx", "net"), ("onnx", "onnx"))
@@ -179,7 +180,7 @@ def check(task: Task, budget: float, counts: Mapping[str, Any]) -> BudgetReport:
 
 
 def export(task: Task) -> StageOutput:
-    """Write NIR of the floating-point network, netx and ONNX of the integers, each with its certificate.
+    """Write NIR of the floating-point network, netx (of Loihi's) and ONNX of the integers, each with its certificate.
 
     The value is {files: relative to the folder, notes: a sentence for each format that cannot hold the network, failures: a
     sentence for each file that differs when it is read back}.
@@ -191,6 +192,9 @@ def export(task: Task) -> StageOutput:
     notes: list[str] = []
     failures: list[str] = []
     for to, suffix in FORMATS:
+        if to == "netx" and task.inputs.profile.meta.family != LAVA_FAMILY:
+            notes.append(note_own_file(task.inputs.profile))
+            continue
         path = task.folder / to / f"network.{suffix}"
         graph, proof = (pruned, float_x) if to == "nir" else (integer, integer_x)
         try:
@@ -205,6 +209,19 @@ def export(task: Task) -> StageOutput:
         if "host_readout" in certificate:
             files[f"{to}_host_readout"] = (path.parent / certificate["host_readout"]).relative_to(task.folder).as_posix()
     return StageOutput(files=tuple(files.values()), value={"files": files, "notes": notes, "failures": failures})
+
+
+def note_own_file(profile: HardwareProfile) -> str:
+    """Return why there is no netx file for another chip than Loihi, and the command that writes what its own tool loads.
+
+    DIR is the folder of the deployment.
+    """
+    to, ending, source = api.choose_format(profile)
+    why = f"no netx file: netx holds the integers of Loihi, not those of {profile.name}"
+    if to == "nir":
+        return why
+    command = f"spear-deploy export DIR/{QUANTISED if source == 'integers' else PRUNED} --to {to} --chip {profile.name}"
+    return f"{why}; `{command} --out chip/network{ending}` writes the file that the chip's own tool loads"
 
 
 def compare_with_norse(graph: SNNGraph, split: Split) -> dict[str, Any]:

@@ -25,6 +25,8 @@ NEEDED = {
 DEPLOYMENT, PROVENANCE = "deployment.json", "provenance.json"
 STAGES = "stages.json"
 RASTER = "raster.npz"
+AGAIN = "run the deployment again"
+"""What to do about a damaged file of a deployment."""
 ADAPTATION = "adapt.json"
 OTHERS = {ADAPTATION: "adapt", "prune.json": "prune", "front.json": "prune", "sweep.json": "sweep"}
 """Results of other commands, by their files; a deployment that adapts writes the first of them too."""
@@ -89,7 +91,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
         raise FileError(f"file '{place / 'deployment.json'}': 'files' is no list of names and paths; run the deployment again")
     has_adaptation = "adaptation" in files
     adaptation = read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
-    return Evidence(folder=place, raster=read_arrays(place / RASTER), adaptation=adaptation, **values)
+    return Evidence(folder=place, raster=read_arrays(place / RASTER, again=AGAIN), adaptation=adaptation, **values)
 
 
 def _find_unfinished(place: Path) -> str | None:
@@ -103,7 +105,7 @@ def _find_unfinished(place: Path) -> str | None:
     return None
 
 
-def read_json(path: Path, keys: tuple[str, ...], *, again: str = "run the deployment again") -> dict[str, Any]:
+def read_json(path: Path, keys: tuple[str, ...], *, again: str = AGAIN) -> dict[str, Any]:
     """Read a file of results.
 
     Args:

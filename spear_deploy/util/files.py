@@ -218,8 +218,12 @@ UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, KeyError, RuntimeError,
 """What numpy and zipfile raise on a damaged `.npz`: numpy reads the header of an array as Python."""
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+def read_arrays(path: str | os.PathLike[str], *, again: str = "write it with numpy.savez") -> dict[str, NDArray[Any]]:
     """Return the arrays of an `.npz`. Pickled objects are refused, and so is a header that claims more than the file holds.
+
+    Args:
+        path: the file.
+        again: what to do about a file that cannot be read.
 
     Raises:
         FileError: missing, empty, truncated or foreign.
@@ -242,10 +246,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
             arrays = {name: file[name] for name in file.files}
     except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileError(
-            f"file '{source}': cannot be read as .npz of plain arrays ({reason}); write it with numpy.savez"
-        ) from error
+        raise FileError(f"file '{source}': cannot be read as .npz of plain arrays ({reason}); {again}") from error
     foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]  # other members are bytes
     if foreign:
-        raise FileError(f"file '{source}': '{foreign[0]}' is no array; write it with numpy.savez")
+        raise FileError(f"file '{source}': '{foreign[0]}' is no array; {again}")
     return arrays

@@ -289,7 +289,7 @@ def test_missing_damaged_and_contradicting_files_are_refused_in_one_sentence(fol
     refuses("search.json", None, r"file '.*search.json': there is no such file of a deployment")
     refuses("search.json", "{", r"file '.*search.json': is damaged \(.*\); run the deployment again")
     refuses("check.json", "[]", r"file '.*check.json': has no 'rows', it is of another version or foreign")
-    refuses("raster.npz", "x", r"file '.*raster.npz': cannot be read as .npz")
+    refuses("raster.npz", "x", r"file '.*raster.npz': cannot be read as .npz .*; run the deployment again$")
     deployment = json.loads((folder / "deployment.json").read_text())
     no_files = json.dumps({**deployment, "files": 3.0})
     refuses("deployment.json", no_files, r"file '.*deployment.json': 'files' is no list of names and paths; run")

@@ -19,7 +19,7 @@ from spear_deploy.pipeline.verification.adaptation import compare_adaptation
 from spear_deploy.pipeline.verification.failures import Failures, is_keyed
 from spear_deploy.pipeline.verification.pruning import compare_pruning
 from spear_deploy.pipeline.verification.results import OF_THIS_MACHINE, Derived
-from spear_deploy.report.folder import read_folder
+from spear_deploy.report.folder import AGAIN, read_folder
 from spear_deploy.report.page import render_deployment
 from spear_deploy.simulator.recordings import COUNTED
 from spear_deploy.util.digests import hash_code, hash_file
@@ -178,7 +178,7 @@ def _keep_stated_facts(provenance: Mapping[str, Any], stated: Mapping[str, Any] 
 
 def _compare_arrays(folder: Path, name: str, derived: Mapping[str, Any], failures: Failures, *, same_code: bool) -> None:
     try:
-        stated = read_arrays(folder / name)
+        stated = read_arrays(folder / name, again=AGAIN)
     except FileError as error:
         failures.add(name, "", str(error), "a file of arrays")
         return
