@@ -141,7 +141,14 @@ def during_a_run(traces, act, *, timeout_s=600.0, model="reference", steps=None)
 
 def the(processes, what):
     """Return the worker, or one of the processes that Lava forked off it: manager, processes, runtime service."""
-    workers = sorted(pid for pid, command in processes.items() if "main.py" in command)
+    workers = sorted((pid for pid, command in processes.items() if "main.py" in command), key=_read_start)
     if what == "worker":
         return workers[0]
     return workers[int(what)]
+
+
+def _read_start(pid):
+    """Return when a process started, and its id; the ids of later ones are lower where the system begins again with low ones."""
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19]), pid
+    return 0, pid
