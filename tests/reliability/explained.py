@@ -184,6 +184,9 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"placement/projections\.py SpikeSource: 0 → 1",
         r"placement/projections\.py Projection: (1 → 2 \(2\)|False → True \(6\)|True → False)",
     ),
+    "a default that the way or the delay of a set of axons always replaces": (
+        r"placement/axon_sets\.py AxonSet: 0 → 1( \(3\))?",
+    ),
     "a default that dense weights alone take, which have no groups": (r"placement/projections\.py Projection: 1 → 2 \(3\)",),
     "how a projection is printed": (r"placement/projections\.py Projection: False → True",),
     "more numbers than there are columns: those of the columns are read": (
@@ -197,7 +200,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "ways that all have one delay have the same rows, whichever it is": (r"placement/core_needs\.py Core\.find_delay: 0 → 1",),
     "room of a table of rows: a longer or wider one holds zeros there, which are no sources": (
         r"placement/core_axons\.py AxonRows\.__init__: 0 → 1( \(2\))?",
-        r"placement/core_axons\.py AxonRows\.add: (-1 → 1|1 → 2 \([45]\)|2 → 3|2 \* row → .*|8 → 9|width > .* → width >= .*)",
+        r"placement/core_axons\.py AxonRows\.add: (-1 → 1|1 → 2 \([45]\)|2 → 3|2 \* row → .*|8 → 9|width > .* → .*|height - .*)",
         r"placement/core_axons\.py _unite: 0 → 1",
     ),
     "a core without rows has any number below 0": (r"placement/core_axons\.py AxonRows\.count_had: 1 → 2 \(4\)",),
