@@ -160,21 +160,26 @@ def _make_synapse(synapse: Synapse | None) -> torch.nn.Module | None:
 
 
 def _make_weights(synapse: Any) -> Any:
-    """Return the torch module of a dense or convolutional synapse, its values not yet set."""
-    make: Any = torch.nn.utils.skip_init
-    if isinstance(synapse, Dense):
-        return make(torch.nn.Linear, *synapse.weight.shape[::-1], bias=synapse.bias is not None)
-    return make(
-        torch.nn.Conv1d if synapse.weight.ndim == 3 else torch.nn.Conv2d,
-        synapse.weight.shape[1] * synapse.groups,
-        synapse.weight.shape[0],
-        synapse.weight.shape[2:],
-        stride=synapse.stride,
-        padding=synapse.padding,
-        dilation=synapse.dilation,
-        groups=synapse.groups,
-        bias=synapse.bias is not None,
-    )
+    """Return the torch module of a dense or convolutional synapse, its values not yet set.
+
+    The values that torch draws are not used, and its random numbers go on as if there were none. `torch.nn.utils.skip_init`
+    draws none, but loads a large part of torch for it, for up to a second.
+    """
+    with torch.random.fork_rng(devices=()):
+        if isinstance(synapse, Dense):
+            outputs, inputs = synapse.weight.shape
+            return torch.nn.Linear(inputs, outputs, bias=synapse.bias is not None)
+        kind: Any = torch.nn.Conv1d if synapse.weight.ndim == 3 else torch.nn.Conv2d
+        return kind(
+            synapse.weight.shape[1] * synapse.groups,
+            synapse.weight.shape[0],
+            synapse.weight.shape[2:],
+            stride=synapse.stride,
+            padding=synapse.padding,
+            dilation=synapse.dilation,
+            groups=synapse.groups,
+            bias=synapse.bias is not None,
+        )
 
 
 def _make_pool(pool: Any) -> torch.nn.Module:

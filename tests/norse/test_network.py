@@ -174,6 +174,13 @@ def test_there_and_back_changes_nothing():
     assert to_graph(to_norse(small_graph())) == small_graph()
 
 
+def test_making_a_network_leaves_the_random_numbers_of_torch_as_they_were():
+    state = torch.random.get_rng_state()
+    to_norse(small_graph())
+    to_norse(chain([Layer(name="a", synapse=Conv1d(weight=np.ones((2, 3, 2))), neuron=IF())], input_shape=(3, 5)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_there_and_back_makes_float32_of_float64():
     graph = chain([Layer(name="a", synapse=Dense(weight=np.eye(2)), neuron=IF())], input_shape=(2,))
     assert to_graph(to_norse(graph))["a"].synapse.weight.dtype == np.float32
