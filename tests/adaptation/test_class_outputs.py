@@ -118,7 +118,7 @@ def test_check_names_it_and_adapt_measures_it(tmp_path):
 
 BY_SUM = "the sum of their spikes, one output a class"
 DEPLOYED = [
-    ("reckon", "LI", "one output a class, with the mean of their weights"),
+    pytest.param("reckon", "LI", "one output a class, with the mean of their weights", marks=pytest.mark.slow),
     ("reckon", "LIF", BY_SUM),
     pytest.param("xylo_audio3", "LI", "one output a class, with the mean of their weights", marks=pytest.mark.slow),
     pytest.param("xylo_audio3", "LIF", BY_SUM, marks=pytest.mark.slow),

@@ -116,9 +116,9 @@ def behind_a_convolution(bias, delay, **parts):
         Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(4, 2, 3, 3)), padding=(1, 1), bias=np.full(4, bias))),
         Layer(name="pool", synapse=AvgPool(kernel_size=(2, 2))),
         Layer(name="a", neuron=spiking, **parts),
-        Layer(name="b", synapse=Dense(weight=rng.normal(size=(3, 64))), neuron=spiking),
+        Layer(name="b", synapse=Dense(weight=rng.normal(size=(3, 16))), neuron=spiking),
     ]
-    graph = chain(layers, input_shape=(2, 8, 8))
+    graph = chain(layers, input_shape=(2, 4, 4))
     return replace(graph, edges=tuple(replace(e, delay=delay * (e.target == "a")) for e in graph.edges))
 
 
