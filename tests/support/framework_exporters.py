@@ -8,7 +8,7 @@ from torch import nn
 
 EXPORTERS = ("snntorch", "spikingjelly", "norse")
 """Frameworks whose exporter writes all that decides a spike; that of sinabs leaves out resets, bounds and the norm of inputs."""
-RESETS = {"late": None, "subtract": "subtract", "zero": "value"}
+RESETS = {"late": None, "zero": "value"}
 """Resets of snnTorch, which its file does not state, and what is given when it is read."""
 
 

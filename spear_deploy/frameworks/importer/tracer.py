@@ -257,4 +257,4 @@ def _moves_batch(module: torch.nn.Module) -> bool:
     """Return whether a module of torch puts time into the batch or takes it out, which a forward says by `flatten(0, 1)`."""
     if type(module) is torch.nn.Flatten:
         return module.start_dim == 0
-    return type(module) is torch.nn.Unflatten and module.dim == 0
+    return type(module) is torch.nn.Unflatten and getattr(module, "dim", None) == 0
