@@ -134,8 +134,10 @@ def make_plans(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, lea
         if (key := tuple(sorted(options.items()))) in tried:
             continue
         tried.add(key)
-        plan, seen = follow(graph, profile, options, chips=chips, learns=learns)
-        plans.setdefault(_list_shapes(plan.graph), plan)
+        walk = _walk(graph, profile, options, learns=learns)
+        seen, shapes = walk.seen, _list_shapes(walk.graph)
+        if shapes not in plans:  # the network of another plan is not checked again
+            plans[shapes], seen = _judge(walk, graph, profile, chips=chips, learns=learns)
         names = sorted(name for name in seen if name != READOUT)
         waiting += [dict(zip(names, choice, strict=True)) for choice in product(*(sorted(seen[name]) for name in names))]
     chosen = [_take_one_output(plan, graph, profile, chips) for plan in plans.values()]
@@ -155,6 +157,17 @@ def _list_shapes(graph: SNNGraph) -> tuple[Any, ...]:
     synapses: list[Any] = [layer.synapse for layer in graph.layers]
     shapes = [(np.shape(getattr(synapse, "weight", ())), getattr(synapse, "stride", ())) for synapse in synapses]
     return str(graph), *shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """A network rewritten step by step, before its check; the attributes are those of a `Plan`, `seen` the options met."""
+
+    steps: tuple[Step, ...]
+    graph: SNNGraph
+    options: Options
+    failed: tuple[str, ...]
+    seen: dict[str, set[str]]
 
 
 def follow(
@@ -178,7 +191,22 @@ def follow(
         topics: of the replacements that are made; None: all.
         watch: is called after each step, whose networks are not kept: of a large one they would fill the memory.
     """
-    given = graph = merge_parts(collapse_equal_values(graph))
+    walk = _walk(graph, profile, options, learns=learns, defers=defers, topics=topics, watch=watch)
+    return _judge(walk, graph, profile, chips=chips, learns=learns)
+
+
+def _walk(
+    graph: SNNGraph,
+    profile: HardwareProfile,
+    options: Options,
+    *,
+    learns: bool,
+    defers: bool = False,
+    topics: Collection[str] | None = None,
+    watch: Watch | None = None,
+) -> _Walk:
+    """Make the replacements, one after another, until there is none left."""
+    graph = merge_parts(collapse_equal_values(graph))
     steps: list[Step] = []
     failed: dict[str, None] = {}
     seen: dict[str, set[str]] = {}
@@ -199,15 +227,18 @@ def follow(
         graph = replace(graph, metadata={key: value for key, value in graph.metadata.items() if key != FIXED_WEIGHTS})
     if graph[graph.output].spikes and any(_is_learnt_readout(step.replacement) for step in steps):  # its spikes are counted
         graph = state_spikes(graph)
-    plan = Plan(
-        steps=tuple(steps),
-        graph=graph,
-        report=check(graph, profile, chips=chips, remedies=False),
-        options=options,
-        failed=tuple(failed),
-    )
-    if not options and learns and any(row.status == "over" and row.limit for row in plan.report.rows):
-        for offer in find_pools(given, profile, all_pools=True):
+    return _Walk(steps=tuple(steps), graph=graph, options=options, failed=tuple(failed), seen=seen)
+
+
+def _judge(
+    walk: _Walk, given: SNNGraph, profile: HardwareProfile, *, chips: int, learns: bool
+) -> tuple[Plan, dict[str, set[str]]]:
+    """Return the plan with its check, and the options met; where a limit is exceeded those of pools that the chip has too."""
+    report = check(walk.graph, profile, chips=chips, remedies=False)
+    plan = Plan(steps=walk.steps, graph=walk.graph, report=report, options=walk.options, failed=walk.failed)
+    seen = {topic: set(names) for topic, names in walk.seen.items()}
+    if not walk.options and learns and any(row.status == "over" and row.limit for row in report.rows):
+        for offer in find_pools(merge_parts(collapse_equal_values(given)), profile, all_pools=True):
             seen.setdefault(offer.topic, set()).add(offer.option)
     return plan, seen
 
