@@ -44,7 +44,8 @@ class Traffic:
         slice_synops: the same of each slice of a layer, by layer.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
         core_messages: messages into each core; those from outside included.
-        arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included.
+        arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included. Of
+            several ways that the chip adds up in one row the first takes a spike.
         hops_ew, hops_ns: tiles that messages cross, or None where the mesh is not known.
         longest_ew, longest_ns: of any message.
     """
@@ -225,13 +226,19 @@ class _TakenSpikes:
         arrived, between = np.zeros(len(parts)), np.zeros((len(sources), len(parts)))
         for number, (part, row) in enumerate(zip(parts, rows, strict=True)):
             marks = mark_read(p, part.box).reshape(sent.shape)
+            if self.core.adds_ways:  # several ways into a slice have one row, which is read once
+                marks = self._drop_had((source, population.name, number), marks)
             arrived[number] = sent[marks].sum()
             if self.takers[row] > 1:
-                new = marks & ~self.had[row] if row in self.had else marks
-                self.had[row] = marks | self.had[row] if row in self.had else marks
-                marks = new
+                marks = self._drop_had(row, marks)
             between[:, number] = np.bincount(owners[marks], sent[marks], len(sources))
         return arrived, between
+
+    def _drop_had(self, key: Hashable, marks: Array) -> Array:
+        """Return the marks of spikes that did not come before to what a key names, and add them to those that did."""
+        had = self.had.get(key, np.zeros_like(marks))
+        self.had[key] = had | marks
+        return marks & ~had
 
     def _name_rows(self, population: Population) -> list[Hashable]:
         """Return for each way into a population what its slices have in common with others for which a spike comes once."""

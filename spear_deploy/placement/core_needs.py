@@ -233,14 +233,17 @@ class Core:
         """Return factors along each axis whose product counts the axons of each box."""
         sizes = [np.array([stop - start for start, stop in along], np.int64) for along in own]
         if not is_spatial or len(target) != len(own):
+            axes = p.pool_axes if p.kind == "dense" else p.axes
+            if len(axes) == len(own) - 1:  # positions outside all windows reach nothing
+                reached = [axis.mark_inputs(0, axis.outputs) for axis in axes]
+                sizes[1:] = [_sum_pieces(marks, along) for marks, along in zip(reached, own[1:], strict=True)]
             return [sizes[0] * min(prod(len(along) for along in target), count_max_targets(p)), *sizes[1:]]
         first, last = _channels_read(p, target[0])
         start, stop = np.array(own[0], np.int64).T[:, :, None]
         channels = np.maximum(0, np.minimum(stop, last) - np.maximum(start, first))  # pieces × target pieces
         factors = [self.slots * (channels > 0).sum(axis=1) if p.kind == "conv" else channels.sum(axis=1)]
         for axis, along, outputs in zip(p.axes, own[1:], target[1:], strict=True):
-            sums = np.concatenate([[0], np.cumsum(_count_readers(axis, outputs))])
-            factors.append(np.array([sums[stop] - sums[start] for start, stop in along], np.int64))
+            factors.append(_sum_pieces(_count_readers(axis, outputs), along))
         return factors
 
     def count_target_cores(
@@ -350,6 +353,12 @@ def _channels_read(p: Projection, outputs: Sequence[tuple[int, int]]) -> tuple[A
     into, out = p.channels // p.groups, p.outputs // p.groups
     start, stop = np.array(outputs, np.int64).T
     return start // out * into, ((stop - 1) // out + 1) * into
+
+
+def _sum_pieces(counts: Array, pieces: Sequence[tuple[int, int]]) -> Array:
+    """Sum what is counted by position over each piece: int64 (pieces,)."""
+    sums = np.concatenate([[0], np.cumsum(counts)])
+    return np.array([sums[stop] - sums[start] for start, stop in pieces], np.int64)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from spear_deploy.budget.core_work import measure_core_work, weigh_update
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import list_profiles, load_profile
 from spear_deploy.network import IF, Dense, Layer, make_sparse
-from spear_deploy.network.graph import INPUT, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
@@ -102,6 +102,23 @@ def test_words_of_weights_of_0_are_read_where_they_are_stored(name: str, words: 
     graph = chain([Layer(name="a", synapse=Dense(weight=weight), neuron=IF())], input_shape=(4,))
     counts = SpikeCounts(sent={INPUT: np.array([1, 2, 3, 4]), "a": np.zeros(4)}, steps=1, samples=1)
     assert work_of(graph, small_chip(name, core__neurons=2), counts)[0].memory_reads.sum() == words
+
+
+@pytest.mark.parametrize(("name", "words"), [("reckon", 4 * 6), ("truenorth", 4 * (3 + 5))])
+def test_a_row_that_two_ways_share_is_read_once(name: str, words: int) -> None:
+    """3 neurons of 1, 2 and 3 spikes: one way leads from the first two to 4 neurons, one from the last two to the same."""
+    first, second = np.ones((4, 3)), np.ones((4, 3))
+    first[:, 2] = second[:, 0] = 0
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.ones((3, 1))), neuron=IF()),
+        Layer(name="b", synapse=Dense(weight=first)),
+        Layer(name="c", synapse=Dense(weight=second)),
+        Layer(name="d", neuron=IF()),
+    ]
+    edges = [Edge(source=s, target=t) for s, t in ((INPUT, "a"), ("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"))]
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(1,), output="d")
+    sent = {INPUT: np.zeros(1), "a": np.array([1, 2, 3]), "d": np.zeros(4)}
+    assert work_of(graph, load_profile(name), SpikeCounts(sent=sent, steps=1, samples=1))[0].memory_reads.sum() == words
 
 
 @pytest.mark.parametrize(("name", "weight"), [("loihi1", 8.4 / 3.5), ("loihi2", 8.4 / 3.5), ("speck2f", 1.0)])

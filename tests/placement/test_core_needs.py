@@ -10,7 +10,7 @@ import pytest
 from spear_deploy.budget.check import check
 from spear_deploy.budget.core_rows import measure_core_use
 from spear_deploy.hardware.profile import load_profile
-from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
+from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.placement.axon_sets import count_union
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
@@ -94,9 +94,12 @@ def _fill(net: SNNGraph) -> Layer:
     return Layer(name="conv", synapse=type(layer.synapse)(**values))
 
 
-def test_a_core_without_room_for_neurons_in_the_middle_of_a_map_is_cut_further() -> None:
+@pytest.mark.parametrize("center", [1.0, 0.0])
+def test_a_core_without_room_for_neurons_in_the_middle_of_a_map_is_cut_further(center: float) -> None:
     """The first five of 12 rows of a map read six rows of the map in front, five in the middle read seven."""
-    net = row_of_a_map(Conv2d(weight=np.ones((1, 4, 3, 3)), padding=(1, 1)), (4, 12, 12))
+    weight = np.ones((1, 4, 3, 3))
+    weight[0, 0, 1, 1] = center  # 0 leaves each source some other weight
+    net = row_of_a_map(Conv2d(weight=weight, padding=(1, 1)), (4, 12, 12))
     placement, reads = place(net, load_profile("truenorth")), matrix_onto(net, "map", "flat")
     rows = [int(reads[slice(*part.box[0])].any(axis=0).sum()) + 4 for part in placement.slices_of("row")]
     assert [part.axons_in for part in placement.slices_of("row")] == rows and max(rows) <= 256
@@ -153,6 +156,18 @@ def test_a_map_whose_targets_stand_in_a_row_has_axons_to_the_cores_of_the_row_an
         row = tuple((start, start + size) for start in range(0, 36, size))
         cuts = {"map": (((0, 1),), ((0, 20),)), "few": (((0, 4),),), "row": (row,)}
         assert core.count_axons_from(populations[0], cuts, targets).tolist() == [[20 * cores + 20]]
+
+
+@pytest.mark.parametrize("size", [5, 4])
+def test_a_position_outside_all_windows_of_a_pool_has_no_axon_to_dense_targets(size: int) -> None:
+    """Pools of 2 x 2 read 4 x 4 positions of 5 x 5, as of 4 x 4; 250 dense neurons stand on 3 cores."""
+    layers = [
+        Layer(name="a", synapse=Conv2d(weight=np.ones((4, 1, 1, 1))), neuron=IF()),
+        Layer(name="pool", synapse=SumPool(kernel_size=(2, 2))),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="b", synapse=Dense(weight=np.ones((250, 16))), neuron=IF()),
+    ]
+    assert axons_out(chain(layers, input_shape=(1, size, size)), "a", core__neurons=100) == [4 * 4 * 4 * 3]
 
 
 @pytest.mark.parametrize("full", [1, 5])

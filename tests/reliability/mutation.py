@@ -58,7 +58,7 @@ TARGETS = {
         "tests/placement/test_recorded_placements.py", "tests/placement/test_full_cores.py",
         "tests/placement/test_place.py", "tests/placement/test_core_assignment.py",
         "tests/placement/test_brute_force.py", "tests/placement/test_splitting.py",
-        "tests/placement/test_copies.py",
+        "tests/placement/test_copies.py", "tests/placement/test_core_needs.py",
     ),
     "placement/populations.py": ("tests/placement/test_populations.py", "tests/placement/test_fan_in_out.py"),
     "placement/axes.py": (
