@@ -13,7 +13,7 @@ from spear_deploy.budget import remedies as remedies_module
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
 from spear_deploy.budget.core_rows import BudgetRow
-from spear_deploy.budget.what_if import build_what_if
+from spear_deploy.budget.what_if import Change, build_what_if
 from spear_deploy.hardware.catalog import list_profiles
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.network import IF, LIF, Conv2d, Dense, Scale
@@ -24,6 +24,7 @@ from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.pruning.plan import PruningPlan, prune
 from tests.placement.test_brute_force import random_chip
 from tests.support.chips import conv, dense_net, random_net, small_chip
+from tests.support.seeds import seeds
 from tests.support.wild_graphs import wild_graph
 
 
@@ -139,7 +140,7 @@ BASES = ("loihi1", "loihi2", "truenorth", "brainscales2", "spinnaker1", "xylo_au
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(5, 10))
 def test_every_remedy_offered_removes_its_violation(seed: int, base: str) -> None:
     rng = np.random.default_rng([seed, BASES.index(base)])
     net = random_net(rng) if rng.random() < 0.6 else dense_net(*(int(n) for n in rng.integers(8, 90, 4)))
@@ -197,6 +198,10 @@ def test_a_layer_in_two_halves_fits_where_the_whole_does_not() -> None:
     )
     report = check(split, chip)
     assert report.verdict == "fits" and report.cores_used == 3
+    offered = build_what_if(net, find_chip_populations(net, chip), stored_bits(net, chip), chip, chips=1)
+    placed = offered.evaluate(Change(parts=("a", 2))).placement
+    words = [[part.memory_words for part in of.slices_of("b")] for of in (placed, report.placement)]
+    assert words == [[2 * 30 * 2**2]] * 2  # b holds the weights of both halves
 
 
 def test_a_network_too_large_for_trials_still_gets_its_number_of_chips() -> None:
@@ -287,7 +292,7 @@ def test_a_loop_is_narrowed_with_its_layer() -> None:
     assert over.remedy == "drop 44 of 300 channels of a"
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(6, 12))
 def test_random_networks_with_loops_and_sums_are_checked_on_every_chip(seed: int) -> None:
     """Limits are drawn so small that remedies are sought; one that fails is an error here (`conftest`)."""
     net, rng = wild_graph(seed), np.random.default_rng(seed)

@@ -93,7 +93,7 @@ def test_numbers_in_a_row_are_told_from_counts(tmp_path, monkeypatch):
     ]
     graph = chain(layers, input_shape=(512,))
     write_snn(graph, "net.snn")
-    missing = {entry.profile: entry.missing for entry in rank(graph)}
+    missing = {entry.profile: entry.missing for entry in rank(graph, ["speck2f"])}
     assert "synapse memory of layer '10': 262,144 of 65,536" in missing["speck2f"]
     assert "layer '8': LIF" in missing["speck2f"]
 
