@@ -106,23 +106,24 @@ def prepare(model: torch.nn.Module) -> torch.nn.Module:
                 f"{name_module(path)} counts its SynOps by hooks, which cannot be copied; build it without synops=True, and let "
                 "`spear-deploy count` count them"
             )
-    _check_num_timesteps(model)
+    _check_sizes(model, "num_timesteps", "the number of steps of your data")
+    _check_sizes(model, "batch_size", "the number of samples of a batch")
     return model
 
 
-def _check_num_timesteps(model: torch.nn.Module) -> None:
-    """Refuse Squeeze modules that part time and batch in different ways.
+def _check_sizes(model: torch.nn.Module, name: str, what: str) -> None:
+    """Refuse modules that part time and batch in different ways.
 
     Raises:
-        UnsupportedError: they have different `num_timesteps`.
+        UnsupportedError: they have another number of steps, or of samples.
     """
-    counts = {path: int(part.num_timesteps) for path, part in model.named_modules() if isinstance(part, SqueezeMixin)}
-    stated = [(path, count) for path, count in counts.items() if count > 0]
+    parts = [(path, part) for path, part in model.named_modules() if isinstance(part, (SqueezeMixin, UnflattenTime))]
+    stated = [(path, count) for path, part in parts if (count := int(getattr(part, name, -1))) > 0]
     for path, count in stated:
         if count != stated[0][1]:
             raise UnsupportedError(
-                f"{name_module(path)} has num_timesteps={count}, {name_module(stated[0][0])} {stated[0][1]}, so that one of them "
-                "takes the steps of a sample for several samples; give all the number of steps of your data"
+                f"{name_module(path)} has {name}={count}, {name_module(stated[0][0])} {stated[0][1]}, so that one of them "
+                f"takes the steps of a sample for several samples; give all {what}"
             )
 
 

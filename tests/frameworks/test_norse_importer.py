@@ -778,6 +778,13 @@ def test_zeros_that_a_forward_makes_are_the_start_of_its_neurons(kind, make):
     assert expected.any() and float(graph["lif"].neuron.v_init) == 0 and float(graph["lif"].neuron.v_leak) == 0.25
 
 
+@pytest.mark.parametrize("sizes", [(5, 1, 4), (3, 2), (7,)])
+def test_zeros_of_another_shape_are_no_start(sizes):
+    named = " x ".join(map(str, sizes))
+    with pytest.raises(UnsupportedError, match=f"'lif' starts from zeros of {named}, its neurons are 4; make them batch x 4"):
+        read_model(StartingAt(lambda _: torch.zeros(sizes)), (3,))
+
+
 def test_zeros_that_a_forward_makes_are_no_start_of_an_integrator_with_a_leak():
     with pytest.raises(UnsupportedError, match="'lif' starts from zeros, .* at its leak, here 0.25; let it start from None"):
         read_model(StartingAt(lambda batch: torch.zeros(batch, 4), norse.LICell), (3,))

@@ -362,6 +362,13 @@ def test_other_numbers_of_steps_in_one_network_are_refused():
         read_model(nn.Sequential(*parts), (2, 6, 6))
     parts[1] = sl.IAFSqueeze(batch_size=3)
     assert len(read_model(nn.Sequential(*parts), (2, 6, 6)).layers) == 2
+    parts[4] = sl.IAFSqueeze(batch_size=1)
+    with pytest.raises(UnsupportedError, match="module '4' has batch_size=1, module '1' 3, so that .* of samples of a batch"):
+        read_model(nn.Sequential(*parts), (2, 6, 6))
+    parts = [nn.Flatten(0, 1), nn.Conv2d(2, 4, 3), nn.Unflatten(0, (-1, 6)), sl.IAF()]
+    parts += [nn.Flatten(0, 1), nn.Flatten(), nn.Linear(64, 5), nn.Unflatten(0, (-1, 3)), sl.IAF()]
+    with pytest.raises(UnsupportedError, match=r"'7' parts time and batch into \(-1, 3\), module '2' into \(-1, 6\), so that"):
+        read_model(nn.Sequential(*parts), (2, 6, 6))
 
 
 def test_a_state_of_an_earlier_run_has_a_note():

@@ -200,6 +200,11 @@ def into_another_number_of_steps(s, x):
     return torch.stack(outputs)
 
 
+def into_two_numbers_of_steps(s, x):
+    x, _ = s.lif(s.conv(x.flatten(0, 1)).unflatten(0, (STEPS, -1)))
+    return s.lif2(s.conv2(x.flatten(0, 1)).view(STEPS - 6, -1, 3, 6, 6))[0]
+
+
 @pytest.mark.parametrize(
     ("run", "is_over_time", "message"),
     [
@@ -209,6 +214,7 @@ def into_another_number_of_steps(s, x):
         (into_neurons, False, "'lif' gets time and batch in one axis, where a neuron would take samples for steps; part them"),
         (into_neurons, True, "'lif' gets time and batch in one axis, where a neuron would take samples for steps; part them"),
         (into_another_number_of_steps, False, "makes 7 steps of its values, and the loop takes 9; take the same number"),
+        (into_two_numbers_of_steps, True, r"parts time and batch into \(3, -1\), the model into \(9, -1\), so .* into the same"),
     ],
 )  # fmt: skip
 def test_axes_that_mix_or_are_not_parted_are_refused(run, is_over_time, message):

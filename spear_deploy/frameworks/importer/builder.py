@@ -45,6 +45,7 @@ class GraphBuilder:
         input_view: the shape that the forward gives its input, None where it takes it as it is.
         column_orders: by the name of a layer whose inputs are in another order than its module's, the sizes and the order of
             the axes of its source, as `axis_order.list_columns` takes them.
+        parted: constant sizes into which the forward parts time and batch, 0 for one that is not constant, and where it does.
         missed: the source of weights that take another number of values than it gives, and that number.
         reads_sizes: whether a forward reads a size of its input.
         fixed: layers whose weights the model fixes.
@@ -67,6 +68,7 @@ class GraphBuilder:
     zeros: int = 0
     input_view: Shape | None = None
     column_orders: dict[str, tuple[Shape, tuple[int, ...]]] = field(default_factory=dict)
+    parted: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     missed: tuple[str, int] | None = None
     reads_sizes: bool = False
     fixed: list[str] = field(default_factory=list)
@@ -118,6 +120,22 @@ class GraphBuilder:
         if note not in self.notes:
             self.notes.append(note)
         return replace(value, shape=shape)
+
+    def note_parting(self, sizes: tuple[Any, ...], place: str) -> None:
+        """Remember the sizes into which a forward parts time and batch.
+
+        Raises:
+            UnsupportedError: it parts them into others elsewhere.
+        """
+        first, second = (size if type(size) is int and size > 0 else 0 for size in sizes[:2])
+        for earlier, where in self.parted:
+            orders = (earlier, earlier[::-1]) if all(earlier) else (earlier,)  # the other one behind a transpose
+            if all((first and a and first != a) or (second and b and second != b) for a, b in orders):
+                raise UnsupportedError(
+                    f"{place} parts time and batch into {_format_sizes(first, second)}, {where} into {_format_sizes(*earlier)}, "
+                    "so that one of them takes the steps of a sample for several samples; part them into the same"
+                )
+        self.parted.append(((first, second), place))
 
     def make_zeros(self, shape: Shape) -> Signal:
         """Return a new signal of zeros."""
@@ -233,3 +251,12 @@ class GraphBuilder:
         base = f"{base}_" if base == INPUT or base.startswith(ZEROS) else base
         taken = {layer.name for layer in self.layers}
         return next(name for name in (base, *(f"{base}_{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+
+
+def _format_sizes(*sizes: int) -> str:
+    """Return sizes in words; 0 is one that is not constant.
+
+    >>> _format_sizes(0, 8)
+    '(-1, 8)'
+    """
+    return f"({', '.join(str(size or -1) for size in sizes)})"

@@ -187,6 +187,7 @@ def _call_on_merged(call: FunctionCall, target: Any, args: tuple[Symbol, ...], k
         if call.name == "unflatten" and rest[0] != 0:
             sizes = ()
         if parts_axes(call, value, sizes):
+            call.context.builder.note_parting(sizes, call.place)
             return value.signal if call.name == "unflatten" else reshape(call, value.signal, AxisSize(0), AxisSize(1), *sizes[2:])
         if sizes and isinstance(sizes[0], AxisSize):
             args = (value, AxisSize(0), *sizes[1:])

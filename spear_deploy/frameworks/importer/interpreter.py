@@ -193,7 +193,7 @@ class TraceInterpreter:
             )
         is_zero = not tensor.detach().cpu().float().numpy().any()
         if is_zero and self._is_state(node):
-            return State() if self.traced.framework.keeps_state else self.context.builder.make_zeros(())
+            return State() if self.traced.framework.keeps_state else self.context.builder.make_zeros(tuple(tensor.shape))
         if name.startswith("_tensor_constant") and is_zero:
             axes_before = self.context.axes_before
             if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:

@@ -417,11 +417,21 @@ def _start_from_zeros(context: TraceContext, own: State, given: tuple[Symbol, ..
     """Let neurons start from zeros that the forward makes; without them some start at their leak.
 
     Raises:
-        UnsupportedError: another state to start from.
+        UnsupportedError: another state to start from, or zeros that do not spread over the neurons.
     """
     parts = [part for symbol in given for part in (symbol if isinstance(symbol, tuple) else (symbol,))]
     if len(own.layers) != 1 or not all(isinstance(part, Signal) and part.is_zero for part in parts):
         raise UnsupportedError(
             f"{place} starts from a state that the forward makes; let it start from None, or from zeros of batch x its shape"
         )
-    context.builder.start_at_zero(*own.layers)
+    (name,) = own.layers
+    shape = context.builder.outputs[name].shape
+    for part in parts:
+        inner = part.shape[len(part.shape) == len(shape) + 1 :]  # without the batch
+        pairs = zip(inner[::-1], shape[::-1], strict=False)
+        if len(inner) > len(shape) or any(size not in (1, count) for size, count in pairs):
+            raise UnsupportedError(
+                f"{place} starts from zeros of {format_shape(part.shape)}, its neurons are {format_shape(shape)}; make them "
+                f"batch x {format_shape(shape)}"
+            )
+    context.builder.start_at_zero(name)
