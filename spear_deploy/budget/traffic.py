@@ -2,8 +2,8 @@
 
 All numbers come from counted spikes: a spike goes once to each core that holds a synapse list for it. Where zeros take no list
 (a crossbar's row, Xylo's and Catalyst's words) none goes to a core onto whose neurons all weights of its neuron are 0. Slices on
-one core take a spike together; a crossbar is sent one for each row of the neuron, a chip with axons of layers one for each layer.
-Cores are filled in order, tile by tile, one row of the mesh to the right and the next one back: neighbours stay neighbours.
+one core take a spike together; a crossbar is sent one for each row of the neuron, a chip with axons of layers one for each way
+into a layer. Cores are filled in order, tile by tile, one row of the mesh to the right and the next one back.
 """
 
 from __future__ import annotations

@@ -263,5 +263,5 @@ def _split_reader(p: Projection, layer: str, channels: int, parts: int) -> list[
         inputs = p.channels * (b - a) // p.kernel_channels
         maps = None if p.map_channels is None else p.map_channels * (b - a) // p.kernel_channels
         part = replace(p, sources=sources, channels=inputs, map_channels=maps, kernel_channels=b - a, nonzero=nonzero)
-        projections.append(part)
+        projections.append(replace(part, part=f"{p.part}{layer}[{k}]"))
     return projections

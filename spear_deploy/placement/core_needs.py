@@ -90,7 +90,7 @@ class Core:
         for p, words in counted:
             if words is None:
                 return None
-            table = p.layer if self.shares_table else id(p)
+            table = (p.layer, p.part) if self.shares_table else id(p)
             tables[table] = max(tables.get(table, 0), words)
         return sum(tables.values())
 

@@ -60,6 +60,7 @@ class Projection:
         kernel_channels: input channels of the kernel that one output reads.
         input_map, output_map: positions of the map in front of the weights and of the map behind them, pools left out.
         map_channels: of a dense layer: the channels of its sources, which it reads at positions; None where each input is one.
+        part: of a kernel that reads the parts of a layer that is split: the part whose channels it holds.
         pool_axes: of a dense layer: the axes of the pools in front of it.
         signed: whether a weight is below 0.
         mixed_delays: whether synapses from one neuron differ in delay.
@@ -85,6 +86,7 @@ class Projection:
     input_map: Shape = ()
     output_map: Shape = ()
     map_channels: int | None = None
+    part: str = ""
     pool_axes: tuple[Axis, ...] = ()
     mixed_delays: bool = False
     is_bound: bool = False
