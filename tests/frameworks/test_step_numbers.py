@@ -35,6 +35,32 @@ class Net(nn.Module):
         self.gains, self.present, self.schedule, self.layers = gains, 6.0, Schedule(), [self.fc]
         self.forward = forward.__get__(self)
 
+    def loop(self, x, gain=2):
+        state, outputs = None, []
+        for t in range(x.shape[0]):
+            z, state = self.cell(self.fc(x[t] * gain if t >= self.present else x[t]), state)
+            outputs.append(z)
+        return outputs
+
+    def yield_steps(self, x):
+        state = None
+        for t, value in enumerate(x):
+            z, state = self.cell(self.fc(value * 2 if t >= 6 else value), state)
+            yield z
+
+    def run_step(self, x, t):
+        z, self.state = self.cell(self.fc(self.change(x, t)), self.state)
+        return z
+
+    def take(self, value):
+        z, self.state = self.cell(self.fc(value), self.state)
+        return z
+
+    def take_all(self, x):
+        self.state = None
+        for t in range(len(x)):
+            yield self.take(x[t])
+
     def change(self, x, t):
         return x[t] * 2 if t >= 6 else x[t]
 
@@ -128,10 +154,60 @@ def by_counter(self, x):
     return torch.stack(outputs)
 
 
+def in_method(self, x):
+    return torch.stack(self.loop(x))
+
+
+def in_generator(self, x):
+    return torch.stack(list(self.yield_steps(x)))
+
+
+def run_loop(net, x):
+    return torch.stack(net.loop(x))
+
+
+def in_function(self, x):
+    return run_loop(self, x)
+
+
+def in_comprehension(self, x):
+    self.state = None
+    return torch.stack([self.run_step(x, t) for t in range(x.shape[0])])
+
+
+def in_inner_function(self, x):
+    state = None
+
+    def step(t):
+        nonlocal state
+        z, state = self.cell(self.fc(x[t] * 2 if t >= 6 else x[t]), state)
+        return z
+
+    return torch.stack([step(t) for t in range(x.shape[0])])
+
+
+def by_length(self, x):
+    state, outputs = None, []
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if len(outputs) >= 6 else value), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_sum(self, x):
+    state, outputs, count = None, [], 0
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if count >= 6 else value), state)
+        count = count + 1
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+HIDDEN = [in_method, in_generator, in_function, in_comprehension, in_inner_function, by_length, by_sum]
 LATE = [by_global, by_list, by_tuple, by_number_of_another_type, by_method, by_function, by_least, by_two_loops, by_while]
 
 
-@pytest.mark.parametrize("forward", [*LATE, by_counter], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", [*LATE, by_counter, *HIDDEN], ids=lambda f: f.__name__)
 def test_what_a_forward_computes_from_its_seventh_step_on_is_refused(forward):
     with pytest.raises(UnsupportedError, match="runs in another way in a later step; let every step compute the same"):
         read_model(Net(forward), (12,))
@@ -174,10 +250,47 @@ def over_layers(self, x):
     return torch.stack(outputs)
 
 
-@pytest.mark.parametrize("forward", [plain, transposed, over_layers], ids=lambda f: f.__name__)
+def plain_in_method(self, x):
+    return torch.stack([*self.take_all(x)])
+
+
+def in_comprehension_over_values(self, x):
+    self.state = None
+    return torch.stack([self.take(value) for value in x])
+
+
+PLAIN = [plain, transposed, over_layers, plain_in_method, in_comprehension_over_values]
+
+
+@pytest.mark.parametrize("forward", PLAIN, ids=lambda f: f.__name__)
 def test_a_loop_that_only_takes_its_steps_is_traced_on_few(forward):
     assert not uses_step_numbers(Net(forward))
     read_model(Net(forward), (12,))
+
+
+def fed_back(self, x):
+    state, z, outputs = None, None, []
+    for t in range(x.shape[0]):
+        current = self.fc(x[t])
+        z, state = self.cell(current + z if t else current, state)
+        outputs.append(self.drop(z).view(z.size(0), -1))
+    return torch.stack(outputs)
+
+
+def test_shapes_of_many_steps_are_computed_once(monkeypatch):
+    """A cell takes its spikes and its state of the step before: 2^34 ways lead back to the first step."""
+    forward, calls = nn.Linear.forward, []
+
+    def counted(layer, x):
+        calls.append(layer)
+        assert len(calls) < 1000
+        return forward(layer, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", counted)
+    net = Net(fed_back)
+    net.drop = nn.Dropout()
+    assert uses_step_numbers(net) and len(read_model(net, (12,)).layers) > 1
+    assert 0 < len(calls) < 300
 
 
 COMPARED = LOOP_STEPS + max(LONGER)

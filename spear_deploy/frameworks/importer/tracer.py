@@ -160,8 +160,11 @@ class Tracer(fx.Tracer):
         return node.meta["example"]
 
     def _compute(self, node: fx.Node) -> Any:
-        if "example" in node.meta:
-            return node.meta["example"]
+        if "example" not in node.meta:  # kept, since a step takes the output and the state of the one before
+            node.meta["example"] = self._compute_anew(node)
+        return node.meta["example"]
+
+    def _compute_anew(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
             whole = (*TracedValue(node, self).list_leading(), *self.shape)
             return torch.empty(tuple(map(int, whole)))
