@@ -12,6 +12,7 @@ interface.
 
 from __future__ import annotations
 
+import dis
 import types
 from collections import OrderedDict
 from typing import Any
@@ -51,6 +52,22 @@ class RockpoolModule(torch.nn.Module):
     def __init__(self, inner: Any, *, returns_state: bool) -> None:
         super().__init__()
         self.__dict__["inner"], self.returns_state = inner, returns_state
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[misc]
+        """The class of the module, by which a forward may choose what it does."""
+        return type(self.inner)
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse to read what the module alone has, such as its weights.
+
+        Raises:
+            UnsupportedError: the module has it.
+        """
+        if not name.startswith("_") and hasattr(self.inner, name):
+            kind = type(self.inner).__name__
+            raise UnsupportedError(f"the forward reads '{name}' of a {kind}, which is not read; call the module alone")
+        return super().__getattr__(name)
 
     def forward(self, x: Any) -> Any:
         """Return what the module returns."""
@@ -127,6 +144,7 @@ def _prepare(module: Any, path: str, *, in_sequence: bool) -> torch.nn.Module:
         return torch.nn.Sequential(OrderedDict(seq=_prepare(module.seq, _join(path, "seq"), in_sequence=True)))
     if isinstance(module, MODULES) or (kind.__module__.startswith(PACKAGE) and kind.__name__ != PATCHED):
         return RockpoolModule(module, returns_state=returns_state)
+    _check_types(kind, path)
     if kind.__name__ == PATCHED:
         kind = kind.__mro__[1]
     elif isinstance(module, TorchModule):
@@ -163,6 +181,18 @@ def _check_evolve(module: Any, path: str) -> None:
             )
 
 
+def _check_types(kind: Any, path: str) -> None:
+    """Refuse a forward that takes the type of a module, which is another one here; `isinstance` is answered.
+
+    Raises:
+        UnsupportedError: it does.
+    """
+    code = getattr(kind.forward, "__code__", None)
+    if code is not None and not kind.__module__.startswith((PACKAGE, "torch.")):
+        if any(step.opname == "LOAD_GLOBAL" and step.argval == "type" for step in dis.get_instructions(code)):
+            raise UnsupportedError(f"{name_module(path)} calls type() in its forward, which is not read; use isinstance()")
+
+
 def _is_kind(module: Any, kind: Any) -> bool:
     """Return whether a module is of a class, and not of one derived from it that computes something else."""
     return isinstance(module, kind) and all(
@@ -193,7 +223,8 @@ def _make_plain_class(kind: Any, *, returns_state: bool) -> Any:
 def finish_copy(model: torch.nn.Module) -> None:
     """Bind the calls of torch's modules to this copy: Rockpool bound them to the modules that it was made of."""
     for _, module in torch.nn.Module.named_modules(model):
-        object.__setattr__(module, "__class__", _bind_calls(module, type(module)))
+        if (kind := _bind_calls(module, type(module))) is not type(module):
+            object.__setattr__(module, "__class__", kind)
 
 
 def _bind_calls(module: torch.nn.Module, kind: Any) -> Any:

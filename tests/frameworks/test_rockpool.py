@@ -448,3 +448,52 @@ def test_a_state_of_an_earlier_run_has_a_note():
     assert read_model(model, (6,)).metadata["assumptions"] == [note]
     model.reset_state()
     assert "assumptions" not in read_model(model, (6,)).metadata
+
+
+class Choosing(TorchModule):
+    """A forward that doubles what the linear layers give, by a test `is_linear`."""
+
+    def __init__(self, is_linear):
+        super().__init__()
+        self.is_linear, self.linear = is_linear, LinearTorch((6, 5), weight=torch.ones(6, 5) / 4)
+        self.neurons = LIFTorch(5, dt=DT_S, tau_mem=0.01, tau_syn=0.005, threshold=0.9)
+
+    def forward(self, x):
+        for module in (self.linear, self.neurons):
+            made, _, _ = module(x)
+            x = made * 2 if self.is_linear(module) else made
+        return x
+
+
+@pytest.mark.parametrize(
+    "is_linear",
+    [lambda m: isinstance(m, LinearTorch), lambda m: not isinstance(m, LIFTorch), lambda m: m.__class__ is LinearTorch],
+)
+def test_a_forward_that_asks_for_the_class_of_a_module_runs_as_in_rockpool(is_linear):
+    model, x = Choosing(is_linear), (torch.rand(9, 3, 6) < 0.5).float()
+    with torch.no_grad():
+        expected = model(x.transpose(0, 1))[0].transpose(0, 1).numpy()
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.numpy(), kind="current").output, expected)
+    assert expected.any()
+
+
+class ChoosingByType(Choosing):
+    def forward(self, x):
+        made, _, _ = self.linear(x)
+        return self.neurons(made * 2 if type(self.linear) is LinearTorch else made)[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            Choosing(lambda module: hasattr(module, "weight")),
+            "reads 'weight' of a LinearTorch, which is not read; call the module",
+        ),
+        (Choosing(lambda module: module.size_in), "the forward reads 'size_in' of a LinearTorch, which is not read"),
+        (ChoosingByType(None), r"the model calls type\(\) in its forward, which is not read; use isinstance\(\)"),
+    ],
+)
+def test_what_a_forward_reads_of_a_module_is_refused(model, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(model, (6,))
