@@ -53,8 +53,8 @@ class RockpoolModule(torch.nn.Module):
         super().__init__()
         self.__dict__["inner"], self.returns_state = inner, returns_state
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         """The class of the module, by which a forward may choose what it does."""
         return type(self.inner)
 
