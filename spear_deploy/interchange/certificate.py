@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError, did_you_mean
-from spear_deploy.interchange.chip_files import NOT_HERE, SIMULATORS, run_chip_file
+from spear_deploy.interchange.chip_files import SIMULATORS, explain_no_simulator, run_chip_file
 from spear_deploy.interchange.comparison import (
     EQUAL,
     FOLDED_WITHIN_BOUND,
@@ -331,11 +331,7 @@ def _run_vendor(graph: SNNGraph, source: Path, format: Format, x: Array, kind: I
     values = run_chip_file(source, format, x, output=graph.output, simulator=True)
     name = SIMULATORS[format]
     if values is None:
-        return {
-            "simulator": None,
-            "mismatches": None,
-            "note": NOT_HERE.get(format, f"{name} is not installed here; install it to have the file run by it"),
-        }
+        return {"simulator": None, "mismatches": None, "note": explain_no_simulator(format)}
     rounded_input = x if format == "pynn" else None
     rows, _ = compare_layers(graph, run_steps(graph, x, kind), split_steps(values), rounded_input=rounded_input, rounding="exact")
     version = name_brian2() if format == "pynn" else f"{name} {_version(name)}"

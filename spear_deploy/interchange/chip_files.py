@@ -4,6 +4,7 @@ By the package's reader of the file, and by the maker's simulator, of PyNN by Br
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +24,17 @@ NOT_HERE = {
     f"{pynn.PYTHON} to a Python that has both"
 }
 """By format, what to do where its package is not installed, if that is more than installing it."""
+
+
+def has_simulator(format: str) -> bool:
+    """Return whether the package of `SIMULATORS` that runs the files of a format can be run here."""
+    return pynn.has_brian2() if format == "pynn" else find_spec(SIMULATORS[format]) is not None
+
+
+def explain_no_simulator(format: str) -> str:
+    """Return why a file is not run by the maker's simulator, and what to do."""
+    name = SIMULATORS[format]
+    return NOT_HERE.get(format, f"{name} is not installed here; install it to have the file run by it")
 
 
 def run_chip_file(source: Path, format: ChipFormat, x: Array, *, output: str, simulator: bool = False) -> dict[str, Array] | None:

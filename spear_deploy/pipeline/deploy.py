@@ -23,6 +23,14 @@ from spear_deploy.pipeline.adapt_stage import adapt_for_deployment, note_adaptat
 from spear_deploy.pipeline.adaptation.results import ADAPTED, TRAINED
 from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deployment import Deployment, DeploySettings
+from spear_deploy.pipeline.export_stage import (
+    MADE_OF,
+    describe_simulator,
+    export,
+    list_missing_simulators,
+    list_paths,
+    list_vendor_failures,
+)
 from spear_deploy.pipeline.inputs import load_named, merge_options
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, check_proofs, require_deployment
 from spear_deploy.pipeline.provenance import collect_provenance
@@ -49,7 +57,7 @@ CHECK, LAYERS, CORES, PROVENANCE = "check.json", "layers.json", "cores.json", "p
 DEPLOYMENT, REPORT = "deployment.json", "report.html"
 RESULTS = (
     stages.PRUNED, stages.QUANTISED, stages.RASTER, stages.ACTIVITY, ADAPTED,
-    *(f"{to}/network.{suffix}" for to, suffix in stages.FORMATS),
+    *(path for to in MADE_OF for path in list_paths(to).values()),
 )  # fmt: skip
 """Networks and arrays that `deploy` makes; `dense.snn` and `trained.snn` hold the given network, and may be given again."""
 
@@ -125,7 +133,11 @@ def run_stages(
         )  # fmt: skip
         done, budget = _run_until_proof(cache, task)
         report = cache.run_always("check", lambda: stages.check(task, budget, done["quantise"].value["counts"]))
-        done["export"] = cache.run("export", _stage_inputs(task, done, "prune", "quantise"), lambda: stages.export(task))
+        exported = {
+            **_stage_inputs(task, done, "prune", "quantise"),
+            "chip": hash_profile(inputs.profile), **describe_simulator(inputs.profile),
+        }  # fmt: skip
+        done["export"] = cache.run("export", exported, lambda: export(task))
         result = summarize(cache, task, {name: stage.value for name, stage in done.items()}, budget, report)
         _write_results(cache, task, done, result)
         return result
@@ -210,8 +222,8 @@ def summarize(cache: StageCache, task: Task, done: Mapping[str, Any], budget: fl
     adaptation = read_adaptation(task.folder)
     notes = [note_adaptation(adaptation)] if adaptation else []
     notes += [*task.inputs.dataset.notes, *describe_classes(task.network(stages.QUANTISED))]
-    notes += [*done["prune"]["notes"], *exported["notes"]]
-    failures = [*list_lava_failures(lava), *exported["failures"]]
+    notes += [*done["prune"]["notes"], *exported["notes"], *list_missing_simulators(exported["vendor"])]
+    failures = [*list_lava_failures(lava), *exported["failures"], *list_vendor_failures(exported["vendor"])]
     if profile.meta.family == LAVA_FAMILY:
         notes += _note_late_answers(task.network(stages.QUANTISED))
     else:

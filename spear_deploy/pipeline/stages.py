@@ -1,4 +1,4 @@
-"""Stages of a deployment: evaluate, prune, quantise, prove, check, export.
+"""Stages of a deployment: evaluate, prune, quantise, prove, check.
 
 A stage reads the files of the stages before it, and returns files and plain data. The proof compares every spike of every layer
 between Norse, our simulator and Lava, and keeps one sample of all three for the report.
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from spear_deploy import simulator
 from spear_deploy.data import Split
 from spear_deploy.data.labels import average_right, grade_labels, labels_each_step
-from spear_deploy.errors import DataError, UnsupportedError
+from spear_deploy.errors import DataError
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
@@ -42,15 +42,10 @@ from spear_deploy.util.workers import give_logs
 
 if TYPE_CHECKING:
     from spear_deploy.budget.report import BudgetReport
-    from spear_deploy.hardware.schema import HardwareProfile
 
-
-FORMATS: tuple[tuple[Literal["nir", "netx", "onnx"], str], ...] = (("nir", "nir"), ("netx", "net"), ("onnx", "onnx"))
 DENSE, PRUNED, QUANTISED = "dense.snn", "pruned.snn", "quantised.snn"
 SEARCH, LAVA, RASTER, ACTIVITY = "search.json", "lava.json", "raster.npz", "activity.npz"
 CHECKPOINT = "checkpoint-{}.json"
-SAMPLES = 16
-"""Test samples that an exported file is proven with."""
 RASTER_RUNS = ("norse", "fixed", "lava")
 """Runs of the raster: floating point by Norse's cells, integers on our simulator, the same integers on Lava."""
 
@@ -177,51 +172,6 @@ def check(task: Task, budget: float, counts: Mapping[str, Any]) -> BudgetReport:
     activity = read_counts(task.folder / ACTIVITY, dict(counts))
     limits = UserLimits(synops=budget)
     return check_graph(task.network(QUANTISED), task.inputs.profile, chips=task.inputs.chips, activity=activity, limits=limits)
-
-
-def export(task: Task) -> StageOutput:
-    """Write NIR of the floating-point network, netx (of Loihi's) and ONNX of the integers, each with its certificate.
-
-    The value is {files: relative to the folder, notes: a sentence for each format that cannot hold the network, failures: a
-    sentence for each file that differs when it is read back}.
-    """
-    pruned, integer = task.network(PRUNED), task.network(QUANTISED)
-    samples = task.deployed.dataset.test.head(SAMPLES)
-    integer_x, float_x = (np.moveaxis(split.x, 0, 1) for split in (grade_split(integer, samples), samples))
-    files: dict[str, str] = {}
-    notes: list[str] = []
-    failures: list[str] = []
-    for to, suffix in FORMATS:
-        if to == "netx" and task.inputs.profile.meta.family != LAVA_FAMILY:
-            notes.append(note_own_file(task.inputs.profile))
-            continue
-        path = task.folder / to / f"network.{suffix}"
-        graph, proof = (pruned, float_x) if to == "nir" else (integer, integer_x)
-        try:
-            certificate = api.export(graph, path, to=to, x=proof, kind=task.inputs.dataset.kind)
-        except UnsupportedError as error:
-            notes.append(f"no {to} file: {error}")
-            continue
-        if certificate["mismatches"]:
-            failures.append(f"the {to} file differs in {certificate['mismatches']:,} values when it is read back")
-        files[to] = path.relative_to(task.folder).as_posix()
-        files[f"{to}_certificate"] = (path.parent / "certificate.json").relative_to(task.folder).as_posix()
-        if "host_readout" in certificate:
-            files[f"{to}_host_readout"] = (path.parent / certificate["host_readout"]).relative_to(task.folder).as_posix()
-    return StageOutput(files=tuple(files.values()), value={"files": files, "notes": notes, "failures": failures})
-
-
-def note_own_file(profile: HardwareProfile) -> str:
-    """Return why there is no netx file for another chip than Loihi, and the command that writes what its own tool loads.
-
-    DIR is the folder of the deployment.
-    """
-    to, ending, source = api.choose_format(profile)
-    why = f"no netx file: netx holds the integers of Loihi, not those of {profile.name}"
-    if to == "nir":
-        return why
-    command = f"spear-deploy export DIR/{QUANTISED if source == 'integers' else PRUNED} --to {to} --chip {profile.name}"
-    return f"{why}; `{command} --out chip/network{ending}` writes the file that the chip's own tool loads"
 
 
 def compare_with_norse(graph: SNNGraph, split: Split) -> dict[str, Any]:

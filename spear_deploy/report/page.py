@@ -151,5 +151,5 @@ def describe_deployment(evidence: Evidence) -> dict[str, Any]:
         "energy": tables.list_energy(evidence.check, evidence.provenance["chip"]["unpublished"]),
         "resources": tables.list_resources(evidence.check),
         "origin": tables.describe_origin(evidence.provenance, evidence.deployment),
-        "files": evidence.deployment["files"],
+        "files": tables.list_files(evidence.deployment["files"]),
     }

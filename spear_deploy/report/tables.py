@@ -27,6 +27,38 @@ CAPACITIES = (*CORE_RESOURCES, "synops", "energy", "latency", "events", "clock",
 RESOURCE_NAMES = {"synops": "SynOps"}
 """Resources that are not written as their key."""
 
+FILES = {
+    "netx": "the integers, for lava-dl's netx loader",
+    "speck": "the integers and their cores, for sinabs and samna",
+    "xylo": "the integers, for rockpool and samna",
+    "xylo_json": "the same numbers as lists",
+    "pynn": "the script for sPyNNaker, or for Brian2",
+    "pynn_npz": "populations and connections, which the script reads",
+    "onnx": "the integers, for onnxruntime",
+    "nir": "the pruned network in floating point, for tools that read NIR",
+    "quantised": "the integers, for this package",
+    "pruned": "the pruned network in floating point, for this package",
+}
+"""By kind, what a file of a deployment holds and who loads it; that of the chip's own tool comes first."""
+
+
+def list_files(files: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the networks of a deployment: file, what it holds, its certificate and what the host computes, "" where it has none.
+
+    Args:
+        files: of `deployment.json`, by kind.
+    """
+    return [
+        {
+            "name": files[kind],
+            "words": words,
+            "certificate": files.get(f"{kind}_certificate", ""),
+            "host": files.get(f"{kind}_host_readout", ""),
+        }
+        for kind, words in FILES.items()
+        if kind in files
+    ]
+
 
 def list_lava_failures(lava: Mapping[str, Any]) -> list[str]:
     """Return a sentence where Lava's run differs from the simulator's, else nothing.

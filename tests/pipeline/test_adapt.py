@@ -28,7 +28,6 @@ from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.learn_integers import learn_integers
 from spear_deploy.pipeline.preflight import CheckedInputs
 from spear_deploy.pipeline.stage_cache import StageCache
-from spear_deploy.pipeline.stages import note_own_file
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.results import derive
@@ -355,8 +354,7 @@ def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tm
     assert [row["layer"] for row in facts["replaced"]] == ["fc", "out"]
     assert {type(layer.neuron) for layer in sd.load(out / "dense.snn").layers} == {IF}
     assert sd.load(out / "trained.snn") == trained
-    assert [name for name in ("netx", "nir", "onnx") if name in result.files] == ["nir", "onnx"]
-    assert note_own_file(load_profile("speck2f")) in result.notes
+    assert [name for name in ("netx", "nir", "onnx", "speck") if name in result.files] == ["nir", "onnx", "speck"]
     assert not [row for row in sd.verify(out, data=task()).failures if row["file"] == "adapt.json"]
     facts["accuracy"]["trained"] = 0.5
     (out / "adapt.json").write_text(json.dumps(facts))
@@ -364,23 +362,6 @@ def test_deploy_adapts_first_and_verify_derives_the_accuracies_again(trained, tm
     failures = sd.verify(out, data=task()).failures
     assert any(row["file"] == "adapted.snn" and row["where"] == "content" for row in failures)
     assert any(row["file"] == "adapt.json" and row["where"] == "accuracy.trained" for row in failures)
-
-
-@pytest.mark.parametrize(
-    ("chip", "command"),
-    [
-        ("speck2f", "DIR/quantised.snn --to speck --chip speck2f --out chip/network.json"),
-        ("xylo_audio3", "DIR/quantised.snn --to xylo --chip xylo_audio3 --out chip/network.npz"),
-        ("spinnaker1", "DIR/pruned.snn --to pynn --chip spinnaker1 --out chip/network.py"),
-        ("odin", ""),
-    ],
-)
-def test_a_deployment_to_another_chip_than_loihi_names_the_file_of_its_own_tool(chip, command):
-    """It asked for the floating-point network, of which there is no netx file for the chip either."""
-    note = note_own_file(load_profile(chip))
-    why, _, rest = note.partition("; ")
-    assert why == f"no netx file: netx holds the integers of Loihi, not those of {chip}"
-    assert rest == (f"`spear-deploy export {command}` writes the file that the chip's own tool loads" if command else "")
 
 
 def edit(folder, path, value):

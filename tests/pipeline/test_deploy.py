@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,10 +21,12 @@ from spear_deploy.data import from_arrays
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.errors import BackendError, BudgetError, ChipError, DataError, UnsupportedError
 from spear_deploy.hardware.profile import hash_profile, load_profile, override_facts
+from spear_deploy.interchange.chip_files import has_simulator
 from spear_deploy.interchange.snn_file import hash_network, read_snn
+from spear_deploy.interchange.speck import reader as speck
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import Edge, SNNGraph, chain
-from spear_deploy.pipeline import api, stage_cache, stages
+from spear_deploy.pipeline import api, export_stage, stage_cache, stages
 from spear_deploy.pipeline.deploy import make_advice
 from spear_deploy.pipeline.result import tool_version
 from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
@@ -535,14 +538,41 @@ def test_norse_and_our_simulator_agree_on_every_spike():
 # ------------------------------------------------------------------------------------------------- chips that Lava is not of
 
 
-def test_a_speck2f_network_is_deployed_without_a_lava_run(tmp_path):
+def test_a_speck2f_network_is_deployed_without_a_lava_run(tmp_path, monkeypatch):
     graph = network(IF(reset="subtract"))
     graph = graph.with_layers(lambda layer: replace(layer, neuron=IF(reset="subtract")))
     result = sd.deploy(graph, "speck2f", task(), out=tmp_path, synops="80%", method="uniform")
     assert result.accuracy["lava"] is None and result.lava["samples"] == 0 and result.lava["spike_mismatches"] is None
     assert "Lava's models hold Loihi's integers; those of speck2f ran on our simulator alone" in result.notes
     assert result.report.profile == "speck2f" and (tmp_path / "nir" / "network.nir").exists()
+    cores = json.loads((tmp_path / "cores.json").read_text())
+    document = json.loads((tmp_path / result.files["speck"]).read_text())
+    placed = {cores["layers"][core["parts"][0][0]]: core["place"] for core in cores["cores"]}
+    assert {layer["name"]: layer["core"] for layer in document["layers"]} == placed
+    digests = json.loads((tmp_path / "provenance.json").read_text())["sha256"]
+    assert {"speck/network.json", "speck/certificate.json"} <= set(digests)
+    missing = "speck/network.json: sinabs is not installed here; install it to have the file run by it"
+    assert (missing in result.notes) is not has_simulator("speck")
     with np.load(tmp_path / "raster.npz") as kept:
         assert {name.rpartition(".")[2] for name in kept.files} - {"sample", "y"} == {"norse", "fixed"}
     text = (tmp_path / "report.html").read_text()
     assert "not run" in text and "Integers on Lava" not in text and "<h1>Fits SynSense Speck2f" in text
+    page = text[text.index('<section id="files">') : text.index('<section id="origin">')]
+    assert page.index("speck/network.json") < page.index("nir/network.nir")
+    assert "<small>certificate: speck/certificate.json</small>" in page
+
+    def run_otherwise(document, x):
+        return {name: 1 - spikes for name, spikes in speck.run_document(document, x).items()}
+
+    monkeypatch.setattr(export_stage, "has_simulator", lambda to: True)
+    monkeypatch.setattr(speck, "run_sinabs", run_otherwise)
+    again = sd.deploy(graph, "speck2f", task(), out=tmp_path, synops="80%", method="uniform")
+    assert again.resumed == ("evaluate", "prune", "quantise", "lava")
+    assert re.fullmatch(r"the speck file differs in [\d,]+ values when sinabs runs it", again.failures[0])
+    monkeypatch.undo()
+    verified = sd.verify(tmp_path, data=task())
+    notes = ["speck/network.json: its run by sinabs, which is not installed here, is held by digests alone"]
+    assert has_simulator("speck") or (verified.holds and list(verified.notes) == notes), verified
+    document["layers"][0]["core"] = 8
+    (tmp_path / "speck" / "network.json").write_text(json.dumps(document))
+    assert ("speck/network.json", "content") in [(row["file"], row["where"]) for row in sd.verify(tmp_path, data=task()).failures]

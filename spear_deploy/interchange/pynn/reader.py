@@ -114,6 +114,13 @@ def name_brian2() -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
+def has_brian2() -> bool:
+    """Return whether PyNN and Brian2 are installed, or another Python is named by `PYTHON`."""
+    if os.environ.get(PYTHON, sys.executable) != sys.executable:
+        return True
+    return find_spec("pyNN") is not None and find_spec("brian2") is not None
+
+
 def run_brian2(path: Path, x: Array) -> dict[str, Array] | None:
     """Run the exported script in Brian2 through PyNN; None where they are neither installed nor named by `PYTHON`.
 
@@ -128,9 +135,9 @@ def run_brian2(path: Path, x: Array) -> dict[str, Array] | None:
         BackendError: the script ends with an error.
         FileError: the folder for temporary files cannot be written.
     """
-    python = os.environ.get(PYTHON, sys.executable)
-    if python == sys.executable and (find_spec("pyNN") is None or find_spec("brian2") is None):
+    if not has_brian2():
         return None
+    python = os.environ.get(PYTHON, sys.executable)
     with open_temporary_folder("pynn") as folder:
         given, made = Path(folder, "spikes.npy"), Path(folder, "recorded.npz")
         try:

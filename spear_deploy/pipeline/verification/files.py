@@ -35,7 +35,7 @@ OF_VERSIONS = ("reader", "versions", "vendor")
 
 def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> list[str]:
     """Compare a folder with the derived results and its own digests; return sentences on what could not be compared."""
-    notes = []
+    notes: list[str] = []
     page, problem = _render_page(folder)
     stated_page = _read_text(folder / REPORT)
     is_rendered = page is not None and page == stated_page
@@ -58,6 +58,7 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
             if not (folder / name).is_file() or hash_file(folder / name) != digest:
                 failures.add(name, "content", "differs", "another file is derived")
         compare_pruning(folder, derived.pruning, failures, same_code=same_code)
+        notes += derived.notes
         if derived.adaptation is not None:
             compare_adaptation(folder, derived.adaptation, failures, same_code=same_code)
         if same_code:

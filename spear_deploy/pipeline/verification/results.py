@@ -16,15 +16,17 @@ from spear_deploy.data import Dataset
 from spear_deploy.data.dataset import hash_dataset
 from spear_deploy.data.labels import average_right, grade_labels
 from spear_deploy.errors import DataError
+from spear_deploy.interchange.formats import CERTIFICATE
 from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt_stage import read_adaptation
 from spear_deploy.pipeline.adaptation.results import ADAPTED, TRAINED
 from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import PROVENANCE, REPORT, describe_results, make_advice, summarize
 from spear_deploy.pipeline.deployment import DeploySettings
+from spear_deploy.pipeline.export_stage import export, keep_vendor_runs, list_unrepeated_runs
 from spear_deploy.pipeline.preflight import LAVA_FAMILY, check_inputs, grade_split
 from spear_deploy.pipeline.provenance import collect_provenance
-from spear_deploy.pipeline.stage_cache import StageCache
+from spear_deploy.pipeline.stage_cache import STAGES, StageCache, read_stages
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pipeline.verification.adaptation import DerivedAdaptation, derive_adaptation
 from spear_deploy.pipeline.verification.pruning import DerivedPruning, derive_pruning, read_pruning
@@ -58,6 +60,7 @@ class Derived:
         pruning: of search.json.
         adaptation: of adapt.json; None where nothing was adapted.
         stages: plain data of the stages, by name.
+        notes: sentences on what could not be derived.
     """
 
     files: dict[str, Any]
@@ -67,6 +70,7 @@ class Derived:
     pruning: DerivedPruning
     adaptation: DerivedAdaptation | None
     stages: dict[str, Any]
+    notes: list[str]
 
 
 def derive(
@@ -98,7 +102,7 @@ def derive(
         )  # fmt: skip
         cache = StageCache(place, fresh=True, advice=make_advice(None), progress=progress)
         pruning = derive_pruning(task)
-        done = _run_stages(cache, task, {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}, full=full)
+        done = _run_stages(cache, task, folder, {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}, full=full)
         samples = done["lava"]["samples"] if full else min(LAVA_SAMPLES, done["lava"]["samples"])
         return Derived(
             files=_derive_files(cache, task, done, folder),
@@ -108,10 +112,11 @@ def derive(
             pruning=pruning,
             adaptation=derive_adaptation(place, task, data) if adapts else None,
             stages=_as_json({name: value for name, value in done.items() if name != "prune"}),
+            notes=list_unrepeated_runs(done["export"]["vendor"]),
         )
 
 
-def _run_stages(cache: StageCache, task: Task, pruned: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
+def _run_stages(cache: StageCache, task: Task, folder: Path, pruned: Mapping[str, Any], *, full: bool) -> dict[str, Any]:
     """Return the results of the stages of a deployment by name; `pruned` are those of pruning, which is not repeated."""
     done: dict[str, Any] = {}
     steps: tuple[tuple[str, Callable[[], Any]], ...] = (
@@ -119,7 +124,7 @@ def _run_stages(cache: StageCache, task: Task, pruned: Mapping[str, Any], *, ful
         ("prune", lambda: dict(pruned)),
         ("quantise", lambda: stages.quantise(task).value),
         ("lava", lambda: _prove(task, full)),
-        ("export", lambda: stages.export(task).value),
+        ("export", lambda: _export(task, folder)),
     )
     for stage, work in steps:
         cache.report_stage(stage)
@@ -127,12 +132,20 @@ def _run_stages(cache: StageCache, task: Task, pruned: Mapping[str, Any], *, ful
     return done
 
 
+def _export(task: Task, folder: Path) -> dict[str, Any]:
+    """Return the plain data of the export; whether a maker's simulator ran depends on what is installed."""
+    value = dict(export(task).value)
+    stage = read_stages(folder / STAGES)[0].get("export")
+    stated = stage.value.get("vendor") if stage is not None and isinstance(stage.value, dict) else None
+    return {**value, "vendor": keep_vendor_runs(value["vendor"], stated)}
+
+
 def _derive_files(cache: StageCache, task: Task, done: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the JSON files of a deployment as plain data, by name; of the folder they state which files exist."""
     budget = parse_amount(task.settings.synops, "synops").resolve(done["evaluate"]["layers"]["synops"])
     report = stages.check(task, budget, done["quantise"]["counts"])
     result = summarize(cache, task, done, budget, report)
-    exported = [path for path in done["export"]["files"].values() if _is_json(path)]
+    exported = [path for path in done["export"]["files"].values() if _is_certificate(path)]
     files: dict[str, Any] = _as_json(describe_results(task, done, result))
     files |= {stages.LAVA: done["lava"], **{path: json.loads((task.folder / path).read_text()) for path in exported}}
     facts = collect_provenance(
@@ -145,12 +158,12 @@ def _derive_files(cache: StageCache, task: Task, done: Mapping[str, Any], folder
 def _hash_networks(place: Path, exported: Iterable[str], *, adapts: bool) -> dict[str, str]:
     """Return the digests of the networks of a deployment and of the files that it was exported to."""
     networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
-    digests = {path: hash_file(place / path) for path in networks if not _is_json(path)}
+    digests = {path: hash_file(place / path) for path in networks if not _is_certificate(path)}
     return digests | ({ADAPTED: digests[stages.DENSE]} if adapts else {})  # what was adapted is what is pruned
 
 
-def _is_json(path: str) -> bool:
-    return path.endswith(".json")
+def _is_certificate(path: str) -> bool:
+    return path.endswith(CERTIFICATE)
 
 
 def _as_json(value: Any) -> Any:

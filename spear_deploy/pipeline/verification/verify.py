@@ -6,7 +6,7 @@ again, by the functions that computed them first, into a temporary folder; then 
     digests         of all files (provenance.json), of the stages (stages.json), of network, data and chip
     figures         deployment.json, layers.json, check.json, cores.json: equal, value by value
     spikes          activity.npz and raster.npz, array by array; on Lava for a few samples, or all
-    exports         the file of each format, and its certificate without versions
+    exports         the file of each format, of the chip's own tool too, and its certificate without versions and makers' runs
     search          search.json: widths, kept channels, use of the budget, first and last lever
     adaptation      adapt.json: accuracies, verdict, cores, energy, widths, first and last step
     stages          stages.json: the plain data of each stage
