@@ -88,7 +88,7 @@ def _check_options(module: Any, place: str) -> None:
 def _make_neuron(kind: Any, module: Any, shape: Shape, place: str, dt_s: float) -> Neuron:
     """Return the neuron of a module."""
     v_threshold, reset = _read(module.threshold, shape), _read_reset(kind, module, place)
-    _check_early_reset(module, reset, v_threshold, place)
+    _check_reset(module, reset, v_threshold, place)
     gain, rate = np.ones(()), np.ones(())
     if kind is snn.Lapicque:
         rate = _read(module.time_step, ()) / (_read(module.R, shape) * _read(module.C, shape))
@@ -145,12 +145,18 @@ def _read_reset(kind: Any, module: Any, place: str) -> Reset:
     )
 
 
-def _check_early_reset(module: Any, reset: Reset, v_threshold: Array, place: str) -> None:
-    """Refuse a reset in the step of the spike that depends on where the membrane was before the step.
+def _check_reset(module: Any, reset: Reset, v_threshold: Array, place: str) -> None:
+    """Refuse a reset that depends on where the membrane was before the step.
 
     Raises:
-        UnsupportedError: `reset_delay=False` with such a reset, or in a module that cannot run with it.
+        UnsupportedError: `reset_delay=False` with such a reset, or in a module that cannot run with it; or a reset in the first
+            step.
     """
+    if reset == "subtract" and (v_threshold < 0).any():
+        raise UnsupportedError(
+            f"{place} has reset_mechanism='subtract' and a threshold of {v_threshold.min():g}, below 0, which snnTorch takes off "
+            "in the first step, before any spike; keep thresholds at 0 or above"
+        )
     if getattr(module, "reset_delay", True):
         return
     if isinstance(module, snn.RSynaptic):

@@ -355,6 +355,7 @@ def lif(kind=snn.Leaky, **options):
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_mechanism="zero"), "after a spike; use 'subtract'$"),
         (lambda: lif(snn.RSynaptic, alpha=0.5, linear_features=5, reset_delay=False), "RSynaptic with reset_delay=False"),
         (lambda: lif(reset_delay=False), "'1' has reset_delay=False with .*'subtract', .* above twice the threshold; leave r"),
+        (lambda: lif(threshold=-0.5), "'1' has .*'subtract' and a threshold of -0.5, below 0, .* before any spike; keep thresh"),
         (lambda: lif(reset_delay=False, reset_mechanism="zero", threshold=-0.5), "threshold of -0.5, below 0, .* at 0 or above"),
         (lambda: lif(snn.Alpha, alpha=0.95), "module '1' is Alpha, .*difference of two currents; use Synaptic"),
         (reset_afterwards, "has the reset_mechanism 'zero', set after .* the step of subtract; make it with reset_mechanism='z"),
