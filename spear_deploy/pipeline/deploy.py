@@ -26,6 +26,7 @@ from spear_deploy.pipeline.deployment import Deployment, DeploySettings
 from spear_deploy.pipeline.export_stage import (
     MADE_OF,
     describe_simulator,
+    explain_refusal,
     export,
     list_missing_simulators,
     list_paths,
@@ -123,7 +124,9 @@ def run_stages(
                 net, chip, data, seed=settings.seed, overrides=settings.overrides,
                 steps=settings.steps, encoding=settings.encoding, progress=cache.progress,
             )  # fmt: skip
-            check_proofs(inputs.network, inputs.profile, cache.progress)
+            check_proofs(inputs.network, inputs.profile)
+            if cache.progress is not None and (refusal := explain_refusal(inputs)):
+                cache.progress({"stage": "checks", "note": refusal, "done": 0, "of": 0})
             wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)
             settings = replace(settings, method=settle_method(wanted, inputs.profile).method)
         named = {"chip": chip, "data": data}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spear_deploy.errors import DataError, UnsupportedError
-from spear_deploy.interchange.certificate import REFUSED_FORMATS, Format
+from spear_deploy.interchange.certificate import REFUSED_FORMATS, Format, ProofInput
 from spear_deploy.interchange.chip_files import SIMULATORS, explain_no_simulator, has_simulator
 from spear_deploy.interchange.formats import BESIDE, CERTIFICATE, CHIP_ENDINGS, ENDINGS
 from spear_deploy.pipeline import api
-from spear_deploy.pipeline.preflight import LAVA_FAMILY, grade_split
+from spear_deploy.pipeline.api.files import require_exportable
+from spear_deploy.pipeline.preflight import LAVA_FAMILY, CheckedInputs, grade_split
 from spear_deploy.pipeline.stage_cache import StageOutput
 from spear_deploy.pipeline.stages import PRUNED, QUANTISED, Task
 
@@ -102,6 +103,49 @@ def _write(task: Task, to: Format) -> dict[str, Any]:
         if to != "pynn":
             raise
         raise UnsupportedError(str(error)) from error
+
+
+def explain_refusal(inputs: CheckedInputs) -> str:
+    """Return why a network as it is has no file for the chip's own tool, in words; empty where it has one.
+
+    That it does not fit is left out, since pruning changes that.
+    """
+    own = choose_own_format(inputs.profile)
+    if own is None:
+        return explain_no_own_file(inputs.profile)
+    try:
+        _require_form(inputs, own)
+    except (UnsupportedError, DataError) as error:
+        return f"no {own} file can be written of the network as it is: {error}"
+    return ""
+
+
+def _require_form(inputs: CheckedInputs, own: Format) -> None:
+    """Build what a file of a chip's own tool would hold, without writing it.
+
+    Raises:
+        UnsupportedError: the format cannot hold the network.
+        DataError: PyNN's sources cannot send the samples.
+    """
+    from spear_deploy.interchange.netx.writer import build_entries
+    from spear_deploy.interchange.pynn.document import limit_spikes, require_neurons_of_pynn
+    from spear_deploy.interchange.speck import document as speck
+    from spear_deploy.interchange.xylo.arrays import build_arrays
+    from spear_deploy.interchange.xylo.writer import ALL_READ
+
+    graph, chip, samples = inputs.network, inputs.profile, inputs.dataset.test.head(SAMPLES)
+    if own in CHIP_ENDINGS:
+        require_exportable(graph, own, chip, ProofInput(x=samples.x, kind=samples.kind))
+    if own == "pynn":
+        require_neurons_of_pynn(limit_spikes(graph)[0])
+        return
+    integer = inputs.quantize(graph)
+    if own == "netx":
+        build_entries(integer, [])
+    elif own == "speck":
+        speck.build_document(integer, chip=chip.name, cores={})
+    else:
+        build_arrays(integer, all_read=chip.name in ALL_READ)
 
 
 def explain_no_own_file(profile: HardwareProfile) -> str:

@@ -202,24 +202,17 @@ def require_deployment(profile: HardwareProfile, *more: str) -> None:
     require_packages(*more, *PRUNING, "onnx", "onnxruntime", *lava, user=f"a deployment to {profile.name}")
 
 
-def check_proofs(network: SNNGraph, profile: HardwareProfile, progress: Progress | None = None) -> None:
-    """Refuse on one of Lava's chips what Lava cannot run, and say before anything is learnt where no netx file will be written.
+def check_proofs(network: SNNGraph, profile: HardwareProfile) -> None:
+    """Refuse on one of Lava's chips what Lava cannot run.
 
     Raises:
         UnsupportedError: names the layer and what Lava lacks.
     """
     if profile.meta.family != LAVA_FAMILY:
         return
-    from spear_deploy.interchange.netx.writer import build_entries
     from spear_deploy.lava.plan import plan_network
 
-    integer = api.quantize_for_chip(network, profile)
-    plan_network(integer)
-    try:
-        build_entries(integer, [])
-    except UnsupportedError as error:
-        if progress is not None:
-            progress({"stage": "checks", "note": f"no netx file will be written: {error}", "done": 0, "of": 0})
+    plan_network(api.quantize_for_chip(network, profile))
 
 
 def grade_split(integer: SNNGraph, split: Split) -> Split:

@@ -125,7 +125,8 @@ def test_the_raster_is_of_one_sample_of_the_three_runs():
 @pytest.mark.lava
 def test_a_format_that_cannot_hold_the_network_is_a_note():
     result, folder, messages = deployed()
-    told = [n for n, facts in enumerate(messages) if "no netx file will be written: layer 'fc'" in facts.get("note", "")]
+    note = "no netx file can be written of the network as it is: layer 'fc'"
+    told = [n for n, facts in enumerate(messages) if note in facts.get("note", "")]
     assert len(told) == 1 and all("epoch" not in facts and "fine-tune" not in facts["stage"] for facts in messages[: told[0]])
     assert told[0] < [facts["stage"] for facts in messages].index("evaluate")  # before anything is run or learnt
     assert "netx" not in result.files and not (folder / "netx").exists()

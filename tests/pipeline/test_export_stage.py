@@ -1,21 +1,26 @@
 """Files of a deployment for other tools, written by its last stage."""
 
 import json
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from spear_deploy.data import from_arrays
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.pynn.reader import read_pynn
 from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.interchange.xylo.reader import read_xylo
-from spear_deploy.network import IF, LIF, CubaLIF
+from spear_deploy.network import IF, LI, LIF, Conv2d, CubaLIF, Dense, Layer
+from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import export_stage
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.export_stage import (
     choose_own_format,
     describe_simulator,
     explain_no_own_file,
+    explain_refusal,
     export,
     keep_vendor_runs,
     list_missing_simulators,
@@ -29,6 +34,38 @@ from tests.support.deployments import network, task
 
 def spiking(neuron):
     return network(neuron).with_layers(lambda layer: replace(layer, neuron=neuron))
+
+
+def weights(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def skipping():
+    """Return a network whose first layer reaches the output beside the second one too, without a delay."""
+    neuron = CubaLIF(tau_mem_s=0.008, tau_syn_s=0.002, reset="subtract")
+    layers = (
+        Layer(name="a", synapse=Dense(weight=weights(8, 10)), neuron=neuron),
+        Layer(name="b", synapse=Dense(weight=weights(8, 8)), neuron=neuron),
+        Layer(name="out", synapse=Dense(weight=weights(3, 8)), neuron=LI(tau_s=0.002)),
+    )
+    edges = tuple(
+        Edge(source=source, target=target) for source, target in (("input", "a"), ("a", "b"), ("b", "out"), ("a", "out"))
+    )
+    return SNNGraph(layers=layers, edges=edges, input_shape=(10,), output="out")
+
+
+def wide():
+    """Return a network with a kernel that is no square."""
+    layers = [
+        Layer(name="conv", synapse=Conv2d(weight=weights(4, 1, 1, 3)), neuron=IF(reset="subtract")),
+        Layer(name="out", synapse=Dense(weight=weights(3, 4 * 4 * 2)), neuron=IF(reset="subtract")),
+    ]
+    return chain(layers, input_shape=(1, 4, 4))
+
+
+def images():
+    x = (np.random.default_rng(0).random((60, 6, 1, 4, 4)) < 0.4).astype(np.uint8)
+    return from_arrays({"x": x, "y": np.arange(60) % 3}, name="images")
 
 
 def export_to(folder, chip, graph, dataset=None, **facts):
@@ -97,6 +134,41 @@ def test_a_network_that_does_not_fit_has_no_file_for_the_chip(tmp_path):
     value = export_to(tmp_path, "speck2f", spiking(IF(reset="subtract")), **{"core.bias_memory": 4}).value
     assert any(note.startswith("no speck file: export to speck: the network does not fit speck2f") for note in value["notes"])
     assert set(value["files"]) == {"nir", "nir_certificate", "onnx", "onnx_certificate"} and value["vendor"] == {}
+
+
+def twice_as_many_spikes():
+    data = task()
+    return replace(data, test=replace(data.test, x=2 * data.test.x))
+
+
+@pytest.mark.parametrize(
+    ("chip", "graph", "data", "why"),
+    [
+        ("loihi2", network(CubaLIF(tau_mem_s=0.002, tau_syn_s=0.002)), task(), "no netx file .*: layer 'fc': a bias on the cur"),
+        ("xylo_audio3", skipping(), task(), "no xylo file .*: layer 'out': spikes from 'b' would have to wait"),
+        ("speck2f", wide(), images(), "no speck file .*: layer 'conv': a kernel of 1 x 3, Speck's are square"),
+        ("spinnaker1", spiking(LIF(tau_s=0.004, reset="subtract")), task(), "no pynn file .*: layer 'fc': reset 'subtract'"),
+        ("spinnaker1", spiking(LIF(tau_s=0.0004)), task(), "no pynn file .*: layer 'fc': a time constant of 0.4 steps"),
+        ("spinnaker1", spiking(LIF(tau_s=0.004)), twice_as_many_spikes(), "no pynn file .*: several spikes of an input"),
+        ("odin", spiking(IF(reset="value")), task(), "^no file of a tool of odin is written here"),
+    ],
+)  # fmt: skip
+def test_what_the_file_of_the_chips_tool_cannot_hold_is_known_of_the_network_as_it_is(chip, graph, data, why):
+    inputs = CheckedInputs(network=graph, profile=load_profile(chip), chips=1, dataset=data)
+    assert re.search(why, explain_refusal(inputs))
+
+
+@pytest.mark.parametrize(
+    ("chip", "neuron"),
+    [
+        ("speck2f", IF(reset="subtract")), ("spinnaker1", LIF(tau_s=0.004)),
+        ("xylo_audio3", CubaLIF(tau_mem_s=0.008, tau_syn_s=0.002, reset="subtract")),
+    ],
+)  # fmt: skip
+def test_a_network_that_only_does_not_fit_yet_is_not_refused(chip, neuron):
+    profile = override_facts(load_profile(chip), {"core.bias_memory": 4} if chip == "speck2f" else {})
+    graph = spiking(neuron) if chip != "xylo_audio3" else network(neuron)
+    assert explain_refusal(CheckedInputs(network=graph, profile=profile, chips=1, dataset=task())) == ""
 
 
 def test_a_makers_simulator_that_differs_is_a_failure_and_one_that_is_not_installed_a_note():

@@ -114,12 +114,9 @@ def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[
     Raises:
         UnsupportedError: what the neurons of sPyNNaker cannot express, by layer.
     """
-    neurons = [layer for layer in graph.layers if layer.neuron is not None]
-    for layer in neurons:
-        _check_neuron(layer, graph)
-    if graph[graph.output].neuron is None:
-        raise UnsupportedError(f"layer '{graph.output}': the output has no neurons; end the network with neurons, e.g. LI")
+    require_neurons_of_pynn(graph)
     graph = _fold(graph)
+    neurons = [layer for layer in graph.layers if layer.neuron is not None]
     paths = find_spike_paths(graph)
     offsets = _find_offsets(graph, paths)
     numbers = {layer.name: number for number, layer in enumerate(neurons)}
@@ -149,6 +146,24 @@ def build_document(graph: SNNGraph, *, chip: str) -> tuple[dict[str, Any], dict[
         "projections": projections,
     }
     return description, arrays
+
+
+def require_neurons_of_pynn(graph: SNNGraph) -> None:
+    """Check that a network can be written, without a list of its synapses.
+
+    Raises:
+        UnsupportedError: what the neurons of sPyNNaker cannot express, by layer.
+    """
+    neurons = [layer for layer in graph.layers if layer.neuron is not None]
+    for layer in neurons:
+        _check_neuron(layer, graph)
+    if graph[graph.output].neuron is None:
+        raise UnsupportedError(f"layer '{graph.output}': the output has no neurons; end the network with neurons, e.g. LI")
+    folded = _fold(graph)
+    _find_offsets(folded, find_spike_paths(folded))
+    for layer in neurons:
+        _convert_neuron(layer, folded, graph.dt_s * 1000)
+        _find_bias(folded, layer.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

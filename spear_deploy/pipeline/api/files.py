@@ -213,7 +213,7 @@ def _export_to_chip(
     from spear_deploy import interchange
 
     target = profile(chip)
-    _require_exportable(graph, to, target, proof)
+    require_exportable(graph, to, target, proof)
     report = check(graph, target)
     breaks = _list_breaks(report)
     if breaks and not force:
@@ -241,7 +241,7 @@ def _export_to_chip(
     )  # fmt: skip
 
 
-def _require_exportable(graph: SNNGraph, to: str, target: HardwareProfile, proof: ProofInput) -> None:
+def require_exportable(graph: SNNGraph, to: str, target: HardwareProfile, proof: ProofInput) -> None:
     """Check that chip, network and input are of the kind that a chip's own tool takes, whatever the network's size.
 
     Raises:
