@@ -216,17 +216,23 @@ class CoreBins:
         if not fits.any():
             return -1
         cores, axons_left = cores[fits], left[fits, -2]
-        room = np.flatnonzero(axons_left >= self._count_new_axons(item, cores.tolist()))
+        # behind the first core that has room though it shares no axon, none is looked at
+        sure = np.flatnonzero(axons_left >= item.amount("axons_in"))
+        cores, axons_left = (values[: sure[0] + 1] if len(sure) else values for values in (cores, axons_left))
+        room = np.flatnonzero(axons_left >= self._count_new_axons(item, cores))
         return int(cores[room[0]]) if len(room) else -1
 
     def take(self, item: Slice, core: int) -> None:
         """Place an item on a core, whether the core has room or not."""
+        new_axons = item.amount("axons_in")
         if core >= self.used:
             self.used = core + 1
             self.open.append(core)
+        else:
+            new_axons = self._count_new_axons(item, np.array([core], np.int64))[0]
         left, cores = self.left[core], self.cores_of_layer.setdefault(item.layer, set())
         left[:-2] -= self.needs[id(item)]
-        left[-2] -= self._count_new_axons(item, [core])[0]
+        left[-2] -= new_axons
         left[-1] -= core not in cores
         cores.add(core)
         for axons in self.axons[id(item)]:
@@ -237,8 +243,8 @@ class CoreBins:
         if len(self.open) > MAX_OPEN:
             del self.open[0]
 
-    def _count_new_axons(self, item: Slice, cores: Sequence[int]) -> Array:
-        """Count the axons that an item adds to each of some cores: int64 (cores,)."""
+    def _count_new_axons(self, item: Slice, cores: Array) -> Array:
+        """Count the axons that an item adds to each of some cores, in rising order: int64 (cores,)."""
         new = np.full(len(cores), item.amount("axons_in"), np.int64)
         for axons in self.axons[id(item)]:
             if axons.key in self.rows:

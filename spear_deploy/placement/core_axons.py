@@ -73,18 +73,20 @@ class AxonRows:
         self.bits = np.zeros((0, 0), np.uint8)
         self.has_all = np.zeros(0, bool)
 
-    def count_had(self, axons: AxonBits, cores: Sequence[int]) -> Array:
-        """Count the source neurons that each core has already: int64 (cores,)."""
+    def count_had(self, axons: AxonBits, cores: Array) -> Array:
+        """Count the source neurons that each core has already: int64 (cores,), of cores in rising order."""
         had = np.zeros(len(cores), np.int64)
-        places = np.array([self.places.get(core, -1) for core in cores], np.int64)
-        known = np.flatnonzero(places >= 0)
-        rows = places[known]
-        if axons.is_all:
-            had[known] = np.where(self.has_all[rows], axons.count, BITS[self.bits[rows]].sum(axis=1, dtype=np.int64))
+        held = np.fromiter(self.places, np.int64, len(self.places))  # in the order of the rows
+        at = np.searchsorted(cores, held).clip(max=len(cores) - 1)
+        rows = np.flatnonzero(cores[at] == held)
+        if not len(rows):
             return had
-        inside = axons.places < self.bits.shape[1]
-        shared = self.bits[rows[:, None], axons.places[inside]] & axons.values[inside]
-        had[known] = np.where(self.has_all[rows], axons.count, BITS[shared].sum(axis=1, dtype=np.int64))
+        if axons.is_all:
+            shared = self.bits[rows]
+        else:
+            inside = axons.places < self.bits.shape[1]
+            shared = self.bits[rows[:, None], axons.places[inside]] & axons.values[inside]
+        had[at[rows]] = np.where(self.has_all[rows], axons.count, BITS[shared].sum(axis=1, dtype=np.int64))
         return had
 
     def add(self, axons: AxonBits, core: int) -> None:
