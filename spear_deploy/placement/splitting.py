@@ -31,7 +31,7 @@ from spear_deploy.placement.core_assignment import Slice
 from spear_deploy.placement.core_needs import UNLIMITED, Core, Cuts, Target, group_targets_by_source
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
-from spear_deploy.placement.synapse_memory import Box, ceil_div, count_neurons
+from spear_deploy.placement.synapse_memory import Box, ceil_div
 
 PackingName: TypeAlias = Literal["vendor", "fewest", "balanced"]
 
@@ -217,16 +217,14 @@ def split_population(population: Population, core: Core, packing: PackingName, c
     if rule == "divide" and packing == "vendor":
         if population.is_map:
             return cut_evenly(population.shape, _divide_tile(population, core))
-        return cut_evenly(population.shape, (_divide_share(population, core), *population.shape[1:]))
+        return cut_evenly(population.shape, (_divide_share(population, core),))
     limits = core.relax_limits(population, copies)
 
     def fits(box: Box, of: Population = population) -> bool:
         return core.fits(of, box, limits, copies)
 
     if not population.is_map:
-        inner = population.shape[1:]
-        share = _find_share(population, core, fits, tuple((0, n) for n in inner), population.shape[0])
-        return cut_evenly(population.shape, (share or 1, *inner))
+        return cut_evenly(population.shape, (_find_share(population, core, fits, (), population.shape[0]),))
     return _refine_tile(population, core, fits, _largest_tile(population, core, fits, limits["neurons"] // copies))
 
 
@@ -306,8 +304,10 @@ def find_largest(limit: int, fits: Callable[[int], bool]) -> int | None:
 # ------------------------------------------------------------------------------------------------- Loihi 2's own rule
 
 
-def _share(population: Population, neurons: int) -> Box:
-    return ((0, min(neurons, population.shape[0])), *((0, n) for n in population.shape[1:]))
+def _list_shares(population: Population, core: Core, neurons: int) -> list[Box]:
+    """Return the shares of so many neurons, or the first alone where all need the same."""
+    starts = range(0, population.neurons, neurons) if core.differs_by_place(population) else (0,)
+    return [((start, min(start + neurons, population.neurons)),) for start in starts]
 
 
 def _divide_share(population: Population, core: Core) -> int:
@@ -315,14 +315,13 @@ def _divide_share(population: Population, core: Core) -> int:
 
     PilotNet's 2560 → 100 at 3 bits: 4095 → 682 → 113 neurons need 61440 words, six times 12000; 18 need 12800; 9 fit.
     """
-    inner = count_neurons(_share(population, 1))
-    per_core = max(1, core.neurons // inner) if core.neurons < UNLIMITED else population.shape[0]
+    per_core = core.neurons if core.neurons < UNLIMITED else population.neurons
     while per_core > 1:
-        words = core.count_words(population, _share(population, per_core)) or 0
+        words = max(core.count_words(population, share) or 0 for share in _list_shares(population, core, per_core))
         if words <= core.memory:
             break
         per_core = max(1, per_core // ceil_div(words, core.memory))
-    return min(per_core, population.shape[0])
+    return min(per_core, population.neurons)
 
 
 def _divide_tile(population: Population, core: Core) -> tuple[int, ...]:

@@ -49,19 +49,20 @@ def count_memory_words(projection: Projection, box: Box, weight_bits: int, memor
 def list_words(projection: Projection, box: Box, weight_bits: int, memory: SynapseMemory) -> int:
     """Count the words of Loihi 2 as its compiler prints them: a list in whole words per input axon or kernel position.
 
-        dense        inputs · ceil((n · (bits + index) + header) / word)                           n targets on the core
+        dense        axons · ceil((n · (bits + index) + header) / word)                            n targets on the core
         convolution  input channels · positions · ceil((c · bits + header) / word)                 c channels on the core
 
-    A convolution's lists are shared by all positions, so its words do not depend on the size of the tile.
+    A convolution's lists are shared by all positions, so its words do not depend on the size of the tile. Onto neurons in a
+    row nothing is shared: as of dense weights each source neuron that reaches the core has a list of all targets.
 
     100 inputs to 50 neurons at 4 bits: 100 · ceil((50 · 16 + 10) / 64) = 1300 words, as printed for PilotNet LIF.
     """
     word, bits = _value(memory.word_bits), weight_bits + delay_bits(projection)
     indexed, header = bits + _value(memory.index_bits), _value(memory.header_bits)
-    if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
-        return _count_inputs(projection) * ceil_div(count_neurons(box) * indexed + header, word)
     if projection.kind == "one_to_one":
         return sum(lists * ceil_div(targets * indexed + header, word) for targets, lists in _count_lists(projection, box).items())
+    if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
+        return count_axons(projection, box) * ceil_div(count_neurons(box) * indexed + header, word)
     per_group = projection.channels // projection.groups
     lists = per_group * projection.taps
     conv_header = _value(memory.conv_header_bits)
@@ -73,17 +74,17 @@ def list_blocks(projection: Projection, box: Box, weight_bits: int, memory: Syna
     """Count the words of Loihi 1 as nengo-loihi does: lists in blocks of at most 64 synapses, each block in whole words.
 
         block        ceil((n · (weight + delay + tag + index) + header) / word)                    n synapses, at most 64
-        dense        one list for each input axon, no index
+        dense        one list of all n neurons for each axon, no index; so of a convolution onto neurons in a row
         convolution  one list for each different set of kernel positions that an input position meets; indices from its
                      first target
 
     4200 inputs to 50 neurons at 8 bits: 4200 · ceil((50 · 8 + 10) / 64) = 29400 words = 1881600 bits.
     """
     bits = weight_bits + delay_bits(projection) + (memory.tag_bits.value or 0)
-    if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
-        return _count_inputs(projection) * _block_words(count_neurons(box), bits, memory)
     if projection.kind == "one_to_one":
         return sum(lists * _block_words(targets, bits, memory) for targets, lists in _count_lists(projection, box).items())
+    if projection.kind == "dense" or len(box) != len(projection.axes) + 1:
+        return count_axons(projection, box) * _block_words(count_neurons(box), bits, memory)
     patterns = _count_patterns(projection.axes, box[1:])
     if not patterns:
         return 0
@@ -266,13 +267,11 @@ def _is_spatial(projection: Projection, box: Box) -> bool:
     return projection.kind == "conv" and len(box) == len(projection.axes) + 1
 
 
-def _count_inputs(projection: Projection) -> int:
-    """Count the input axons of lists that no two axons share."""
-    return projection.channels * prod(count_inputs(axis, 0, axis.outputs) for axis in projection.axes)
-
-
 def _count_lists(projection: Projection, box: Box) -> Counter[int]:
     """Count the source neurons of weights one to one by the neurons of a box that they reach."""
+    if len(box) != len(projection.axes) + 1:
+        fan_out = replace(projection, nonzero=None).count_fan_out(box)
+        return Counter(fan_out[fan_out > 0].tolist())
     counts: Counter[int] = Counter({1: box[0][1] - box[0][0]})
     for axis, (start, stop) in zip(projection.axes, box[1:], strict=True):
         longer: Counter[int] = Counter()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,59 @@ def _fill(net: SNNGraph) -> Layer:
     layer: Any = net["conv"]
     values = {**vars(layer.synapse), "weight": np.ones_like(layer.synapse.weight)}
     return Layer(name="conv", synapse=type(layer.synapse)(**values))
+
+
+def count_list_words(targets: int, base: str, bits: int = 8) -> int:
+    """Return the words of a list: on Loihi 1 without an index in blocks of 64, on Loihi 2 with one of 12 bits."""
+    if base == "loihi2":
+        return ceil(((bits + 12) * targets + 10) / 64)
+    return sum(ceil((bits * min(64, targets - start) + 10) / 64) for start in range(0, targets, 64))
+
+
+@pytest.mark.parametrize("base", ["loihi1", "loihi2"])
+@pytest.mark.parametrize("seed", range(8))
+def test_lists_onto_neurons_in_a_row_are_those_of_their_axons(seed: int, base: str) -> None:
+    """A source neuron that reaches no neuron of a core has neither an axon nor a list there; that of the map waits a step."""
+    rng = np.random.default_rng(seed)
+    net = draw_row(rng)
+    values: Any = {"weight": np.ones_like(net["conv"].synapse.weight)}  # type: ignore[union-attr]
+    net = net.with_layers({"conv": replace(net["conv"], synapse=replace(net["conv"].synapse, **values))})  # type: ignore[type-var]
+    placement, few = place(net, chip(rng, base)), len(net["few"].synapse.weight)  # type: ignore[union-attr]
+    reads = matrix_onto(net, "map", "flat")
+    for part in placement.slices_of("row"):
+        axons = int(reads[slice(*part.box[0])].any(axis=0).sum())
+        words = axons * count_list_words(part.neurons, base, 8 + 1) + few * count_list_words(part.neurons, base)
+        assert (part.axons_in, part.memory_words) == (few + axons, words)
+
+
+@pytest.mark.parametrize("base", ["loihi1", "loihi2"])
+def test_weights_one_to_one_onto_neurons_in_a_row_have_a_list_of_one_target_each(base: str) -> None:
+    """Each of 2 x 4 x 4 neurons has a weight onto the one at its place, beside dense weights of 3: 8 cores of 4."""
+    layers = (
+        Layer(name="map", neuron=IF()),
+        Layer(name="flat", synapse=Flatten()),
+        Layer(name="few", synapse=Dense(weight=np.ones((3, 32))), neuron=IF()),
+        Layer(name="dense", synapse=Dense(weight=np.ones((32, 3)))),
+        Layer(name="each", synapse=Scale(weight=np.arange(1.0, 33).reshape(2, 4, 4))),
+        Layer(name="all", synapse=Flatten()),
+        Layer(name="row", neuron=IF()),
+    )
+    line = (INPUT, "map"), ("map", "flat"), ("flat", "few"), ("few", "dense"), ("dense", "row")
+    pairs = *line, ("map", "each"), ("each", "all"), ("all", "row")
+    edges = tuple(Edge(source=source, target=target) for source, target in pairs)
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(2, 4, 4), output="row")
+    parts = place(net, small_chip(base, core__neurons=8, core__synapse_memory=10**6)).slices_of("row")
+    words = 3 * count_list_words(8, base) + 8 * count_list_words(1, base, 8 + 1)
+    assert [(part.axons_in, part.memory_words) for part in parts] == [(3 + 8, words)] * 4
+
+
+def test_shares_of_loihi_2_are_divided_by_the_words_of_the_fullest() -> None:
+    """Of 24 positions those at the ends read 2 to 4 of 24 pixels, those in the middle 5; 8 neurons need 10 or 12 lists."""
+    net = row_of_a_map(Conv1d(weight=np.ones((1, 1, 5)), padding=(2,)), (1, 24), dense_inputs=1)
+    words = 12 * count_list_words(8, "loihi2", 8 + 1) + count_list_words(8, "loihi2")
+    for memory, shares in ((words, [8, 8, 8]), (words - 1, [4] * 6)):
+        parts = place(net, small_chip("loihi2", core__neurons=8, core__synapse_memory=memory)).slices_of("row")
+        assert [part.neurons for part in parts] == shares and all(part.memory_words <= memory for part in parts)
 
 
 @pytest.mark.parametrize("center", [1.0, 0.0])
@@ -265,3 +320,37 @@ def test_the_ways_from_one_source_are_numbered_by_delay(delay: int, ways: list[i
     (item,) = place(net, load_profile("truenorth")).items
     assert [axons.way for axons in item.axons] == ways and item.amount("axons_in") == 10
     assert len({axons.row for axons in item.axons}) == 2
+
+
+def test_pieces_inside_a_map_with_zeros_are_one_kind() -> None:
+    """Of five pieces of a line of 20 the first and the last lie at a border."""
+    net = chain(
+        [Layer(name="c", synapse=Conv1d(weight=np.array([[[1.0, 0, 1]]]), padding=(1,)), neuron=IF())], input_shape=(1, 20)
+    )
+    (population,) = find_populations(net, zeros=True)
+    along = tuple((n, n + 4) for n in range(0, 20, 4))
+    found = list(Core(load_profile("truenorth"), {}).iterate_distinct_boxes(population, (((0, 1),), along)))
+    assert sorted(box[1] for box in found) == [(0, 4), (4, 8), (16, 20)]
+
+
+def test_dense_neurons_need_the_same_at_every_place() -> None:
+    (population,) = find_populations(
+        chain([Layer(name="d", synapse=Dense(weight=np.ones((6, 4))), neuron=IF())], input_shape=(4,))
+    )
+    assert not Core(load_profile("truenorth"), {}).differs_by_place(population)
+    assert Core(load_profile("odin"), {}).find_delay(population.projections[0]) == 0
+
+
+def test_sources_that_are_all_read_are_not_listed_one_by_one() -> None:
+    """A weight of 0 that leaves each of four inputs another one: the set is that of the whole layer, as without zeros."""
+    weight = np.ones((2, 4))
+    weight[0, 0] = 0
+    sets = []
+    for of in (weight, np.ones((2, 4))):
+        net = chain([Layer(name="d", synapse=Dense(weight=of), neuron=IF())], input_shape=(4,))
+        ((projection,),) = (population.projections for population in find_populations(net, zeros=True))
+        core = Core(load_profile("truenorth"), {})
+        sets.append(core.find_axon_set(projection, ((0, 2),)))
+        few = core.find_axon_set(projection, ((0, 1),))
+        assert few.whole == sets[-1]
+    assert sets[0] == sets[1] and not sets[0].used

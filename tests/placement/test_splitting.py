@@ -13,12 +13,14 @@ from spear_deploy.budget.check import check
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
+from spear_deploy.placement import splitting
 from spear_deploy.placement.axes import count_inputs
 from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import Population, find_populations
 from spear_deploy.placement.splitting import (
     SplitNetwork,
+    _find_share,
     _fullest_tile,
     _largest_tile,
     _order_axes,
@@ -102,8 +104,9 @@ def test_tiles_of_a_chip_that_counts_no_borders_are_measured_once() -> None:
 
 
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 0)])
-def test_the_fullest_tile_reads_as_many_inputs_as_any_inside_the_map(padding: tuple[int, int]) -> None:
-    net = map_layer(2, (9, 7), kernel=3, padding=padding)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+def test_the_fullest_tile_reads_as_many_inputs_as_any_inside_the_map(padding: tuple[int, int], stride: tuple[int, int]) -> None:
+    net = map_layer(2, (9, 8), kernel=3, padding=padding, stride=stride)
     population = first_population(net)
     axes = population.projections[0].axes
     core = Core(small_chip("loihi1"), {})
@@ -112,6 +115,43 @@ def test_the_fullest_tile_reads_as_many_inputs_as_any_inside_the_map(padding: tu
         for axis, n, step, piece in zip(axes, population.shape[1:], extent, tile, strict=True):
             pieces = [(a, min(a + step, n)) for a in range(0, n, step)]
             assert piece in pieces and count_inputs(axis, *piece) == max(count_inputs(axis, *each) for each in pieces)
+
+
+def test_neurons_of_which_no_two_fit_lie_alone() -> None:
+    population, core = first_population(dense_net(3, 6)), Core(small_chip("loihi1"), {})
+    assert [_find_share(population, core, lambda box, n=n: size(box) <= n, (), 6) for n in (0, 1, 2, 3)] == [1, 1, 2, 3]
+
+
+def test_a_network_of_too_many_parts_is_cut_by_its_neurons_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 neurons in at most 4 parts: 26 at most, by halves 14 of 54 and 23 of 46, each once, whatever cores they lead to."""
+    monkeypatch.setattr(splitting, "MAX_BOXES", 4)
+    chip = small_chip("truenorth", core__neurons=10, chip__usable_cores=1)
+    split = SplitNetwork(find_populations(dense_net(5, 54, 46)), [Core(chip, {})], "vendor", {}, 1)
+    assert {name: max(map(size, boxes(cuts))) for name, cuts in split.cuts.items()} == {"fc1": 14, "fc2": 23}
+    assert split.copies == {"fc1": 1, "fc2": 1} and split.total_boxes > 4 and split._is_in_order
+
+
+@pytest.mark.parametrize("in_row", [False, True])
+def test_every_part_of_a_map_has_the_axons_of_its_place(in_row: bool) -> None:
+    """Parts along both axes of a map read other pixels, those of its neurons in a row too."""
+    conv = Layer(name="conv", synapse=Conv2d(weight=np.ones((2, 1, 3, 3)), padding=(1, 1)), neuron=None if in_row else IF())
+    layers, edges = [conv], [Edge(source=INPUT, target="conv")]
+    if in_row:
+        layers += [
+            Layer(name="flat", synapse=Flatten()),
+            Layer(name="few", synapse=Flatten()),
+            Layer(name="dense", synapse=Dense(weight=np.ones((72, 36)))),
+        ]
+        layers.append(Layer(name="row", neuron=IF()))
+        pairs = ("conv", "flat"), (INPUT, "few"), ("few", "dense"), ("flat", "row"), ("dense", "row")
+        edges += [Edge(source=source, target=target) for source, target in pairs]
+    net = SNNGraph(layers=layers, edges=edges, input_shape=(1, 6, 6), output=layers[-1].name)
+    core = Core(small_chip("truenorth", core__neurons=9), {})
+    split = SplitNetwork(find_populations(net), [core], "vendor", {}, 1)
+    assert len(split.items) == 8 and len({item.axons for item in split.items}) == 4
+    for (population, box), item in zip(split.boxes, split.items, strict=True):
+        sets = [core.find_axon_set(p, box, axons.way) for p, axons in zip(population.projections, item.axons, strict=True)]
+        assert item.axons == tuple(sets)
 
 
 def test_a_map_of_which_not_one_neuron_fits_is_cut_into_its_neurons() -> None:
