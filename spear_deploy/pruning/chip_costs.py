@@ -79,7 +79,7 @@ class ChipCosts:
 
         Where only an interval is known it is the upper end, so that a budget that is met is met for certain.
         """
-        placement, _ = self.place(widths)
+        placement = self._place_network(graph, widths)
         worked = fill_zero_weights(graph, self.profile)
         energy, latency = estimate_energy(worked, self.profile, placement, counts, count_synops(worked, counts))
         use = {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
@@ -87,6 +87,18 @@ class ChipCosts:
             return use
         loads = find_step_loads(worked, self.profile, placement, counts)
         return {**use, "step_load": max((load.used / load.limit for load in loads if load.used is not None), default=None)}
+
+    def _place_network(self, graph: SNNGraph, widths: tuple[int, ...]) -> Placement:
+        """Place a pruned network: as its plan, but with its own weights of 0, where the chip counts those.
+
+        A plan narrows to the first channels, whose zeros need not be those of the channels that are kept.
+        """
+        is_narrow = any(width < group.channels for group, width in zip(self.groups, widths, strict=True))
+        if not is_narrow or all(p.nonzero is None for population in self.base.populations for p in population.projections):
+            return self.place(widths)[0]
+        populations = find_chip_populations(graph, self.profile)
+        kept = {name: dict[Any, Any]() for name in ("cuts", "_connections", "_results", "_placed_cores")}
+        return replace(self.base, populations=populations, **kept).evaluate().placement  # type: ignore[arg-type]
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:

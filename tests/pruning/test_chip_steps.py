@@ -18,12 +18,15 @@ from spear_deploy.pipeline.prune import prune
 from spear_deploy.pruning.budgets import Amount, Budgets
 from spear_deploy.pruning.candidates import Evaluator
 from spear_deploy.pruning.chip_costs import build_chip_costs
+from spear_deploy.pruning.plan import PruningPlan
+from spear_deploy.pruning.plan import prune as prune_channels
 from spear_deploy.pruning.search.problem import Problem
 from spear_deploy.pruning.search.projection import fill_ratios, project_ratios
 from spear_deploy.pruning.search.settings import default_settings
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import BudgetMonitor, deploy_float
 from spear_deploy.quantize import quantize
+from spear_deploy.simulator import SpikeCounts
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import CASES, METHODS, write_tables
@@ -105,6 +108,28 @@ def test_a_budget_of_cores_holds_for_the_axons_of_each_type_of_the_integers():
     one_core = override_facts(chip, {"chip.usable_cores": 1})
     assert not build_chip_costs(graph, one_core).place((40,))[1]
     assert "cores" in {row.resource for row in build_chip_costs(integer, one_core).place((40,))[1]}
+
+
+def test_messages_of_a_pruned_network_are_those_of_the_zeros_of_the_channels_that_are_kept():
+    """4 neurons of 4 spikes: two on one core of 2 kept readers have no weights, where the first two readers have all."""
+    weight = np.ones((4, 4), np.float32)
+    weight[2:, :2] = 0
+    layers = [
+        Layer(name="a", synapse=Dense(weight=np.ones((4, 3), np.float32)), neuron=IF()),
+        Layer(name="b", synapse=Dense(weight=weight), neuron=IF()),
+        Layer(name="c", synapse=Dense(weight=np.ones((2, 4), np.float32)), neuron=IF()),
+    ]
+    prices = {"core.neurons": 2, "energy.synop_pj": 0.0, "energy.neuron_active_pj": 0.0, "energy.packet_pj": 1e12}
+    chip = override_facts(load_profile("catalyst_n1"), {**prices, "energy.static_w_per_chip": 0.0, "timing.step_s": 1e-3})
+    graph = chain(layers, input_shape=(3,))
+    costs, kept = build_chip_costs(graph, chip), prune_channels(graph, PruningPlan(kept={"b": (2, 3)}))
+    counts = SpikeCounts(
+        sent={"input": np.zeros(3), "a": np.full(4, 4.0), "b": np.zeros(2), "c": np.zeros(2)}, steps=1, samples=1
+    )
+    widths = tuple(2 if group.name == "b" else group.channels for group in costs.groups)
+    exact = build_chip_costs(kept, chip)
+    expected = exact.activity(kept, tuple(group.channels for group in exact.groups), counts)
+    assert costs.activity(kept, widths, counts) == expected and expected["energy_j"] == 2 * 4
 
 
 def test_pruning_for_a_chip_fills_it_unless_widths_are_uniform():
