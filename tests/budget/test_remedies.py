@@ -266,7 +266,11 @@ TIED = {
 }
 
 
-@pytest.mark.parametrize("name", list_profiles())
+LONG = ("odin", "truenorth")
+"""Chips of many small cores, on which these networks are placed some dozen times."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in list_profiles()])
 @pytest.mark.parametrize("net", TIED.values(), ids=TIED)
 def test_what_is_tied_to_a_layer_is_narrowed_with_it(net: SNNGraph, name: str) -> None:
     """Each "drop" is carried out: the violation is gone with that many channels, and is there with one more."""

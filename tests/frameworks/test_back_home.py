@@ -19,6 +19,7 @@ from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.framework_exporters import EXPORTERS, draw_exported, write_exported  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw  # noqa: E402
 from tests.support.homecoming import compare_model, prune_at_random, send_home  # noqa: E402
+from tests.support.seeds import few_first  # noqa: E402
 
 
 def draw_snntorch(draw):
@@ -161,7 +162,7 @@ def test_a_random_network_spikes_the_same_at_home(framework, seed, tmp_path):
 
 
 @pytest.mark.parametrize("framework", EXPORTERS)
-@pytest.mark.parametrize("seed", range(HOMECOMINGS))
+@pytest.mark.parametrize("seed", few_first(range(HOMECOMINGS), HOMECOMINGS if NETWORKS > 10 else 2))
 def test_a_file_of_the_frameworks_own_exporter_is_the_network_of_the_module(framework, seed, tmp_path):
     """The same spikes, verdicts, cores and number of things that a chip lacks; also without the name of the framework."""
     pytest.importorskip(framework)

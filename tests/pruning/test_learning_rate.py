@@ -75,8 +75,14 @@ def is_scaled(rates, scale):
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        ("uniform", {}), ("evolution", {"episodes": 4}), ("spear", {"episodes": 3}), ("recipe", {"levers": "channels,weights"}),
-        ("recipe", {"levers": "channels,weights", "episodes": 3}), ("rl", {"episodes": 2}),
+        ("evolution", {"episodes": 4}), ("recipe", {"levers": "channels,weights"}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("uniform", {}), ("spear", {"episodes": 3}), ("recipe", {"levers": "channels,weights", "episodes": 3}),
+                ("rl", {"episodes": 2}),
+            ]
+        ),
     ],
 )  # fmt: skip
 def test_all_learning_of_a_method_keeps_its_ratio_to_the_peak(task, rates, method, more):
@@ -138,6 +144,7 @@ def test_a_checkpoint_holds_measurements_of_one_rate_alone(task, tmp_path, metho
     assert stated.graph == other.graph and set(json.loads(path.read_text())["measured"]) == kept | learnt
 
 
+@pytest.mark.slow
 def test_results_of_prune_and_deploy_state_it_and_another_one_prunes_again(tmp_path):
     net, data = network(IF(), hidden=12), deploy_task(samples=300)
     options = {"synops": "70%", "method": "uniform", "learning_rate": 3e-3}

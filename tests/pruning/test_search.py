@@ -146,7 +146,14 @@ def test_a_network_without_prunable_channels_is_refused(task):
 # ------------------------------------------------------------------------------------------------------------- search
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("spear", *LEVER_METHODS)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(m, marks=pytest.mark.slow if m in ("sac", "td3") else ())
+        for m in METHODS
+        if m not in ("spear", *LEVER_METHODS)
+    ],
+)
 def test_every_method_finds_a_plan_within_the_budget(task, method):
     graph, data, budget = task
     reported = []

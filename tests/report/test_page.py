@@ -329,7 +329,7 @@ def squares(path):
 
 
 @pytest.mark.parametrize("chip", [*list_profiles(), "loihi2:kapoho_point", "spinnaker1:spin5"])
-@pytest.mark.parametrize("width, hidden", [(4, 20), (32, 300)])
+@pytest.mark.parametrize("width, hidden", [(4, 20), pytest.param(32, 300, marks=pytest.mark.slow)])
 def test_each_core_is_drawn_once_on_the_floor_plan_of_every_chip(chip, width, hidden):
     facts, report = cores_of(chip, convolutional(width, hidden))
     facts = json.loads(json.dumps(facts))

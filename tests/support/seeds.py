@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,4 +10,9 @@ import pytest
 
 def seeds(few: int, many: int) -> list[Any]:
     """Return the seeds 0 to many − 1 as parameters; those from `few` on are slow."""
-    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many))]
+    return few_first(range(many), few)
+
+
+def few_first(cases: Iterable[Any], few: int) -> list[Any]:
+    """Return cases as parameters of one argument; those behind the first few are slow."""
+    return [case if i < few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]

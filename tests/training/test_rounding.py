@@ -26,6 +26,7 @@ from spear_deploy.quantize.rounding import read_rounding
 from spear_deploy.simulator import simulate
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fine_tune, fit, train
+from tests.support.seeds import few_first
 from tests.training.test_fit import quick, toy_data
 
 
@@ -104,7 +105,7 @@ def test_the_rounded_network_spikes_as_its_integers_mostly_do(name):
     assert differ < 0.03 and ours.spikes["hidden"].mean() > 0.02
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", few_first(BITS, 1))
 @pytest.mark.parametrize("name", IN_ITS_INTEGERS)
 def test_a_network_learns_with_the_spikes_of_its_integers_and_quantises_to_them(name, bits):
     """The forward pass of learning and the integer simulator send the same spikes, before and after learning."""
