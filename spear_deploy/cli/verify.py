@@ -48,8 +48,7 @@ def verify(folder: str, data: str | None, chip: str | None, full: bool, out: str
         console.print(f"{verdict} {folder}: {result.checked:,} values compared, {where}", highlight=False, markup=False)
         for row in result.failures:
             place = f"{row['file']} {row['where']}".strip()
-            line = f"  {place}: states {row['stated']}, derived {row['derived']}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(f"  {place}: {row['sentence']}", highlight=False, markup=False, soft_wrap=True)
         for note in result.notes:
             console.print(f"note: {note}", highlight=False, markup=False)
 

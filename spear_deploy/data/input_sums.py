@@ -81,9 +81,14 @@ def sum_steps(x: Array, largest: int) -> Array:
     return np.minimum(scaled, largest).astype(x.dtype)
 
 
+def takes_other_input(graph: SNNGraph) -> bool:
+    """Return whether a network was adapted so that it takes its data summed, as one frame, or twice."""
+    return any(graph.metadata.get(key) for key in (INPUT_SUMS, INPUT_FRAME, INPUT_TWICE))
+
+
 def sum_inputs(dataset: Dataset, graph: SNNGraph) -> Dataset:
     """Return data of the original size with the sums that a network takes; others, and those of other networks, unchanged."""
-    if not any(graph.metadata.get(key) for key in (INPUT_SUMS, INPUT_FRAME, INPUT_TWICE)):
+    if not takes_other_input(graph):
         return dataset
     train, val, test = (sum_split(split, graph) for split in (dataset.train, dataset.val, dataset.test))
     return replace(dataset, train=train, val=val, test=test)

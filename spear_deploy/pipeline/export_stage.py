@@ -26,6 +26,8 @@ MADE_OF: dict[Format, str] = {
     "nir": PRUNED, "netx": QUANTISED, "onnx": QUANTISED, "xylo": QUANTISED, "speck": QUANTISED, "pynn": PRUNED,
 }  # fmt: skip
 """By format of a file, the network that is written into it."""
+OWN_FORMATS: tuple[Format, ...] = tuple(to for to in MADE_OF if to in CHIP_ENDINGS)
+"""Formats of the tools of single chips."""
 
 
 def list_paths(to: Format) -> dict[str, str]:
@@ -48,7 +50,7 @@ def choose_own_format(profile: HardwareProfile) -> Format | None:
     if profile.meta.family == LAVA_FAMILY:
         return "netx"
     name = api.choose_format(profile)[0]
-    return next((to for to in MADE_OF if to in CHIP_ENDINGS and to == name), None)
+    return next((to for to in OWN_FORMATS if to == name), None)
 
 
 def describe_simulator(profile: HardwareProfile) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def _write(task: Task, to: Format) -> dict[str, Any]:
     """
     graph, samples = task.network(MADE_OF[to]), task.deployed.dataset.test.head(SAMPLES)
     split = grade_split(graph, samples) if graph.is_integer else samples
-    chip = task.inputs.profile if to in CHIP_ENDINGS else None
+    chip = task.inputs.profile if to in OWN_FORMATS else None
     path, x = task.folder / list_paths(to)[to], np.moveaxis(split.x, 0, 1)
     try:
         return api.export(graph, path, to=to, x=x, kind=task.inputs.dataset.kind, chip=chip)
@@ -134,7 +136,7 @@ def _require_form(inputs: CheckedInputs, own: Format) -> None:
     from spear_deploy.interchange.xylo.writer import ALL_READ
 
     graph, chip, samples = inputs.network, inputs.profile, inputs.dataset.test.head(SAMPLES)
-    if own in CHIP_ENDINGS:
+    if own in OWN_FORMATS:
         require_exportable(graph, own, chip, ProofInput(x=samples.x, kind=samples.kind))
     if own == "pynn":
         require_neurons_of_pynn(limit_spikes(graph)[0])
@@ -153,6 +155,25 @@ def explain_no_own_file(profile: HardwareProfile) -> str:
     refused = REFUSED_FORMATS.get(profile.meta.family)
     why = f": {refused}" if refused else f"; {QUANTISED} holds its integers"
     return f"no file of a tool of {profile.name} is written here{why}"
+
+
+def list_own_kinds(to: Format) -> tuple[str, ...]:
+    """Return the kinds of all files of a chip's own tool, with their certificate.
+
+    >>> list_own_kinds("pynn")
+    ('pynn', 'pynn_npz', 'pynn_certificate')
+    """
+    return (*list_paths(to), f"{to}_certificate")
+
+
+def is_about_missing_file(note: str) -> bool:
+    """Return whether a note of a deployment says that a file was not written, or that its maker's simulator did not run it.
+
+    >>> [is_about_missing_file(note) for note in ("no speck file: the network does not fit", "SynOps are above the budget")]
+    [True, False]
+    """
+    starts = (*(f"no {to} file: " for to in MADE_OF), *(f"{list_paths(to)[to]}: " for to in OWN_FORMATS))
+    return note.startswith(("no file of a tool of ", *starts))
 
 
 def list_missing_simulators(vendor: Mapping[str, int | None]) -> list[str]:

@@ -66,6 +66,22 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
     Raises:
         FileError: the folder is missing or holds no finished deployment, or a file is missing or damaged.
     """
+    place = require_finished(folder)
+    values = {name: read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
+    files = values["deployment"]["files"]
+    if not isinstance(files, dict):
+        raise FileError(f"file '{place / 'deployment.json'}': 'files' is no list of names and paths; run the deployment again")
+    has_adaptation = "adaptation" in files
+    adaptation = read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
+    return Evidence(folder=place, raster=read_arrays(place / RASTER, again=AGAIN), adaptation=adaptation, **values)
+
+
+def require_finished(folder: str | os.PathLike[str]) -> Path:
+    """Return the path of a folder after a check that it holds a finished deployment, whatever its files hold.
+
+    Raises:
+        FileError: the folder is missing or holds no finished deployment.
+    """
     place = Path(folder)
     if not place.is_dir():
         what = "is a file" if place.exists() else "there is no such folder"
@@ -85,13 +101,7 @@ def read_folder(folder: str | os.PathLike[str]) -> Evidence:
         again = f"run `spear-deploy deploy ... --out {place}`, which goes on where it stopped"
         advice = again if is_deployment else "give the output folder of `deploy` or another command"
         raise FileError(f"folder '{place}': holds no finished deployment (no deployment.json); {advice}")
-    values = {name: read_json(place / f"{name}.json", keys) for name, keys in NEEDED.items()}
-    files = values["deployment"]["files"]
-    if not isinstance(files, dict):
-        raise FileError(f"file '{place / 'deployment.json'}': 'files' is no list of names and paths; run the deployment again")
-    has_adaptation = "adaptation" in files
-    adaptation = read_json(place / ADAPTATION, ADAPTATION_KEYS) if has_adaptation else None
-    return Evidence(folder=place, raster=read_arrays(place / RASTER, again=AGAIN), adaptation=adaptation, **values)
+    return place
 
 
 def _find_unfinished(place: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline.adapt_stage import read_adaptation
 from spear_deploy.pipeline.deployment import DeploySettings
-from spear_deploy.pipeline.stage_cache import RESULT, STAGES, read_stages
+from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
+from spear_deploy.pipeline.verification import files as files_module
 from spear_deploy.pipeline.verification import verify as verify_module
-from spear_deploy.pipeline.verification.pruning import measure_widths, read_pruning
+from spear_deploy.pipeline.verification.pruning import measure_widths, read_pruning, recover_pruning
 from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.pipeline.verification.verify import compare_with_derived
 from spear_deploy.pruning.plan import PruningPlan, prune
@@ -362,9 +364,87 @@ def test_the_command_verifies_and_lists_what_does_not_hold(tmp_path, monkeypatch
         row["file"] for row in facts["failures"]
     }
     (tmp_path / "out" / "pruned.snn").write_bytes(b"no network")
-    assert "states can be read and run, derived file 'out/pruned.snn': is not a complete .snn file" in run(code=1)
+    assert "  out inputs: cannot be read and run: file 'out/pruned.snn': is not a complete .snn file" in run(code=1)
     (tmp_path / "out" / "pruned.snn").unlink()
-    assert "derived file 'out/pruned.snn': there is no such file of a deployment" in run(code=1)
+    assert "cannot be read and run: file 'out/pruned.snn': there is no such file of a deployment" in run(code=1)
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "gone": lambda path: path.unlink(),
+    "of another type": lambda path: path.write_text("[3]"),
+    "without its keys": lambda path: path.write_text("{}"),
+}
+DAMAGED = [
+    (name, how)
+    for name in ("search.json", "cores.json", "raster.npz", "check.json", "layers.json", "deployment.json")
+    for how in DAMAGE
+    if (name, how) != ("deployment.json", "gone")  # a folder without it holds no deployment
+]
+
+
+@pytest.mark.parametrize(("name", "how"), DAMAGED)
+def test_a_damaged_file_is_a_row_and_the_others_are_compared(folder, derived, name, how):
+    DAMAGE[how](folder / name)
+    change(folder, "lava.json", ("samples",), more)
+    result = compare_with_derived(folder, derived)
+    assert {name, "lava.json", "report.html"} <= {row["file"] for row in result.failures}
+    assert result.checked > 100 and not any("states cannot" in row["sentence"] for row in result.failures)
+
+
+def test_figures_of_the_search_are_derived_from_its_stage_where_its_file_is_damaged(folder):
+    stated = read(folder, "search.json")
+    for text in ("{", json.dumps({"levers": 3})):
+        (folder / "search.json").write_text(text)
+        assert recover_pruning(folder) == {key: stated[key] for key in ("levers", "budgets", "notes")}
+    change(folder, STAGES, ("prune", "value"), {"levers": 3})
+    known, _ = read_stages(folder / STAGES)
+    assert "prune" not in known and recover_pruning(folder) == {"levers": [], "budgets": {}, "notes": []}
+    write_json(folder / STAGES, {"prune": CachedStage(key="", files={}, value=3, seconds=0.0).sealed().model_dump()})
+    assert recover_pruning(folder) == {"levers": [], "budgets": {}, "notes": []}
+
+
+def test_the_call_lists_damaged_files_and_what_else_does_not_hold(folder, monkeypatch):
+    for name in ("search.json", "raster.npz"):
+        (folder / name).write_text("{")
+    change(folder, "lava.json", ("samples",), more)
+    monkeypatch.setattr(verify_module, "derive", lambda *_, **__: None)
+    result = sd.verify(folder, data=task())
+    assert {"search.json", "raster.npz", "lava.json"} <= {row["file"] for row in result.failures} and not result.holds
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda path: path.write_bytes(b"another"), "is another file than the networks of the deployment give"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+def test_another_file_and_one_that_is_gone_are_said_in_words(folder, derived, spoil, sentence):
+    spoil(folder / "nir/network.nir")
+    rows = [row for row in compare_with_derived(folder, derived).failures if row["file"] == "nir/network.nir"]
+    assert [row["sentence"] for row in rows if not row["where"]] == [sentence]
+    by_digest = next(row["sentence"] for row in rows if row["where"] == "digest in stages.json")
+    assert by_digest.startswith("states ") and ("the file is missing" in by_digest) == (sentence == "is missing")
+
+
+@pytest.mark.parametrize("same_code", [True, False])
+def test_a_deployment_of_earlier_code_holds_without_the_file_of_the_chips_own_tool(folder, derived, same_code, monkeypatch):
+    deployment = derived.files["deployment.json"]
+    own = {"speck": "speck/network.json", "speck_certificate": "speck/certificate.json"}
+    notes = [*deployment["notes"], "speck/network.json: sinabs is not installed here"]
+    later = replace(
+        derived,
+        files={
+            **derived.files, "deployment.json": {**deployment, "files": deployment["files"] | own, "notes": notes},
+            "speck/certificate.json": {"mismatches": 0},
+        },
+        digests={**derived.digests, "speck/network.json": "0" * 64},
+    )  # fmt: skip
+    if not same_code:
+        monkeypatch.setattr(files_module, "hash_code", lambda: "other")
+    missed = {row["file"] for row in compare_with_derived(folder, later).failures}
+    assert missed == ({"speck/network.json", "speck/certificate.json", "deployment.json"} if same_code else set())
 
 
 def test_data_that_has_no_name_is_asked_for(folder):

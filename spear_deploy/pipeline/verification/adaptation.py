@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
-from spear_deploy.data.input_sums import sum_split
+from spear_deploy.data.input_sums import sum_split, takes_other_input
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.host_readout import has_host_readout
@@ -51,7 +51,7 @@ def derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Da
     """Measure the trained network and the one that was deployed as the adaptation did."""
     trained, adapted = api.load(place / TRAINED), api.load(place / stages.DENSE)
     test, settings, profile, chips = task.test, task.settings, task.inputs.profile, task.inputs.chips
-    if trained.input_shape != task.inputs.network.input_shape:  # the host sums what the deployed network takes
+    if takes_other_input(adapted):  # the data of the task are in the form that the deployed network takes
         test = api.data(data, trained, seed=settings.seed, steps=settings.steps, encoding=settings.encoding).test
     after, head = evaluate(adapted, sum_split(test, adapted)), test.head(STEP_SAMPLES)
     report = check(adapted, profile, chips=chips, activity=after.counts)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 MAX_FAILURES = 100
+MISSING = "missing"
+"""In place of a value that is not there."""
 NUMBER = re.compile(r"(\d[\d.,]*)(?:e[+-]?\d+)?")
 """A number in a sentence, its digits as a group."""
 
@@ -17,7 +19,7 @@ class Failures:
     """Failures and the number of comparisons.
 
     Attributes:
-        rows: [{file, where, stated, derived}], at most `MAX_FAILURES`.
+        rows: [{file, where, stated, derived, sentence}], at most `MAX_FAILURES`.
         checked: values and files that were compared.
         same_words: whether a sentence must be the same, or the digits of its numbers alone, where other code wrote it.
     """
@@ -27,10 +29,17 @@ class Failures:
         self.checked = 0
         self.same_words = same_words
 
-    def add(self, file: str, where: str, stated: Any, derived: Any) -> None:
-        """Add a failure."""
+    def add(self, file: str, where: str, stated: Any, derived: Any, sentence: str = "") -> None:
+        """Add a failure.
+
+        Args:
+            file, where: of the value; a failure of the whole file is nowhere.
+            stated, derived: the two values, or `MISSING`.
+            sentence: what is wrong; that the two differ, unless given.
+        """
         if len(self.rows) < MAX_FAILURES:
-            self.rows.append({"file": file, "where": where, "stated": _short(stated), "derived": _short(derived)})
+            row = {"file": file, "where": where, "stated": _short(stated), "derived": _short(derived)}
+            self.rows.append({**row, "sentence": sentence or _describe_difference(row["stated"], row["derived"])})
 
     def extend(self, other: Failures) -> None:
         """Add those of another comparison."""
@@ -44,7 +53,7 @@ class Failures:
             for key in [*derived, *(key for key in stated if key not in derived)]:
                 name = f"{where}.{key}" if where else str(key)
                 if key not in stated or key not in derived:
-                    self.add(file, name, stated.get(key, "missing"), derived.get(key, "missing"))
+                    self.add(file, name, stated.get(key, MISSING), derived.get(key, MISSING))
                 else:
                     self.compare(file, stated[key], derived[key], name)
         elif is_keyed(stated) and is_keyed(derived):
@@ -74,6 +83,16 @@ class Failures:
         if not self.same_words and isinstance(stated, str) and " " in stated and " " in derived:
             return _list_digits(stated) == _list_digits(derived)
         return bool(stated == derived)
+
+
+def _describe_difference(stated: Any, derived: Any) -> str:
+    """Return in words how two values differ.
+
+    >>> _describe_difference(0.9, 0.8), _describe_difference(MISSING, 3), _describe_difference(3, MISSING)
+    ('states 0.9, derived 0.8', 'is missing, derived 3', 'states 3, nothing is derived')
+    """
+    first = "is missing" if stated == MISSING else f"states {stated}"
+    return f"{first}, nothing is derived" if derived == MISSING else f"{first}, derived {derived}"
 
 
 def _list_digits(sentence: str) -> list[str]:

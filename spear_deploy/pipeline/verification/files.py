@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 from spear_deploy.errors import FileError, SpearError
 from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import DEPLOYMENT, PROVENANCE, REPORT
+from spear_deploy.pipeline.export_stage import OWN_FORMATS, is_about_missing_file, list_own_kinds
 from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
 from spear_deploy.pipeline.stages import SEARCH
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
-from spear_deploy.pipeline.verification.failures import Failures, is_keyed
+from spear_deploy.pipeline.verification.failures import MISSING, Failures, is_keyed
 from spear_deploy.pipeline.verification.pruning import compare_pruning
 from spear_deploy.pipeline.verification.results import OF_THIS_MACHINE, Derived
 from spear_deploy.report.folder import AGAIN, read_folder
@@ -49,14 +51,13 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
             "its budget are held by digests alone, and what differs may come from that; verify it with the code that wrote it"
         )
     if derived is not None:
+        if not same_code:
+            derived = _leave_out_own_file(folder, derived)
         for name, content in derived.files.items():
             _compare_json(folder, name, content, failures, same_code=same_code)
         for name, arrays in derived.arrays.items():
             _compare_arrays(folder, name, arrays, failures, same_code=same_code)
-        for name, digest in derived.digests.items():
-            failures.checked += 1
-            if not (folder / name).is_file() or hash_file(folder / name) != digest:
-                failures.add(name, "content", "differs", "another file is derived")
+        _compare_contents(folder, derived.digests, failures)
         compare_pruning(folder, derived.pruning, failures, same_code=same_code)
         notes += derived.notes
         if derived.adaptation is not None:
@@ -65,8 +66,33 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
             _compare_stages(folder, derived, failures)
     failures.checked += same_code
     if same_code and not is_rendered:
-        failures.add(REPORT, *(("", "a page of these files", problem) if page is None else _first_line(stated_page or "", page)))
+        if page is None:
+            failures.add(REPORT, "", "a page of these files", problem, f"cannot be made of these files: {problem}")
+        else:
+            failures.add(REPORT, *_first_line(stated_page or "", page))
     return notes
+
+
+def _compare_contents(folder: Path, digests: Mapping[str, str], failures: Failures) -> None:
+    """Compare networks and exported files with their derived digests."""
+    for name, digest in digests.items():
+        failures.checked += 1
+        if (stated := _hash_if_there(folder / name)) != digest:
+            sentence = "is missing" if stated == MISSING else "is another file than the networks of the deployment give"
+            failures.add(name, "", stated, digest, sentence)
+
+
+def _leave_out_own_file(folder: Path, derived: Derived) -> Derived:
+    """Return the derived results without the file of the chip's own tool that earlier code did not write."""
+    deployment, stated = derived.files[DEPLOYMENT], _read_dict(folder / DEPLOYMENT).get("files")
+    if not isinstance(stated, dict):
+        return derived
+    lacks = {kind for to in OWN_FORMATS if to not in stated for kind in list_own_kinds(to)}
+    paths = {path for kind, path in deployment["files"].items() if kind in lacks}
+    kept = {kind: path for kind, path in deployment["files"].items() if kind not in lacks}
+    files = {name: content for name, content in derived.files.items() if name not in paths}
+    digests = {name: digest for name, digest in derived.digests.items() if name not in paths}
+    return replace(derived, files=files | {DEPLOYMENT: {**deployment, "files": kept}}, digests=digests)
 
 
 def _compare_stages(folder: Path, derived: Derived, failures: Failures) -> None:
@@ -74,7 +100,9 @@ def _compare_stages(folder: Path, derived: Derived, failures: Failures) -> None:
     known, _ = read_stages(folder / STAGES)
     search = _read_dict(folder / SEARCH)
     pruned = known["prune"].value if "prune" in known else None
-    values = {**derived.stages, "prune": {key: search.get(key) for key in pruned if key in search} if pruned else search}
+    values = dict(derived.stages)
+    if search:
+        values["prune"] = {key: search[key] for key in pruned if key in search} if isinstance(pruned, dict) else search
     if derived.adaptation is not None:
         values["adapt"] = _read_dict(folder / ADAPTATION)
     for name, value in values.items():
@@ -82,7 +110,7 @@ def _compare_stages(folder: Path, derived: Derived, failures: Failures) -> None:
         if isinstance(stage, CachedStage):
             failures.compare(STAGES, stage.value, value, name)
         else:
-            failures.add(STAGES, name, "missing or damaged", "a stage of the deployment")
+            failures.add(STAGES, name, MISSING, "a stage of the deployment", "is missing or damaged")
 
 
 def _read_dict(path: Path) -> dict[str, Any]:
@@ -107,9 +135,9 @@ def _check_digests(folder: Path, failures: Failures, *, holds_page: bool) -> boo
     provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     known, edited = read_stages(folder / STAGES)
     for name in edited:
-        failures.add(STAGES, name, "its digest", "another digest")
+        failures.add(STAGES, name, "its digest", "another digest", "has another digest than it states")
     if RESULT not in known and not edited:
-        failures.add(STAGES, RESULT, "missing or damaged", "digests of the results")
+        failures.add(STAGES, RESULT, MISSING, "digests of the results", "is missing or damaged, no digests hold the results")
     digests = provenance["sha256"]
     if not isinstance(digests, dict):
         failures.add(PROVENANCE, "sha256", digests, "a digest for each file")
@@ -122,19 +150,26 @@ def _check_digests(folder: Path, failures: Failures, *, holds_page: bool) -> boo
         if name == REPORT and actual != digest and holds_page:
             is_other_page = True
         elif actual != digest:
-            failures.add(name, f"digest in {holder}", digest, actual)
-    deployment = json.loads((folder / DEPLOYMENT).read_text(encoding="utf-8"))
-    seconds = deployment.get("seconds")
+            has = "the file is missing" if actual == MISSING else f"the file has {actual}"
+            failures.add(name, f"digest in {holder}", digest, actual, f"states {digest}, {has}")
+    deployment = _read_dict(folder / DEPLOYMENT)
+    if not deployment:
+        failures.add(DEPLOYMENT, "", "cannot be read", "a JSON file", "is missing or damaged")
+    _compare_seconds(deployment.get("seconds"), known, failures)
+    return is_other_page
+
+
+def _compare_seconds(seconds: Any, known: Mapping[str, CachedStage], failures: Failures) -> None:
+    """Compare the wall times that a deployment states with those of its stages."""
     sane = isinstance(seconds, dict) and all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in seconds.values())
     for name, stage in known.items():
         if name != RESULT and not (sane and seconds.get(name) == stage.seconds):
             failures.add(DEPLOYMENT, f"seconds.{name}", seconds.get(name) if sane else seconds, stage.seconds)
-    return is_other_page
 
 
 def _hash_if_there(path: Path) -> str:
     try:
-        return hash_file(path) if path.is_file() else "missing"
+        return hash_file(path) if path.is_file() else MISSING
     except OSError as error:  # a name that no file can have, or one that must not be read
         return f"unreadable ({error.strerror})"
 
@@ -143,7 +178,9 @@ def _compare_json(folder: Path, name: str, derived: Any, failures: Failures, *, 
     try:
         stated = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        failures.add(name, "", f"cannot be read ({type(error).__name__})", "a JSON file")
+        if name != DEPLOYMENT:  # of which `_check_digests` said so
+            what = MISSING if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
+            failures.add(name, "", what, "a JSON file", f"is {MISSING}" if what == MISSING else what)
         return
     left_out: tuple[str, ...] = ()
     if name == DEPLOYMENT:
@@ -157,7 +194,17 @@ def _compare_json(folder: Path, name: str, derived: Any, failures: Failures, *, 
         stated, derived = ({k: v for k, v in value.items() if k not in left_out} for value in (stated, derived))
         if name == PROVENANCE and not same_code:
             stated, derived = _keep_stated_facts(stated), _keep_stated_facts(derived, stated)
+        if name == DEPLOYMENT and not same_code:
+            stated, derived = _leave_out_notes(stated), _leave_out_notes(derived)
     failures.compare(name, stated, derived)
+
+
+def _leave_out_notes(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deployment without its notes on files that were not written: other code may write other files."""
+    notes = deployment.get("notes")
+    if not isinstance(notes, list):
+        return dict(deployment)
+    return {**deployment, "notes": [note for note in notes if not (isinstance(note, str) and is_about_missing_file(note))]}
 
 
 def _keep_stated_facts(provenance: Mapping[str, Any], stated: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -181,14 +228,16 @@ def _compare_arrays(folder: Path, name: str, derived: Mapping[str, Any], failure
     try:
         stated = read_arrays(folder / name, again=AGAIN)
     except FileError as error:
-        failures.add(name, "", str(error), "a file of arrays")
+        failures.add(name, "", str(error), "a file of arrays", str(error).removeprefix(f"file '{folder / name}': "))
         return
     if not same_code and COUNTED not in stated:
         derived = {key: value for key, value in derived.items() if key != COUNTED}  # earlier releases did not write it
     for key in sorted({*stated, *derived}):
         failures.checked += 1
         if key not in stated or key not in derived:
-            failures.add(name, key, "missing" if key not in stated else "there", "missing" if key not in derived else "there")
+            sentence = "is missing" if key not in stated else "is in the file, and nothing is derived"
+            place = ["there" if key in held else MISSING for held in (stated, derived)]
+            failures.add(name, key, place[0], place[1], sentence)
         elif stated[key].shape != derived[key].shape or not np.array_equal(stated[key], derived[key]):
             failures.add(name, key, *_first_difference(stated[key], derived[key]))
 

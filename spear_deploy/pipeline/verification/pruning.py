@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from spear_deploy.errors import DataError, FileError
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline import stages
+from spear_deploy.pipeline.stage_cache import STAGES, read_stages
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pruning.levers import measure_stage
 from spear_deploy.pruning.settings import PruneSettings
@@ -69,6 +70,18 @@ def read_pruning(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         why = str(error).splitlines()[0]
         raise FileError(f"file '{path}': is damaged ({why}); run the deployment again with --fresh") from error
+
+
+def recover_pruning(folder: Path) -> dict[str, Any]:
+    """Return what `read_pruning` does; where search.json is damaged, what stages.json keeps of it, else nothing."""
+    try:
+        return read_pruning(folder)
+    except FileError:
+        stage = read_stages(folder / STAGES)[0].get("prune")
+    try:
+        return _Search.model_validate(stage.value if stage is not None else {}).model_dump()
+    except ValidationError:
+        return _Search().model_dump()
 
 
 def derive_pruning(task: Task) -> DerivedPruning:
@@ -142,7 +155,7 @@ def compare_pruning(folder: Path, derived: DerivedPruning, failures: Failures, *
     except (OSError, ValueError, RecursionError):
         stated = None
     if not isinstance(stated, dict):
-        failures.add(stages.SEARCH, "", "cannot be read", "a JSON file")
+        failures.add(stages.SEARCH, "", "cannot be read", "a JSON file", "is missing or damaged")
         return
     left_out = ("budgets",) if same_code else OF_CODE
     later = () if same_code else tuple(derived.uses[0])

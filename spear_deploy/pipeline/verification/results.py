@@ -29,7 +29,7 @@ from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.stage_cache import STAGES, StageCache, read_stages
 from spear_deploy.pipeline.stages import Task
 from spear_deploy.pipeline.verification.adaptation import DerivedAdaptation, derive_adaptation
-from spear_deploy.pipeline.verification.pruning import DerivedPruning, derive_pruning, read_pruning
+from spear_deploy.pipeline.verification.pruning import DerivedPruning, derive_pruning, recover_pruning
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.simulator import spike_comparison
 from spear_deploy.simulator.run import decide
@@ -102,7 +102,7 @@ def derive(
         )  # fmt: skip
         cache = StageCache(place, fresh=True, advice=make_advice(None), progress=progress)
         pruning = derive_pruning(task)
-        done = _run_stages(cache, task, folder, {"widths": pruning.uses[0]["widths"], **read_pruning(folder)}, full=full)
+        done = _run_stages(cache, task, folder, {"widths": pruning.uses[0]["widths"], **recover_pruning(folder)}, full=full)
         samples = done["lava"]["samples"] if full else min(LAVA_SAMPLES, done["lava"]["samples"])
         return Derived(
             files=_derive_files(cache, task, done, folder),

@@ -37,7 +37,7 @@ from spear_deploy.pipeline.stages import DENSE
 from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.files import compare_files
 from spear_deploy.pipeline.verification.results import Derived, UnnamedDataError, derive
-from spear_deploy.report.folder import read_folder, read_network_digest
+from spear_deploy.report.folder import NEEDED, read_json, read_network_digest, require_finished
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.progress import Progress
 
@@ -50,7 +50,7 @@ class Verification:
         folder: that was verified.
         checked: number of values and files that were compared.
         lava_samples: samples that ran on Lava again.
-        failures: [{file, where, stated, derived}]: what does not hold.
+        failures: [{file, where, stated, derived, sentence}]: what does not hold.
         notes: what could not be verified, and why.
     """
 
@@ -99,17 +99,17 @@ def verify(
         progress: is called when a part begins.
 
     Raises:
-        FileError: the folder holds no deployment.
+        FileError: the folder holds no deployment, or the provenance is damaged, which names data and chip.
         DataError: the data is not named in the folder.
         SpearError: chip or data cannot be loaded, a package is missing, or Lava fails: nothing is known of the deployment.
     """
-    place = Path(folder)
-    evidence = read_folder(place)
-    settings, sources = read_settings(evidence.provenance)
+    place = require_finished(folder)
+    provenance = read_json(place / PROVENANCE, NEEDED["provenance"])
+    settings, sources = read_settings(provenance)
     failures = Failures()
     derived: Derived | None = None
     chosen_data = sources.get("data") if data is None else data
-    chosen_chip = sources.get("chip", evidence.provenance["options"]["chip"]) if chip is None else chip
+    chosen_chip = sources.get("chip", provenance["options"]["chip"]) if chip is None else chip
     try:
         derived = derive(place, settings=settings, data=chosen_data, chip=chosen_chip, full=full, progress=progress)
     except (UnnamedDataError, MissingPackageError, BackendError):
@@ -121,7 +121,7 @@ def verify(
             assert chosen_data is not None  # its lack is an `UnnamedDataError`
             with _ask_for("data", "--data", data is None):
                 _require_data(place / DENSE, chosen_data, settings)
-        failures.add(str(place), "inputs", "can be read and run", str(error))
+        failures.add(str(place), "inputs", "can be read and run", str(error), f"cannot be read and run: {error}")
     return compare_with_derived(place, derived, failures)
 
 
