@@ -1,4 +1,4 @@
-"""Random valid networks through every command: 100 by default, 5,000 with `-m slow` (`tests/reliability/wild.py`)."""
+"""Random valid networks through every command: 50 by default, 5,000 with `-m slow` (`tests/reliability/wild.py`)."""
 
 from collections import Counter
 
@@ -16,8 +16,8 @@ def check_outcome(outcome: Outcome) -> None:
     assert set(outcome.chips) == set(list_profiles()), "not all chips were met"
 
 
-def test_100_random_networks_go_through_all_commands(tmp_path):
-    check_outcome(run_wild(range(100), tmp_path))
+def test_50_random_networks_go_through_all_commands(tmp_path):
+    check_outcome(run_wild(range(50), tmp_path))
 
 
 def test_30_networks_of_recurrent_weights_several_spikes_and_all_chips_integers_go_through_all_commands(tmp_path):
@@ -30,7 +30,7 @@ def test_30_networks_of_recurrent_weights_several_spikes_and_all_chips_integers_
 
 def test_adapted_networks_agree_with_check_and_keep_their_spikes(tmp_path):
     """Networks of three families, each on one chip; on all chips and with learning: `tests/reliability/adapting.py`."""
-    outcomes = [run_adapting(range(first, first + 16), tmp_path, chips=1, learnt=0) for first in FIRST.values()]
+    outcomes = [run_adapting(range(first, first + 10), tmp_path, chips=1, learnt=0) for first in FIRST.values()]
     wrong = [line for outcome in outcomes for line in outcome.wrong]
     assert not wrong, "\n".join(wrong[:20])
     counts = sum((outcome.counts for outcome in outcomes), Counter())
