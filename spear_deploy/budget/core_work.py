@@ -111,7 +111,7 @@ def measure_core_work(
             arrivals = [float(traffic.arrivals[population.name, i][number]) for i in range(len(population.projections))]
             if is_public and not (population.is_input_layer and profile.meta.family == "loihi"):
                 synops = float(traffic.slice_synops[population.name][number])
-                reads[part.core] += _count_reads(profile, population, part, arrivals, synops, weight_bits)
+                reads[part.core] += part.copies * _count_reads(profile, population, part, arrivals, synops, weight_bits)
     updates = count_core_neurons(placement)
     weight = weigh_update(profile)
     load = traffic.core_synops / steps + weight * updates
@@ -145,7 +145,7 @@ def _count_reads(
     synops: float,
     weight_bits: Mapping[str, int],
 ) -> float:
-    """Count the words that the spikes of an inference read on one core."""
+    """Count the words that the spikes of an inference read on one core for one copy of each neuron."""
     memory = profile.synapse_memory
     if memory.format.value == "word_per_weight":
         return synops

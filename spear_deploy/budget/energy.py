@@ -1,8 +1,8 @@
 """Energy of an inference, term by term.
 
-    synapse         SynOps · energy of one
+    synapse         SynOps, of each copy of a neuron · energy of one
     mac             multiplications of an analogue first layer · energy of one
-    neuron update   neurons · steps · energy of one, every neuron counted as active
+    neuron update   neurons and their copies · steps · energy of one, every neuron counted as active
     spike           messages (a spike goes once to each core that takes it) · energy within a tile, or of a packet
     hop             tiles crossed east-west and north-south · energy of each, unless packets have a price, on one chip
     active cores    power of a core at work · cores · time of the inference, where a chip states it
@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from spear_deploy.budget.intervals import Interval, weakest
-from spear_deploy.budget.latency import Latency, estimate_latency
+from spear_deploy.budget.latency import Latency, count_core_neurons, estimate_latency
 from spear_deploy.budget.traffic import Traffic, count_traffic
 from spear_deploy.hardware.fields import Number, Range
 from spear_deploy.hardware.schema import Fact, HardwareProfile
@@ -166,7 +166,8 @@ def estimate_energy(
     effective = _count_effective_ops(profile, placement, counts, operations)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
-        term = _price(ALL_IN, operations.total, price, "SynOps", "everything else included")
+        remark = ", ".join(filter(None, (_describe_copied(traffic), "everything else included")))
+        term = _price(ALL_IN, operations.total + traffic.copied_synops, price, "SynOps", remark)
         part = Interval(low=0.0, high=term.joules, evidence=term.evidence, source=term.source, how=f"a part of {term.how}")
         energy = Energy(total=term.joules, missing=(), terms=(term,), measured=measured, dynamic=part, static=part)
         return replace(energy, effective_ops=effective), latency
@@ -192,6 +193,11 @@ def count_neuron_ops(placement: Placement, steps: int) -> int:
     return sum(population.neurons for population in placement.populations) * steps
 
 
+def _count_updates(placement: Placement, steps: int) -> float:
+    """Count the neuron updates of an inference on the chip, where a neuron may stand in several copies."""
+    return float(count_core_neurons(placement).sum()) * steps
+
+
 def unknown_energy(profile: HardwareProfile) -> Energy:
     """Return the energy of a network whose activity is not known."""
     return Energy(total=None, missing=("activity",), measured=tuple(_describe_run(run) for run in profile.energy.measured))
@@ -206,12 +212,14 @@ def _terms(
     latency: Latency,
 ) -> dict[str, EnergyTerm | None]:
     prices = profile.energy
-    updates = float(sum(part.neurons for part in placement.slices) * counts.steps)
+    updates = _count_updates(placement, counts.steps)
     idle = prices.neuron_inactive_pj.value
     which = "all counted as active" if idle is None else f"all counted as active; {idle:g} pJ each if none were"
     message = prices.packet_pj if prices.spike_local_pj.value is None else prices.spike_local_pj
     terms = {
-        "synapse": _term("synapse", operations.total, prices.synop_pj, "SynOps"),
+        "synapse": _term(
+            "synapse", operations.total + traffic.copied_synops, prices.synop_pj, "SynOps", _describe_copied(traffic)
+        ),
         "neuron update": _term("neuron update", updates, prices.neuron_active_pj, "updates", which),
         "spike": _term("spike", traffic.messages, message, "spikes sent to a core"),
         "hop": _hop_term(profile, placement, traffic),
@@ -226,6 +234,10 @@ def _terms(
     if prices.active_w_per_core.value is not None:
         terms["active cores"] = _power_term("active cores", prices.active_w_per_core, placement.cores_used, "core", latency)
     return terms
+
+
+def _describe_copied(traffic: Traffic) -> str:
+    return f"{traffic.copied_synops:,.0f} of them onto copies of neurons" if traffic.copied_synops else ""
 
 
 def _list_unstated(profile: HardwareProfile, missing: tuple[str, ...], latency: Latency) -> tuple[str, ...]:
@@ -285,7 +297,7 @@ def _bound_dynamic(
     updates = dynamic.get("neuron update")
     saved = 0.0
     if updates is not None and idle is not None:
-        saved = updates.joules - count_neuron_ops(placement, counts.steps) * idle * 1e-12
+        saved = updates.joules - _count_updates(placement, counts.steps) * idle * 1e-12
     names = ", ".join(term.name for term in known)
     return Interval(
         low=total - max(saved, 0.0),

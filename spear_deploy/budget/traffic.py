@@ -40,8 +40,9 @@ class Traffic:
     """Work of the cores and messages between them in one inference, mean over samples.
 
     Attributes:
-        core_synops: SynOps of each core.
+        core_synops: SynOps of each core, those of all copies of its neurons.
         slice_synops: the same of each slice of a layer, by layer.
+        copied_synops: SynOps of the copies beyond one of each neuron (`CoreSlice.copies`), which a network does not count.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
         core_messages: messages into each core; those from outside included.
         arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included. Of
@@ -51,6 +52,7 @@ class Traffic:
     """
 
     core_synops: Array
+    copied_synops: float
     slice_synops: Mapping[str, Array]
     arrivals: Mapping[tuple[str, int], Array]
     messages: float
@@ -67,11 +69,13 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     core_synops, core_messages = np.zeros(placement.cores_used), np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
-    slice_synops, arrivals = {}, {}
+    slice_synops, arrivals, copied_synops = {}, {}, 0.0
     for population in placement.populations:
         parts = placement.slices_of(population.name)
         received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
-        slice_synops[population.name] = np.array([received[_slices(part.box)].sum() for part in parts])
+        single, copies = np.array([received[_slices(part.box)].sum() for part in parts]), [part.copies for part in parts]
+        slice_synops[population.name] = single * copies
+        copied_synops += float(single @ (np.array(copies) - 1))
         np.add.at(core_synops, [part.core for part in parts], slice_synops[population.name])
     taken = _TakenSpikes(profile, placement)
     for population, index, projection in taken.ways:
@@ -102,6 +106,7 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     known = mesh is not None
     return Traffic(
         core_synops=core_synops,
+        copied_synops=copied_synops,
         slice_synops=slice_synops,
         arrivals=arrivals,
         messages=messages,

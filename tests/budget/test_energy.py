@@ -10,7 +10,9 @@ import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
+from spear_deploy.budget.core_work import measure_core_work
 from spear_deploy.budget.energy import estimate_energy, unknown_energy
+from spear_deploy.budget.latency import count_core_neurons
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
 from spear_deploy.network import IF, Conv1d, Dense, Flatten
@@ -180,6 +182,30 @@ def test_an_all_in_figure_is_used_alone() -> None:
     energy, _ = run(net, small_chip("loihi1", energy__all_in_pj_per_synop=26), counts)
     assert energy.total == pytest.approx(count_synops(net, counts).total * 26e-12)
     assert [term.name for term in energy.terms] == ["all in"]
+
+
+def test_copies_of_neurons_take_synops_and_updates_too() -> None:
+    """Spikes of 2 neurons go to two cores of 6, so they stand in two copies: 6 spikes of the input meet four of them."""
+    net, chip = dense_net(3, 2, 12), small_chip("truenorth", core__neurons=6)
+    placement = place(net, chip)
+    assert [(part.layer, part.neurons, part.copies) for part in placement.slices] == [("fc1", 2, 2), ("fc2", 6, 1), ("fc2", 6, 1)]
+    sent = {INPUT: np.array([1, 2, 3]), "fc1": np.array([4, 1]), "fc2": np.zeros(12)}
+    counts = SpikeCounts(sent=sent, steps=5, samples=1)
+    flow = count_traffic(net, chip, placement, counts)
+    assert flow.copied_synops == 6 * 2 and flow.core_synops.tolist() == [6 * 2 * 2, 5 * 6, 5 * 6]
+    energy, _ = run(net, chip, counts)
+    assert energy.total == pytest.approx(26e-12 * (6 * 2 * 2 + 5 * 12), rel=1e-12)
+    assert energy.terms[0].how == "84 SynOps at 26 pJ, 12 of them onto copies of neurons, everything else included"
+    prices = {"energy.all_in_pj_per_synop": None, "energy.synop_pj": 2.0, "energy.neuron_active_pj": 3.0}
+    energy, _ = run(net, override_facts(chip, {**prices, "energy.neuron_inactive_pj": 1.0}), counts)
+    joules = {term.name: term.joules for term in energy.terms}
+    assert joules["synapse"] == pytest.approx(84 * 2e-12) and joules["neuron update"] == pytest.approx((4 + 12) * 5 * 3e-12)
+    assert energy.dynamic is not None and energy.dynamic.low == pytest.approx(sum(joules.values()) - (4 + 12) * 5 * 2e-12)
+    rooms = {(0, core): {"neurons": n} for core, n in enumerate((5, 6, 7))}  # one in front of each axon
+    assert count_core_neurons(replace(placement, counted=rooms)).tolist() == [5, 6, 7]
+    work = measure_core_work(chip, placement, flow, counts.steps, {})
+    assert work.updates.tolist() == [4, 6, 6] and work.memory_reads is not None
+    assert work.memory_reads.tolist() == [6 * 4 / 5, 5 * 6 / 5, 5 * 6 / 5]
 
 
 def test_several_chips_leave_hops_and_time_unknown() -> None:
