@@ -329,7 +329,7 @@ def test_pieces_inside_a_map_with_zeros_are_one_kind() -> None:
     )
     (population,) = find_populations(net, zeros=True)
     along = tuple((n, n + 4) for n in range(0, 20, 4))
-    found = list(Core(load_profile("truenorth"), {}).iterate_distinct_boxes(population, (((0, 1),), along)))
+    found = list(Core(small_chip("truenorth"), {}).iterate_distinct_boxes(population, (((0, 1),), along)))
     assert sorted(box[1] for box in found) == [(0, 4), (4, 8), (16, 20)]
 
 
@@ -337,8 +337,8 @@ def test_dense_neurons_need_the_same_at_every_place() -> None:
     (population,) = find_populations(
         chain([Layer(name="d", synapse=Dense(weight=np.ones((6, 4))), neuron=IF())], input_shape=(4,))
     )
-    assert not Core(load_profile("truenorth"), {}).differs_by_place(population)
-    assert Core(load_profile("odin"), {}).find_delay(population.projections[0]) == 0
+    assert not Core(small_chip("truenorth"), {}).differs_by_place(population)
+    assert Core(small_chip("odin"), {}).find_delay(population.projections[0]) == 0
 
 
 def test_sources_that_are_all_read_are_not_listed_one_by_one() -> None:
@@ -349,7 +349,7 @@ def test_sources_that_are_all_read_are_not_listed_one_by_one() -> None:
     for of in (weight, np.ones((2, 4))):
         net = chain([Layer(name="d", synapse=Dense(weight=of), neuron=IF())], input_shape=(4,))
         ((projection,),) = (population.projections for population in find_populations(net, zeros=True))
-        core = Core(load_profile("truenorth"), {})
+        core = Core(small_chip("truenorth"), {})
         sets.append(core.find_axon_set(projection, ((0, 2),)))
         few = core.find_axon_set(projection, ((0, 1),))
         assert few.whole == sets[-1]
