@@ -197,7 +197,7 @@ def test_a_plan_that_fails_leaves_the_verdicts(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError
 
-    chips = ["speck2f", "truenorth"]
+    chips = ["speck2f", "xylo_audio2"]
     before = [sd.check("digits", "speck2f").verdict, *sorted(entry.verdict for entry in sd.rank("digits", chips))]
     monkeypatch.setattr(reach_module, "make_plans", fail)
     after = sd.rank("digits", chips)

@@ -124,8 +124,9 @@ def behind_a_convolution(bias, delay, **parts):
 
 @pytest.mark.parametrize(
     ("bias", "delay", "verdicts"),
-    [(0.0, 0, {"speck2f": "fits", "generic45nm": "fits"}), (0.0, 2, {"generic45nm": "fits"}), (0.5, 0, {"speck2f": "fits"}),
-     (0.5, 2, {"generic45nm": "does_not_fit"})],
+    [(0.0, 0, {"speck2f": "fits", "generic45nm": "fits"}), (0.5, 2, {"generic45nm": "does_not_fit"}),
+     pytest.param(0.0, 2, {"generic45nm": "fits"}, marks=pytest.mark.slow),
+     pytest.param(0.5, 0, {"speck2f": "fits"}, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_batch_norm_behind_a_pool_of_currents_or_a_delay_is_judged_as_the_scale_that_it_is(bias, delay, verdicts):
     """Folded into the convolution, also over a delay, but not where a bias arrives after the delay."""
@@ -151,6 +152,7 @@ def test_a_batch_norm_that_ends_a_network_is_a_weighted_sum_as_output():
     assert {row.layer for row in report.unsupported} == {"p"}, "a pool of spikes stays with its norm and neurons"
 
 
+@pytest.mark.slow
 def test_of_the_drawn_networks_many_fit_a_chip_and_many_are_refused(tmp_path):
     both = np.zeros(2, int)
     for seed in range(12):

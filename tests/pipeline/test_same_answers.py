@@ -6,6 +6,7 @@ And numbers of one verb that another one has to give for the file that the first
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from spear_deploy.network import IF
 from spear_deploy.pipeline.inputs import quantize_for_chip
 from spear_deploy.training.fit import train
 from tests.support.deployments import arrays, network
+from tests.support.seeds import few_first
 
 SAMPLES = 300
 NAMES = ("seconds", "command", "network_digest", "made", "evaluations")
@@ -99,9 +101,9 @@ def as_other_file_order():
 
 @pytest.mark.parametrize(
     "form",
-    [*(lambda dtype=dtype: as_types(dtype) for dtype in (bool, np.float32, np.float64, np.int64)), as_parts, as_function,
-     as_other_file_order],
-    ids=["bool", "float32", "float64", "int64", "parts", "function", "order of splits"],
+    few_first([partial(as_types, np.float32), as_parts, as_function, as_other_file_order,
+               *(partial(as_types, dtype) for dtype in (bool, np.float64, np.int64))], 4),
+    ids=["float32", "parts", "function", "order of splits", "bool", "float64", "int64"],
 )  # fmt: skip
 def test_the_form_of_the_data_changes_no_answer(inside, tmp_path, form):
     assert prune(tmp_path, data=form()) == inside[2]

@@ -97,7 +97,11 @@ def learnt():
 
 @pytest.mark.parametrize(
     ("facts", "widths"),
-    [(FAN_OUT, (16, 12)), ({"connectivity.fan_out": 2, "connectivity.fan_out_mean": 2}, (16, 5)), (MEMORY, (16, 12))],
+    [
+        (FAN_OUT, (16, 12)),
+        pytest.param({"connectivity.fan_out": 2, "connectivity.fan_out_mean": 2}, (16, 5), marks=pytest.mark.slow),
+        pytest.param(MEMORY, (16, 12), marks=pytest.mark.slow),
+    ],
 )
 def test_weights_make_a_network_fit_with_more_channels_than_channels_alone(learnt, facts, widths, tmp_path):
     graph, data = learnt

@@ -130,6 +130,7 @@ def test_ddpg_learns_the_known_optimum_and_beats_uniform():
     assert max(reward for _, _, reward in history) > -0.04 > best_uniform
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["td3", "sac"])
 def test_td3_and_sac_play_eight_episodes(agent):
     played(agent, seed=0, episodes=8)

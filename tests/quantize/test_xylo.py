@@ -248,7 +248,7 @@ def dense_network(neuron, end, seed=0):
     ("neuron", "end", "chip", "loss"),
     [
         (cuba(), cuba(), "xylo_imu", 0.03),  # measured: 85.6 % in floating point, 85.3 % on the chip
-        (cuba(5.5, 3), cuba(5.5, 3), "xylo_audio3", 0.03),  # 75.8 %, 76.4 %
+        pytest.param(cuba(5.5, 3), cuba(5.5, 3), "xylo_audio3", 0.03, marks=pytest.mark.slow),  # 75.8 %, 76.4 %
         (LIF(tau_s=4e-3, r=2.0, reset="subtract"), LI(tau_s=4e-3), "xylo_audio2", 0.03),  # 95.0 %, 94.4 %
     ],
     ids=["powers of two", "between", "no current"],
