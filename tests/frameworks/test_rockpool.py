@@ -477,6 +477,18 @@ def test_a_forward_that_asks_for_the_class_of_a_module_runs_as_in_rockpool(is_li
     assert expected.any()
 
 
+@pytest.mark.parametrize("combine", [Sequential, Residual], ids=("Sequential", "Residual"))
+def test_a_forward_that_asks_for_a_sequential_runs_as_in_rockpool(combine):
+    kind = type(combine(LinearTorch((6, 6))))
+    model, x = Choosing(lambda module: isinstance(module, kind) and module.__class__ is kind), torch.rand(9, 3, 6)
+    model.linear = combine(LinearTorch((6, 6), weight=torch.ones(6, 6) / 12), LIFTorch(6, dt=DT_S, threshold=0.3))
+    model.neurons = LIFTorch(6, dt=DT_S, tau_mem=0.01, tau_syn=0.005, threshold=3.0)
+    with torch.no_grad():
+        expected = model(x.transpose(0, 1))[0].transpose(0, 1).numpy()
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.numpy(), kind="current").output, expected)
+    assert expected.any()
+
+
 class ChoosingByType(Choosing):
     def forward(self, x):
         made, _, _ = self.linear(x)
