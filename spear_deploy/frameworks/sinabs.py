@@ -50,6 +50,9 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
             "tau_syn have here; train with min_v_mem=None, or use IAF without tau_syn"
         )
     output = builder.add_layer(path, x, neuron=neuron)
+    if isinstance(module, SqueezeMixin) and module.num_timesteps > 0:
+        steps = module.num_timesteps
+        builder.note_module(path, f"num_timesteps={steps}: sinabs starts anew every {steps} steps, the network at each sample")
     if isinstance(module, RECURRENT):
         synapse = _make_recurrent_synapse(module, x.shape, place)
         current = builder.add_layer(f"{path or 'model'}.recurrent", shape=x.shape, synapse=synapse)

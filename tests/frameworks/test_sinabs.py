@@ -361,6 +361,8 @@ def test_other_numbers_of_steps_in_one_network_are_refused():
     with pytest.raises(UnsupportedError, match="module '4' has num_timesteps=8, module '1' 4, so that .* of steps of your data"):
         read_model(nn.Sequential(*parts), (2, 6, 6))
     parts[1] = sl.IAFSqueeze(batch_size=3)
+    notes = read_model(nn.Sequential(*parts), (2, 6, 6)).metadata["assumptions"]
+    assert "module '4': num_timesteps=8: sinabs starts anew every 8 steps, the network at each sample" in notes
     assert len(read_model(nn.Sequential(*parts), (2, 6, 6)).layers) == 2
     parts[4] = sl.IAFSqueeze(batch_size=1)
     with pytest.raises(UnsupportedError, match="module '4' has batch_size=1, module '1' 3, so that .* of samples of a batch"):

@@ -67,7 +67,10 @@ REASONS = {
     "Upsample Upsampling PixelShuffle PixelUnshuffle ChannelShuffle Fold Unfold": (
         "it moves values between positions; use a Conv2d, or positions of the size that the next layer needs"
     ),
-    "Unflatten": "a layer's positions come from its synapse; give the network its input in that shape",
+    "Unflatten": (
+        "a layer's positions come from its synapse, so that it is read on the network's input alone; give the network its input "
+        "in that shape"
+    ),
     "Loss": "it trains the network; leave it out of the model",
     "CircularPad ConstantPad ReflectionPad ReplicationPad ZeroPad": "pad with zeros, over one or two axes",
     "AdaptiveAvgPool3d AvgPool3d BatchNorm3d Conv3d ConvTranspose3d": "a chip has positions over one or two axes; use Conv2d",
