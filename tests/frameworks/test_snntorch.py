@@ -672,3 +672,19 @@ def test_a_state_of_an_earlier_run_has_a_note():
     assert read_model(model, (6,)).metadata["assumptions"] == [note]
     utils.reset(model)
     assert "assumptions" not in read_model(model, (6,)).metadata
+
+
+class TwiceThenOnce(nn.Module):
+    """Neurons that keep their state, called twice, in front of others that are called once."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif, self.out = nn.Linear(5, 5), snn.Leaky(0.9, init_hidden=True), snn.Leaky(0.9, init_hidden=True)
+
+    def forward(self, x):
+        return self.out(self.fc(self.lif(self.fc(self.lif(self.fc(x))))))
+
+
+def test_neurons_that_are_called_more_often_than_others_are_refused():
+    with pytest.raises(UnsupportedError, match="module 'lif' is called 2 times, other neurons 1; use a module for each call"):
+        read_model(TwiceThenOnce(), (5,))

@@ -44,6 +44,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     LOOPS,
     TracedModel,
     assign_steps,
+    count_calls,
     find_constant_nodes,
     find_last_nodes,
     list_nodes,
@@ -113,12 +114,28 @@ class TraceInterpreter:
         """Evaluate all nodes, step by step, on the input `x`."""
         self._steps, self._constant = assign_steps(self.traced, graph), find_constant_nodes(self.traced, graph)
         self._last = find_last_nodes(self.traced, graph)
+        self._check_calls(graph)
         order = {node: n for n, node in enumerate(graph.nodes)}
         for node in sorted(order, key=lambda node: (self._steps[node], order[node])):
             self.unrolled.advance_to(self._steps[node])
             self.unrolled.is_constant = node in self._constant or node in self._last
             self._symbols[node] = self._evaluate(node, x)
         self.unrolled.check_complete()
+
+    def _check_calls(self, graph: fx.Graph) -> None:
+        """Refuse neurons that take an output of a later step: others are called more often than they are.
+
+        Raises:
+            UnsupportedError: some do.
+        """
+        late = [node for node in graph.nodes if any(self._steps[source] > self._steps[node] for source in node.all_input_nodes)]
+        if late:
+            counts = count_calls(self.traced, graph)
+            name = max(counts, key=lambda name: counts[name])
+            raise UnsupportedError(
+                f"{name_module(self._full_path(name))} is called {counts[name]} times, other neurons {min(counts.values())}; use "
+                "a module for each call, with a state of its own, or let the forward loop over x[t]"
+            )
 
     def _evaluate(self, node: fx.Node, x: Signal) -> Symbol:
         if node.op == "placeholder":
