@@ -10,7 +10,7 @@ from torch import nn
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, MAX_COMPARED
-from spear_deploy.frameworks.importer.step_numbers import LONGER, uses_step_numbers
+from spear_deploy.frameworks.importer.import_model import LONGER
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.simulator import simulate
 
@@ -203,11 +203,55 @@ def by_sum(self, x):
     return torch.stack(outputs)
 
 
+def by_iterator(self, x):
+    state, outputs, steps = None, [], iter(range(1000))
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if next(steps) >= 6 else value), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_pairs(self, x):
+    state, outputs = None, []
+    for value, gain in zip(x, self.gains, strict=False):
+        z, state = self.cell(self.fc(value * gain), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def by_product(self, x):
+    state, outputs, rest = None, [], 1.0
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if rest < 0.4 else value), state)
+        outputs.append(z)
+        rest *= 0.85
+    return torch.stack(outputs)
+
+
+def by_emptied_list(self, x):
+    state, outputs, rest = None, [], [0] * 6
+    for value in x:
+        z, state = self.cell(self.fc(value if rest else value * 2), state)
+        outputs.append(z)
+        del rest[:1]
+    return torch.stack(outputs)
+
+
+def by_countdown(self, x):
+    state, outputs, left = None, [], 6
+    for value in x:
+        z, state = self.cell(self.fc(value if left else value * 2), state)
+        outputs.append(z)
+        left -= left > 0
+    return torch.stack(outputs)
+
+
+ITERATED = [by_iterator, by_pairs, by_product, by_emptied_list, by_countdown]
 HIDDEN = [in_method, in_generator, in_function, in_comprehension, in_inner_function, by_length, by_sum]
 LATE = [by_global, by_list, by_tuple, by_number_of_another_type, by_method, by_function, by_least, by_two_loops, by_while]
 
 
-@pytest.mark.parametrize("forward", [*LATE, by_counter, *HIDDEN], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("forward", [*LATE, by_counter, *HIDDEN, *ITERATED], ids=lambda f: f.__name__)
 def test_what_a_forward_computes_from_its_seventh_step_on_is_refused(forward):
     with pytest.raises(UnsupportedError, match="runs in another way in a later step; let every step compute the same"):
         read_model(Net(forward), (12,))
@@ -263,9 +307,102 @@ PLAIN = [plain, transposed, over_layers, plain_in_method, in_comprehension_over_
 
 
 @pytest.mark.parametrize("forward", PLAIN, ids=lambda f: f.__name__)
-def test_a_loop_that_only_takes_its_steps_is_traced_on_few(forward):
-    assert not uses_step_numbers(Net(forward))
-    read_model(Net(forward), (12,))
+def test_a_loop_that_only_takes_its_steps_is_read(forward):
+    assert [layer.name for layer in read_model(Net(forward), (12,)).layers] == ["cell"]
+
+
+def far_behind(self, x):
+    state, outputs = None, []
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if len(outputs) >= 40 else value), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def far_behind_in_tuple(self, x):
+    state, outputs = None, []
+    for value in x:
+        z, state = self.cell(self.fc(value * 2 if len(outputs) in (40, 41) else value), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("forward", [far_behind, far_behind_in_tuple], ids=lambda f: f.__name__)
+def test_steps_are_compared_beyond_the_numbers_that_the_forward_names(forward):
+    with pytest.raises(UnsupportedError, match="runs in another way in a later step; let every step compute the same"):
+        read_model(Net(forward), (12,))
+
+
+def feed_back(current, outputs, t):
+    return current + outputs[t - 10] if t >= 10 else current
+
+
+def by_ten_steps(self, x):
+    state, outputs = None, []
+    for t in range(x.shape[0]):
+        z, state = self.cell(feed_back(self.fc(x[t]), outputs, t), state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def test_numbers_that_a_function_compares_its_argument_with_are_traced_beyond():
+    net = Net(by_ten_steps)
+    x = (np.random.default_rng(1).random((25, 3, 12)) < 0.5).astype(np.float32)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(x)).numpy()
+    graph = read_model(net, (12,))
+    assert [edge.delay for edge in graph.edges if edge.delay] == [10]
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+COUNTS, STEPS = [0], iter(range(1000))
+
+
+def held_number(self, x):
+    self.count = getattr(self, "count", 0) + 1
+    return self.count
+
+
+def held_list(self, x):
+    self.gains = (*self.gains, 1)
+    return len(self.gains)
+
+
+def number_of_the_file(self, x):
+    COUNTS[0] += 1
+    return COUNTS[0]
+
+
+def iterator_of_the_file(self, x):
+    return next(STEPS)
+
+
+@pytest.mark.parametrize("count", [held_number, held_list, number_of_the_file, iterator_of_the_file], ids=lambda f: f.__name__)
+def test_a_forward_of_one_step_that_counts_is_refused(count):
+    def one_step(self, x, state=None):
+        return self.cell(self.fc(x * 2 if count(self, x) > 8 else x), state)
+
+    with pytest.raises(UnsupportedError, match="changes a number in '.*' from step to step, as a counter does, .* leave it out"):
+        read_model(Net(one_step), (12,))
+
+
+def test_a_state_that_counts_is_refused():
+    def one_step(self, x, state=None):
+        state, count = (None, 0) if state is None else state
+        z, state = self.cell(self.fc(x * 2 if count > 8 else x), state)
+        return z, (state, count + 1)
+
+    with pytest.raises(UnsupportedError, match="changes a number in its state from step to step"):
+        read_model(Net(one_step), (12,))
+
+
+def test_a_forward_of_one_step_that_holds_its_last_output_is_read():
+    def one_step(self, x, state=None):
+        z, state = self.cell(self.fc(x), state)
+        self.runs, self.last = True, z
+        return z, state
+
+    assert len(read_model(Net(one_step), (12,)).layers) == 1
 
 
 def fed_back(self, x):
@@ -289,7 +426,7 @@ def test_shapes_of_many_steps_are_computed_once(monkeypatch):
     monkeypatch.setattr(nn.Linear, "forward", counted)
     net = Net(fed_back)
     net.drop = nn.Dropout()
-    assert uses_step_numbers(net) and len(read_model(net, (12,)).layers) > 1
+    assert len(read_model(net, (12,)).layers) > 1
     assert 0 < len(calls) < 300
 
 

@@ -6,7 +6,8 @@ import copy
 import dis
 import inspect
 import types
-from itertools import pairwise
+from contextlib import suppress
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ SPREADERS = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 """Modules that spread a model over devices and change nothing that it computes."""
 MAX_COMPARED = 62
 """Steps beyond these are not traced, though a forward names them."""
+LIBRARIES = ("torch", "numpy", "einops")
+"""Packages whose functions compute the same in every step, and ask for types of their own."""
 
 
 def copy_model(model: torch.nn.Module) -> torch.nn.Module:
@@ -102,20 +105,73 @@ def list_unused_arguments(model: torch.nn.Module) -> list[str]:
 
 
 def count_steps(model: torch.nn.Module) -> int:
-    """Return the number of steps to trace a loop on: more than any number that a forward compares the number of a step with."""
-    numbers = [LOOP_STEPS - 2]
-    for _, module in torch.nn.Module.named_modules(model):
-        code = getattr(getattr(type(module), "forward", None), "__code__", None)
-        if code is None or not _compares_steps(code):
+    """Return the number of steps to trace a loop on: more than any number that a forward compares the number of a step with.
+
+    Functions that the forward calls may compare their arguments.
+    """
+    codes = [function.__code__ for function in list_functions(model) if _compares_steps(function.__code__)]
+    return max([LOOP_STEPS - 2, *(number for number in list_numbers(model, codes) if number <= MAX_COMPARED)]) + 2
+
+
+def list_numbers(model: torch.nn.Module, codes: list[types.CodeType] | None = None) -> set[int]:
+    """Return the whole numbers in code, by default that of all functions that a model runs, and in what it names."""
+    functions = [function for function in list_functions(model) if codes is None or function.__code__ in codes]
+    names = {name for function in functions for name in list_names(function.__code__)}
+    holders = [*map(vars, torch.nn.Module.modules(model)), *(function.__globals__ for function in functions)]
+    values = [holder[name] for holder in holders for name in names if name in holder]
+    values += [value for function in functions for value in (*_list_constants(function.__code__), *(function.__defaults__ or ()))]
+    return {value for value in values if type(value) is int}
+
+
+def list_functions(model: torch.nn.Module) -> list[types.FunctionType]:
+    """Return the functions that forwards and hooks of the user run, helpers in other files too, each once."""
+    modules = [module for _, module in torch.nn.Module.named_modules(model)]
+    classes = {kind: None for module in modules for kind in type(module).__mro__}
+    queue: list[Any] = [vars(kind).get("forward") for kind in classes]
+    for module in modules:
+        queue += [vars(module).get("forward"), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    members = [vars(holder) for holder in (*classes, *modules)]
+    found: dict[int, types.FunctionType] = {}
+    while queue:
+        function: Any = queue.pop()
+        function = inspect.unwrap(getattr(function, "__func__", function)) if callable(function) else None
+        space = getattr(function, "__globals__", None)
+        if not isinstance(function, types.FunctionType) or space is None or id(function) in found:
             continue
-        named = (vars(module).get(name) for name in code.co_names)
-        numbers += [n for n in (*code.co_consts, *named) if type(n) is int and n <= MAX_COMPARED]
-    return max(numbers) + 2
+        if str(space.get("__name__", "")).split(".")[0] in LIBRARIES:
+            continue
+        found[id(function)] = function
+        queue += _list_called(function, list_names(function.__code__), members)
+    return list(found.values())
+
+
+def _list_called(function: types.FunctionType, names: set[str], members: list[Any]) -> list[Any]:
+    """Return the functions that one may call: those of its file, of a module or class by name, and those that it encloses."""
+    holders = [function.__globals__, *members]
+    holders += [vars(held) for name in names if isinstance(held := function.__globals__.get(name), types.ModuleType)]
+    called = [holder.get(name) for holder in holders for name in names]
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # it is empty yet
+            called.append(cell.cell_contents)
+    return [held for held in called if isinstance(held, (types.FunctionType, types.MethodType))]
+
+
+def list_names(code: types.CodeType) -> set[str]:
+    """Return the names of globals and attributes in code, and in functions within it."""
+    return set(code.co_names).union(*(list_names(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
+
+
+def _list_constants(code: types.CodeType) -> list[Any]:
+    """Return the constants of code, those in tuples and in functions within it too."""
+    found: list[Any] = []
+    for value in code.co_consts:
+        found += _list_constants(value) if isinstance(value, types.CodeType) else value if isinstance(value, tuple) else [value]
+    return found
 
 
 def _compares_steps(code: Any) -> bool:
-    """Return whether code compares the variable of a loop, or calculates with it, beside taking it for an index."""
-    steps = list(dis.get_instructions(code))
+    """Return whether code compares the variable of a loop or an argument, or takes a remainder of it."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PRECALL", "RESUME")]
     stores = [after.argval for step, after in pairwise(steps) if step.opname == "FOR_ITER" and after.opname.startswith("STORE")]
     stores += [
         step.argval
@@ -123,9 +179,11 @@ def _compares_steps(code: Any) -> bool:
         if step.opname.startswith("STORE") and any(before.opname == "UNPACK_SEQUENCE" for before in steps[max(n - 2, 0) : n])
     ]
     names = {name for stored in stores for name in (stored if isinstance(stored, tuple) else (stored,))}
+    names |= set(code.co_varnames[: code.co_argcount])
     for n, step in enumerate(steps):
         loaded = set(step.argval) if isinstance(step.argval, tuple) else {step.argval}
         if step.opname.startswith("LOAD") and loaded & names:
-            if any(after.opname in ("COMPARE_OP", "BINARY_MODULO") or after.argrepr == "%" for after in steps[n + 1 : n + 5]):
+            rest = list(takewhile(lambda after: not after.opname.startswith(("CALL", "STORE", "POP")), steps[n + 1 : n + 5]))
+            if any(after.opname in ("COMPARE_OP", "BINARY_MODULO") or after.argrepr == "%" for after in rest):
                 return True
     return False

@@ -15,9 +15,14 @@ import torch
 from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.builder import GraphBuilder, OnlyZerosError
 from spear_deploy.frameworks.importer.context import Form, Framework
-from spear_deploy.frameworks.importer.forward_code import copy_model, list_unused_arguments
+from spear_deploy.frameworks.importer.forward_code import (
+    LOOP_STEPS,
+    MAX_COMPARED,
+    copy_model,
+    list_numbers,
+    list_unused_arguments,
+)
 from spear_deploy.frameworks.importer.interpreter import interpret
-from spear_deploy.frameworks.importer.step_numbers import LONGER, uses_step_numbers
 from spear_deploy.frameworks.importer.symbols import Signal
 from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.frameworks.importer.traced_model import LOOPS
@@ -31,6 +36,10 @@ from spear_deploy.network.graph import INPUT, SNNGraph, find_heirs, merge_parts
 
 FURTHER_STEPS = (8, 40)
 """Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
+LONGER = (30, 20, 12, 8, 6, 4, 3, 2)
+"""Further steps of a second trace of a loop, in which a later step may compute something else: fewer where it ends before."""
+ENDS = (LookupError, StopIteration)
+"""What a forward raises that has values for fewer steps."""
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
@@ -65,14 +74,19 @@ def trace_layers(
         graph, builder = build(_copy(model), counts=counts)
     except (LateDifferenceError, OnlyZerosError) as error:  # such as a longer delay, which begins in a later step
         counts, graph, builder = _build_from_more_steps(model, build, error, form)
-    longer = LONGER if form in LOOPS and uses_step_numbers(model) else ()
-    if builder.reads_sizes or longer:  # numbers of the forward may come from it, in more ways than a trace shows
-        _check_independence(graph, _build_anew(model, build, counts, longer))
+    if builder.reads_sizes or form in LOOPS:  # numbers of the forward may come from its input, and steps may differ
+        _check_independence(graph, _build_anew(model, build, counts, _list_further_steps(model) if form in LOOPS else ()))
     return graph, builder
 
 
+def _list_further_steps(model: torch.nn.Module) -> list[int]:
+    """Return numbers of further steps for a second trace: beyond each number that the forward names, and fewer."""
+    named = max((number for number in list_numbers(model) if number <= MAX_COMPARED), default=0)
+    return sorted({*LONGER, max(named + 2 - LOOP_STEPS, LONGER[0])}, reverse=True)
+
+
 def _build_anew(
-    model: torch.nn.Module, build: Callable[..., tuple[SNNGraph, GraphBuilder]], counts: Counts, longer: tuple[int, ...]
+    model: torch.nn.Module, build: Callable[..., tuple[SNNGraph, GraphBuilder]], counts: Counts, longer: list[int] | tuple[()]
 ) -> SNNGraph:  # fmt: skip
     """Return the network of more samples and steps; of as many more as `longer` says, where the forward has values for them.
 
@@ -83,7 +97,7 @@ def _build_anew(
         try:
             return build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + further))[0]
         except UnsupportedError as error:
-            if not isinstance(error.__cause__, LookupError):  # the forward has values for fewer steps
+            if not isinstance(error.__cause__, ENDS):
                 raise
     return build(_copy(model), counts=Counts(samples=counts.samples + 1, further_steps=counts.further_steps + 1))[0]
 

@@ -23,6 +23,7 @@ from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.call_settings import read_generators
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments, takes_state
+from spear_deploy.frameworks.importer.kept_numbers import check_kept
 from spear_deploy.frameworks.importer.repetition import detach_repetitions
 from spear_deploy.frameworks.importer.step_layout import (
     LayoutError,
@@ -229,6 +230,7 @@ def _trace(
         _check_called(tracer, path)
         raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
+    check_kept(*traced.kept, path)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
     detach_repetitions(graph)

@@ -15,6 +15,7 @@ from torch import fx
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Form, Framework
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, list_arguments, takes_state
+from spear_deploy.frameworks.importer.kept_numbers import list_kept
 
 LOOPS = ("loop", "batch_loop")
 """Forms of a forward with a loop over its input."""
@@ -36,6 +37,7 @@ class TracedModel(torch.nn.Module):
     Attributes:
         output_index: which of a list of outputs counts; None where there is one output.
         states: what each step returned beside its output.
+        kept: the numbers that a forward of one step keeps, behind its first and its second step.
         steps: number of steps traced.
         taken: the steps of the input that a loop takes.
         takes_columns: whether the forward takes x[:, t] of its input.
@@ -49,6 +51,7 @@ class TracedModel(torch.nn.Module):
         super().__init__()
         self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
         self.states: list[Any] = []
+        self.kept: tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]] = ({}, {})
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
         self.takes_columns = self.fills_batch = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
@@ -59,13 +62,16 @@ class TracedModel(torch.nn.Module):
         first = self._split_output(self.model(x, *defaults))
         if self.form != "step":
             return first
+        kept = list_kept(self.model, self.states[0])
         if self.states[0] is None or not takes_state(self.model):
             second = self.model(later, *defaults)
         elif len(defaults) > 1 and isinstance(self.states[0], tuple) and len(self.states[0]) == len(defaults):
             second = self.model(later, *self.states[0])
         else:
             second = self.model(later, self.states[0], *defaults[1:])
-        return first, self._split_output(second)
+        second = self._split_output(second)
+        self.kept = kept, list_kept(self.model, self.states[1])
+        return first, second
 
     def is_stepped(self, node: fx.Node) -> bool:
         """Return whether a node calls a module of one step that has a state."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import operator
+import sys
 from collections.abc import Iterator
+from functools import cache
+from types import CodeType
 from typing import Any
 
 import torch
@@ -19,7 +23,23 @@ class LoopsOverTime(Exception):
     """A forward indexes its input step by step."""
 
 
-class SizedValue(fx.Proxy):
+class Value(fx.Proxy):
+    """What a call in a forward returns."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the values that a forward gives names to, as torch's does, which disassembles its code each time."""
+        frame: Any = sys._getframe(1)
+        count = _list_unpacked(frame.f_code).get(frame.f_lasti)
+        return super().__iter__() if count is None else iter([self[n] for n in range(count)])  # type: ignore[index]
+
+
+@cache
+def _list_unpacked(code: CodeType) -> dict[int, int]:
+    """Return the number of values by the place of each unpacking in code."""
+    return {step.offset: step.argval for step in dis.get_instructions(code) if step.opname == "UNPACK_SEQUENCE"}
+
+
+class SizedValue(Value):
     """The model's input, or a tensor of all steps, whose shape is known in the trace."""
 
     tracer: Any

@@ -37,7 +37,7 @@ from spear_deploy.frameworks.importer.synapses import PLAIN
 from spear_deploy.frameworks.importer.traced_model import (
     UnclearForward,
 )
-from spear_deploy.frameworks.importer.traced_value import LoopsOverTime, SizedValue, TracedValue
+from spear_deploy.frameworks.importer.traced_value import LoopsOverTime, SizedValue, TracedValue, Value
 from spear_deploy.network import Shape
 
 FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
@@ -85,7 +85,7 @@ class Tracer(fx.Tracer):
             return TracedValue(node, self)
         if self.form == "step":
             self.takes_columns |= self._merges_samples(node)
-            return fx.Proxy(node, self)
+            return Value(node, self)
         repetition = find_repetition(node, self._measure_whole) if self.is_image else None
         if repetition is not None and self._may_repeat(repetition):
             node.meta |= {"repeats": repetition, "layout": repetition.layout}
@@ -102,7 +102,7 @@ class Tracer(fx.Tracer):
         node.meta["layout"] = layout
         self.fills_batch |= layout is not None and layout.merged and self.framework.takes_merged(module)
         if layout is None:
-            return fx.Proxy(node, self)
+            return Value(node, self)
         return (SizedValue if self.form == "layers" else TracedValue)(node, self)
 
     def _measure_whole(self, node: fx.Node) -> Shape | None:

@@ -5,21 +5,18 @@ Without them a forward goes another way in its trace than in its run: `if isinst
 
 from __future__ import annotations
 
-import inspect
-import types
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
 
+from spear_deploy.frameworks.importer.forward_code import list_functions
 from spear_deploy.frameworks.importer.step_layout import TracedSize
 
 NORMS: tuple[Any, ...] = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
 """Norms that check the number of axes before they compute, which a symbol does not know: the layer is checked when it is made."""
-LIBRARIES = ("torch", "numpy", "einops")
-"""Packages whose functions ask for types of their own."""
 
 
 @contextmanager
@@ -71,36 +68,4 @@ class _Type(type, metaclass=_TypeAnswers):
 
 def _list_globals(model: torch.nn.Module) -> list[dict[str, Any]]:
     """Return the global names of the code that forwards and hooks of the user run, helpers in other files too, each once."""
-    modules = [module for _, module in torch.nn.Module.named_modules(model)]
-    classes = {kind for module in modules for kind in type(module).__mro__}
-    queue: list[Any] = [vars(kind).get("forward") for kind in classes]
-    for module in modules:
-        queue += [vars(module).get("forward"), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    members = [vars(holder) for holder in (*classes, *modules)]
-    found: dict[int, dict[str, Any]] = {}
-    seen: set[int] = set()
-    while queue:
-        function: Any = queue.pop()
-        function = inspect.unwrap(getattr(function, "__func__", function)) if callable(function) else None
-        space, code = getattr(function, "__globals__", None), getattr(function, "__code__", None)
-        if space is None or code is None or id(function) in seen or str(space.get("__name__", "")).split(".")[0] in LIBRARIES:
-            continue
-        seen.add(id(function))
-        found[id(space)] = space
-        queue += _list_called(function, _list_names(code), members)
-    return list(found.values())
-
-
-def _list_called(function: Any, names: set[str], members: list[Any]) -> list[Any]:
-    """Return the functions that one may call: those of its file, of a module or class by name, and those that it encloses."""
-    holders = [function.__globals__, *members]
-    holders += [vars(held) for name in names if isinstance(held := function.__globals__.get(name), types.ModuleType)]
-    called = [holder.get(name) for holder in holders for name in names]
-    for cell in function.__closure__ or ():
-        with suppress(ValueError):  # it is empty yet
-            called.append(cell.cell_contents)
-    return [held for held in called if isinstance(held, (types.FunctionType, types.MethodType))]
-
-
-def _list_names(code: types.CodeType) -> set[str]:
-    return set(code.co_names).union(*(_list_names(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
+    return list({id(function.__globals__): function.__globals__ for function in list_functions(model)}.values())
