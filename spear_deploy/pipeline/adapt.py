@@ -88,7 +88,7 @@ def adapt(
         facts = add_header({**facts, **describe_run(command), "files": files, "seconds": perf_counter() - begin}, network)
         facts["notes"] = [*(dataset.notes if dataset else []), *facts["notes"]]
         write_json(folder / FACTS, facts)
-        write_report(folder)
+        write_report(folder, results=FACTS)
     return facts
 
 

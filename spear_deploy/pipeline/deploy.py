@@ -300,5 +300,5 @@ def _write_results(cache: StageCache, task: Task, done: Mapping[str, CachedStage
     write_json(folder / PROVENANCE, facts)
     cache.report_stage("report")
     with cache.explain_errors():
-        write_report(folder)
+        write_report(folder, results=DEPLOYMENT)
     cache.conclude((CHECK, LAYERS, CORES, DEPLOYMENT, PROVENANCE, REPORT))

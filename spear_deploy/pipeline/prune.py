@@ -95,7 +95,9 @@ def prune(
         steps = parse_steps(coding["steps"]) if is_range else None
         facts = _prune_into(folder, inputs, settings, steps, progress)
         write_json(folder / FACTS, {"front": [facts], **_describe_run(command, inputs)})
-        return add_header({**facts, "files": {**facts["files"], "report": write_report(folder).name}}, inputs.network)
+        return add_header(
+            {**facts, "files": {**facts["files"], "report": write_report(folder, results=FACTS).name}}, inputs.network
+        )
 
 
 def _describe_run(command: str | None, inputs: CheckedInputs) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def prune_front(
         inputs = check_inputs(net, chip, data, seed=settings.seed, overrides=overrides, progress=progress, **coding)
         rows = _prune_front_into(folder, inputs, synops, settings, progress)
         write_json(folder / FRONT, {"front": rows, **_describe_run(command, inputs)})
-        files = {"front": FRONT, "report": write_report(folder).name}
+        files = {"front": FRONT, "report": write_report(folder, results=FRONT).name}
         return add_header({"front": rows, "files": files}, inputs.network)
 
 

@@ -245,7 +245,7 @@ def sweep(
         done = [row for row in rows.values() if row is not None]
         result = {"cells": done, "front": find_front(done)}
         write_json(folder / SWEEP, add_header({**result, **describe_run(command)}))
-        files = {"sweep": SWEEP, "report": write_report(folder).name}
+        files = {"sweep": SWEEP, "report": write_report(folder, results=SWEEP).name}
         return add_header({**result, "taken": len(cells) - len(missing), "files": files})
 
 

@@ -36,13 +36,16 @@ NAME = "report.html"
 ENDINGS = (".html", ".htm")
 
 
-def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, results: str | None = None
+) -> Path:
     """Write the page of a folder, whole or not at all, and return its path.
 
     Args:
         folder: where `deploy`, `demo`, `adapt`, `prune` or `sweep` wrote.
         out: the file. By default in the folder: `report.html` of a deployment, `adapt.html` of an adaptation, `prune.html` of
             pruning to one budget, `front.html` of pruning to several, `sweep.html` of a sweep.
+        results: file of the results that the page shows; those of `find_shown` unless given.
 
     Raises:
         FileError: the folder holds no finished deployment and no results of `adapt` or `prune`, or its files are damaged; `out`
@@ -50,7 +53,8 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
     """
     if out is not None and Path(out).suffix.lower() not in ENDINGS:  # another file of the folder would be replaced by a page
         raise FileError(f"file '{out}': is no name of a page; give one that ends in .html")
-    place, results = Path(folder), find_shown(Path(folder))
+    place = Path(folder)
+    results = find_shown(place) if results is None else results
     if results == SWEEP:
         name, text = PAGE, _render(SWEEP_TEMPLATE, place, lambda: describe_sweep(place))
     elif results == ADAPTATION:
@@ -67,12 +71,19 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
 
 
 def find_shown(folder: Path) -> str:
-    """Return the file of the results that the page of a folder shows: of a sweep, an adaptation, pruning, or a deployment."""
+    """Return the file of the results that the page of a folder shows: of a sweep, an adaptation, pruning, or a deployment.
+
+    Of a deployment and of pruning those that were written last.
+    """
     if (folder / SWEEP).exists():
         return SWEEP
     if adaptation_page.holds_adaptation(folder):
         return ADAPTATION
-    return find_results(folder) or DEPLOYMENT
+    pruned = find_results(folder)
+    if pruned is None:
+        return DEPLOYMENT
+    names = [name for name in (pruned, DEPLOYMENT) if (folder / name).exists()]
+    return max(names, key=lambda name: (folder / name).stat().st_mtime_ns)
 
 
 def render_deployment(evidence: Evidence) -> str:

@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import os
 import re
 import shutil
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.pipeline.stages import compare_with_lava, compare_with_norse
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.report import write_report
+from spear_deploy.report.page import find_shown
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_counts, write_counts
 from spear_deploy.simulator.synops import count_synops
@@ -263,6 +265,18 @@ def failing_lava(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(stages, "compare_with_lava", fail)
         yield
+
+
+@pytest.mark.parametrize("other", ["prune.json", "front.json", "sweep.json"])
+@pytest.mark.lava
+def test_a_deployment_beside_results_of_another_command_has_its_own_page(folder, other):
+    (folder / other).write_text('{"front": []}')
+    (folder / "report.html").unlink()
+    assert again(folder).resumed == ("evaluate", "prune", "quantise", "lava", "export")
+    assert (folder / "report.html").is_file()
+    assert find_shown(folder) == ("sweep.json" if other == "sweep.json" else "deployment.json")
+    os.utime(folder / other, (2e9, 2e9))
+    assert find_shown(folder) == other
 
 
 @pytest.mark.lava

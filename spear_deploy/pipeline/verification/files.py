@@ -53,11 +53,11 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
     if derived is not None:
         if not same_code:
             derived = _leave_out_own_file(folder, derived)
+        _compare_contents(folder, derived.digests, failures)  # first: figures of other networks can fill the list
         for name, content in derived.files.items():
             _compare_json(folder, name, content, failures, same_code=same_code)
         for name, arrays in derived.arrays.items():
             _compare_arrays(folder, name, arrays, failures, same_code=same_code)
-        _compare_contents(folder, derived.digests, failures)
         compare_pruning(folder, derived.pruning, failures, same_code=same_code)
         notes += derived.notes
         if derived.adaptation is not None:

@@ -150,7 +150,7 @@ def _derive_files(cache: StageCache, task: Task, done: Mapping[str, Any], folder
     files |= {stages.LAVA: done["lava"], **{path: json.loads((task.folder / path).read_text()) for path in exported}}
     facts = collect_provenance(
         command=None, options={}, network=task.network(stages.DENSE), task=replace(task, folder=folder),
-        files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and (folder / path).is_file()],
+        files=[path for path in result.files.values() if path not in (PROVENANCE, REPORT) and _is_readable(folder / path)],
     )  # fmt: skip
     return files | {PROVENANCE: {key: value for key, value in _as_json(facts).items() if key not in OF_THIS_MACHINE}}
 
@@ -160,6 +160,10 @@ def _hash_networks(place: Path, exported: Iterable[str], *, adapts: bool) -> dic
     networks = (stages.DENSE, stages.PRUNED, stages.QUANTISED, *exported)
     digests = {path: hash_file(place / path) for path in networks if not _is_certificate(path)}
     return digests | ({ADAPTED: digests[stages.DENSE]} if adapts else {})  # what was adapted is what is pruned
+
+
+def _is_readable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def _is_certificate(path: str) -> bool:
