@@ -18,6 +18,8 @@ MAX_MARKED = 1 << 14
 """Neurons of a source up to which those that a slice reads are marked one by one."""
 BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
 """Bits of a byte that are 1."""
+FEW = 64
+"""Cores that are looked up faster one by one than all together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,9 +78,7 @@ class AxonRows:
     def count_had(self, axons: AxonBits, cores: Array) -> Array:
         """Count the source neurons that each core has already: int64 (cores,), of cores in rising order."""
         had = np.zeros(len(cores), np.int64)
-        held = np.fromiter(self.places, np.int64, len(self.places))  # in the order of the rows
-        at = np.searchsorted(cores, held).clip(max=len(cores) - 1)
-        rows = np.flatnonzero(cores[at] == held)
+        at, rows = self._find_rows(cores)
         if not len(rows):
             return had
         if axons.is_all:
@@ -86,8 +86,19 @@ class AxonRows:
         else:
             inside = axons.places < self.bits.shape[1]
             shared = self.bits[rows[:, None], axons.places[inside]] & axons.values[inside]
-        had[at[rows]] = np.where(self.has_all[rows], axons.count, BITS[shared].sum(axis=1, dtype=np.int64))
+        had[at] = np.where(self.has_all[rows], axons.count, BITS[shared].sum(axis=1, dtype=np.int64))
         return had
+
+    def _find_rows(self, cores: Array) -> tuple[Array, Array]:
+        """Return which of some cores have a row, and their rows; it looks for the fewer in the more."""
+        if len(cores) < max(FEW, len(self.places)):
+            found = np.array([self.places.get(core, -1) for core in cores.tolist()], np.int64)
+            at = np.flatnonzero(found >= 0)
+            return at, found[at]
+        held = np.fromiter(self.places, np.int64, len(self.places))  # in the order of the rows
+        at = np.searchsorted(cores, held).clip(max=len(cores) - 1)
+        rows = np.flatnonzero(cores[at] == held)
+        return at[rows], rows
 
     def add(self, axons: AxonBits, core: int) -> None:
         """Add the source neurons to those of a core."""
