@@ -54,7 +54,7 @@ def zero_weights(net: SNNGraph, rng: np.random.Generator) -> SNNGraph:
     return net.with_layers(thin)
 
 
-@pytest.mark.parametrize("base", CHIPS)
+@pytest.mark.parametrize("base", [pytest.param(chip, marks=pytest.mark.slow if chip == "truenorth" else ()) for chip in CHIPS])
 def test_fewer_channels_fewer_weights_and_larger_cores_take_nothing_over_its_limit(base: str) -> None:
     fitting = 0
     for seed in range(12):
