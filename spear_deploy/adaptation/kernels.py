@@ -92,23 +92,30 @@ def fit_kernel(synapse: Any, before: Shape, after: Shape, profile: HardwareProfi
     ends = [(front, behind) for front in range(MAX_ZEROS + 1) for behind in range(MAX_ZEROS + 1)]
     axes = [[pair for pair in ends if _keeps_outputs(wide, axis, pair, before, after)] for axis in range(wide.weight.ndim - 2)]
     for zeros in sorted(product(*axes), key=lambda pairs: sum(map(sum, pairs))):
-        if _is_possible(_add_zeros(wide, zeros), before, after, profile):
+        if _is_possible(_outline(wide, zeros), before, after, profile):
             return _add_zeros(join_groups(spread_taps(synapse)), zeros)
     return None
 
 
-def _outline(synapse: Any) -> Any:
-    """Return a convolution of the same geometry with one input a group and one output each: what a chip's sizes are read from."""
-    return replace(synapse, weight=np.zeros((synapse.groups, 1, *synapse.weight.shape[2:])), bias=None)
+def _outline(synapse: Any, zeros: Sequence[tuple[int, int]] = ()) -> Any:
+    """Return a convolution of the same geometry with one input a group and one output each: what a chip's sizes are read from.
+
+    Args:
+        synapse: the convolution.
+        zeros: that are added in front of and behind its kernel, by axis.
+    """
+    sizes, added = synapse.weight.shape[2:], zeros or [(0, 0)] * len(synapse.padding)
+    weight = np.zeros((synapse.groups, 1, *(k + sum(ends) for k, ends in zip(sizes, added, strict=True))))
+    return replace(synapse, weight=weight, bias=None, padding=_pad_more(synapse, added))
 
 
 def _add_zeros(synapse: Any, zeros: Sequence[tuple[int, int]]) -> Any:
     """Return a convolution with zeros in front of and behind its kernel, by axis."""
-    return replace(
-        synapse,
-        weight=np.pad(synapse.weight, ((0, 0), (0, 0), *zeros)),
-        padding=tuple(p + front for p, (front, _) in zip(synapse.padding, zeros, strict=True)),
-    )
+    return replace(synapse, weight=np.pad(synapse.weight, ((0, 0), (0, 0), *zeros)), padding=_pad_more(synapse, zeros))
+
+
+def _pad_more(synapse: Any, zeros: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(p + front for p, (front, _) in zip(synapse.padding, zeros, strict=True))
 
 
 def spread_taps(synapse: Any) -> Any:
