@@ -148,7 +148,7 @@ def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts, passed: tuple[
     """
     layer = graph[name]
     total: Array = np.zeros(graph.shape_of(name))
-    if has_synapses(layer):
+    if has_synapses(graph, layer):
         for edge in graph.edges_into(name):
             if carries_spikes(graph, edge.source):
                 arrived = _pool_values(layer.synapse, split_arrivals(graph, counts, edge)[0].astype(np.float64))

@@ -6,9 +6,9 @@ A SynOp is one spike delivered over one existing (non-zero) synapse. Per layer:
 
 so borders, stride, padding, dilation, groups and zero weights are exact. Pooling, bias, batch norm and neuron updates are
 no SynOps, nor is what a host does with the spikes that leave a chip; a spike that passes a pool costs the synapses behind
-it. An edge that delivers spikes straight to a neuron is one synapse of weight one, to a batch norm behind no weights one of its
-factor. An analogue input, and the output of a layer without a neuron or of a readout, is a value, not a spike: its products
-are MACs and reported separately.
+it. An edge that delivers spikes straight to a neuron, or to a layer that adds them to values, is one synapse of weight one,
+to a batch norm behind no weights one of its factor. An analogue input, and the output of a layer without a neuron or of a
+readout, is a value, not a spike: its products are MACs and reported separately.
 
 SynOps of two tools are comparable only under the same rule. `count_by_rules` evaluates each on the same spike counts:
 
@@ -64,7 +64,7 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
     per_layer: dict[str, float] = {}
     macs, on_host = 0.0, list_host_layers(graph)
     for layer in graph.layers:
-        if not has_synapses(layer) or layer.name in on_host:
+        if not has_synapses(graph, layer) or layer.name in on_host:
             continue
         weighted = isinstance(layer.synapse, WEIGHTED)
         shape = graph.input_shape_of(layer.name) if weighted else graph.shape_of(layer.name)
@@ -81,12 +81,16 @@ def count_synops(graph: SNNGraph, counts: SpikeCounts) -> SynOps:
     return SynOps(total=sum(per_layer.values()), per_layer=per_layer, macs_first_layer=macs / counts.samples)
 
 
-def has_synapses(layer: Layer) -> bool:
-    """Return whether spikes that reach a layer are operations there: it has weights, or they go straight to a neuron or a norm.
+def has_synapses(graph: SNNGraph, layer: Layer) -> bool:
+    """Return whether spikes that reach a layer are operations there.
 
-    A norm behind no weights is one weight a channel, as `fold_batchnorm` makes of it.
+    They are where it has weights, and where they go straight to a neuron, to a norm or into a sum with values. A norm behind no
+    weights is one weight a channel, as `fold_batchnorm` makes of it.
     """
-    return isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None
+    if isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None:
+        return True
+    are_spikes = {carries_spikes(graph, edge.source) for edge in graph.edges_into(layer.name)}
+    return len(are_spikes) == 2
 
 
 def count_arrivals(graph: SNNGraph, counts: SpikeCounts, edge: Edge, _behind: tuple[Edge, ...] = ()) -> Array:
@@ -182,7 +186,7 @@ def _arrival_cost(graph: SNNGraph, layer: Layer, known: dict[str, Array]) -> Arr
     shape = graph.input_shape_of(layer.name)
     if isinstance(layer.synapse, WEIGHTED):
         return synapse_math.fan_out(layer.synapse, shape).astype(np.float64)
-    if has_synapses(layer):
+    if has_synapses(graph, layer):
         cost = np.ones(graph.shape_of(layer.name))
     elif carries_spikes(graph, layer.name):
         cost = _emission_cost(graph, layer.name, known)
@@ -203,7 +207,7 @@ def count_by_rules(graph: SNNGraph, counts: SpikeCounts) -> dict[str, float]:
     totals, on_host = dict.fromkeys(RULES, 0.0), list_host_layers(graph)
     for layer in graph.layers:
         edges = [edge for edge in graph.edges_into(layer.name) if carries_spikes(graph, edge.source)]
-        if has_synapses(layer) and layer.name not in on_host and edges:
+        if has_synapses(graph, layer) and layer.name not in on_host and edges:
             spikes = sum(pool_counts(layer, split_arrivals(graph, counts, edge)[0]) for edge in edges)
             for rule, value in _count_layer_by_rules(graph, layer, np.asarray(spikes, np.float64)).items():
                 totals[rule] += value / counts.samples

@@ -10,7 +10,7 @@ import pytest
 from spear_deploy.errors import DataError
 from spear_deploy.network import IF, AvgPool, BatchNorm, Conv2d, Dense, Flatten, Layer, SumPool
 from spear_deploy.network.channel_groups import list_prunable_groups
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain, merge_parts
 from spear_deploy.network.spike_paths import find_delayed_paths
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.quantize import fold_batchnorm, quantize
@@ -18,6 +18,8 @@ from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_by_rules, count_synops, synops_per_spike
 from tests.simulator.test_synapse_math import random_conv
 from tests.support import reference
+from tests.support.seeds import seeds
+from tests.support.single_synapses import draw_graph
 from tests.support.wild_graphs import wild_graph
 
 
@@ -190,7 +192,7 @@ def test_counts_of_another_network_are_refused():
 
 
 def test_spikes_that_meet_values_over_a_delay_are_values():
-    """The sum of a readout of a step ago and of spikes is no spikes, with or without the delay."""
+    """The sum of values of a step ago and of spikes is no spikes, with or without the delay; a spike into it is one synapse."""
     layers = (
         Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF()),
         Layer(name="value", synapse=Dense(weight=np.ones((2, 3)))),
@@ -203,7 +205,38 @@ def test_spikes_that_meet_values_over_a_delay_are_values():
         graph = SNNGraph(
             layers=layers, edges=tuple(Edge(source=s, target=t, delay=d) for s, t, d in edges), input_shape=(3,), output="b"
         )
-        assert count_synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "b": 0}
+        assert count_synops(graph, simulate(graph, x).counts).per_layer == {"a": 30, "value": 30, "sum": 10, "b": 0}
+
+
+@pytest.mark.parametrize("reads", [IF(), None])
+def test_spikes_into_a_sum_with_values_count_as_those_into_its_neurons(reads):
+    """Neurons in a layer of their own behind the sum; a second reader of the sum takes values, which no spike reaches."""
+    neurons, more = Layer(name="neurons", neuron=IF()), () if reads is None else (Layer(name="other", neuron=reads),)
+    layers = (Layer(name="weighted", synapse=Dense(weight=np.ones((3, 3)))), Layer(name="sum"), neurons, *more)
+    edges = [
+        ("input", "weighted"),
+        ("weighted", "sum"),
+        ("input", "sum"),
+        ("sum", "neurons"),
+        *(("sum", part.name) for part in more),
+    ]
+    edges = tuple(Edge(source=source, target=target) for source, target in edges)
+    graph = SNNGraph(layers=layers, edges=edges, input_shape=(3,), output="neurons")
+    counts = simulate(graph, np.ones((2, 1, 3), bool)).counts
+    result = count_synops(graph, counts)
+    assert (result.total, result.per_layer["weighted"], result.per_layer["sum"]) == (18 + 6, 18, 6)
+    assert count_by_rules(graph, counts)["exact"] == 24 and synops_per_spike(graph)["input"].tolist() == [4, 4, 4]
+    if reads is None:
+        assert count_synops(merge_parts(graph), counts).total == 24
+
+
+@pytest.mark.parametrize("seed", seeds(60, 1000))
+def test_networks_written_in_fewer_layers_have_the_same_synops(seed):
+    rng = np.random.default_rng(seed)
+    graph = draw_graph(rng)
+    sent = {name: rng.integers(0, 9, graph.shape_of(name)) for name in (INPUT, *(x.name for x in graph.layers if x.spikes))}
+    counts = SpikeCounts(sent=sent, steps=9, samples=1)
+    assert count_synops(merge_parts(graph), counts).total == count_synops(graph, counts).total
 
 
 def test_a_loop_without_a_neuron_has_no_count():

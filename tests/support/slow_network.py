@@ -153,13 +153,17 @@ class SlowNetwork:
         return {name: count / samples for name, count in counts.items()}
 
     def _has_synapses(self, layer):
-        return isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None
+        """Also where spikes are added to values, each by a synapse of weight one."""
+        if isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None:
+            return True
+        kinds = [self._carries_spikes(edge.source, (layer.name,)) for edge in self.graph.edges_into(layer.name)]
+        return any(kinds) and not all(kinds)
 
     def _carries_spikes(self, name, passed=()):
         if name == INPUT or name in passed:
             return True
         layer = self.graph[name]
-        if self._has_synapses(layer):
+        if isinstance(layer.synapse, WEIGHTED) or layer.norm is not None or layer.neuron is not None:
             return layer.neuron is not None and layer.spikes
         return all(self._carries_spikes(edge.source, (*passed, name)) for edge in self.graph.edges_into(name))
 
