@@ -21,7 +21,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.layer import Layer
 from spear_deploy.network.spike_paths import SpikePath, find_spike_paths
 from spear_deploy.quantize.fold import replace_mean_by_sum
-from spear_deploy.simulator.synapse_math import make_weigher
+from spear_deploy.simulator.synapse_math import fan_out, make_weigher
 
 ONE_CELL = {"xylo": (-128, 127), "reckon": ReckonLIF.FORMAT.weights}
 """By family of chips with one weight from a neuron to another, what it may be."""
@@ -80,16 +80,22 @@ class SharedCells:
         Args:
             types: by layer the type of each weight, -1 for those of 0.
         """
-        axons, kinds = 0, 1 + max(int(each.max()) for each in types.values())
-        if self.bounds is not None:
+        kinds = 1 + max(int(each.max()) for each in types.values())
+        is_alone = len(self.ways) == len(self.ways[0]) == 1
+        if self.bounds is not None and not is_alone:
             return prod(self.shape) * self.count * kinds
+        axons = 0
         for kind in range(kinds):
             passed = {layer.name: layer.synapse for way in self.ways for layer, _ in way if layer.name in types}
             marks: dict[str, Any] = {
                 name: replace(synapse, weight=(types[name] == kind).astype(np.float64), bias=None)  # type: ignore[type-var]
                 for name, synapse in passed.items()
             }
-            axons += sum(int(total.max(axis=1).sum()) for total in sum_cells(self.shape, self.ways, marks))
+            if is_alone:  # a cell holds one weight at most
+                layer, before = self.ways[0][0]
+                axons += int(np.count_nonzero(fan_out(marks[layer.name], before)))
+            else:
+                axons += sum(int(total.max(axis=1).sum()) for total in sum_cells(self.shape, self.ways, marks))
         return axons
 
     def find_shift(self) -> int:

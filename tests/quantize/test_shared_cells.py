@@ -1,5 +1,6 @@
 """Weights of several ways from one source, which chips with one weight from a neuron to another hold as their sum."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,8 @@ from spear_deploy.quantize.palette import AXONS
 from spear_deploy.quantize.rounding import LEARNT, read_rounding
 from spear_deploy.quantize.shared_cells import find_shared_cells
 from spear_deploy.simulator import simulate
+from spear_deploy.simulator.synapse_math import apply_synapse
+from tests.simulator.test_synapse_math import random_conv
 from tests.support.chip_reference import step_reckon
 
 RESETS = ("value", "subtract")
@@ -264,6 +267,19 @@ def test_only_cells_with_several_weights_are_shared():
     assert find_shared_cells(split, "reckon") == {}  # weights that never meet
     (cells,) = find_shared_cells(two_ways(LIF(tau_s=0.02), LI(tau_s=0.02)), "reckon")["c"]
     assert (cells.source, cells.count, cells.weighted) == (INPUT, 2, ("a", "b"))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_axons_of_a_convolution_are_those_of_its_sources_weight_by_weight(seed):
+    """On TrueNorth a source takes an axon for each type of its weights; strides and borders leave some without a target."""
+    rng, (conv, shape) = np.random.default_rng(seed), random_conv(seed)
+    conv = replace(conv, weight=rng.integers(-2, 3, conv.weight.shape).astype(float), bias=None)
+    graph = chain([Layer(name="c", synapse=conv, neuron=IF(reset="subtract"))], input_shape=shape)
+    (cells,) = find_shared_cells(graph, "truenorth")["c"]
+    types = np.where(conv.weight == 0, -1, rng.integers(0, 4, conv.weight.shape))
+    numbered = replace(conv, weight=types + 1.0)
+    met = apply_synapse(numbered, np.eye(math.prod(shape)).reshape(-1, *shape)).reshape(math.prod(shape), -1)  # one at a time
+    assert cells.count_axons({"c": types}) == sum(len(set(row) - {0.0}) for row in met.tolist())
 
 
 def test_a_shift_that_only_weights_by_value_hold_is_read_from_them():
