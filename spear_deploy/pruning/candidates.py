@@ -28,7 +28,7 @@ from spear_deploy.network import IF, Array, Layer
 from spear_deploy.network.channel_groups import ChannelGroup, list_groups, list_prunable_groups
 from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import INPUT, SNNGraph
-from spear_deploy.pruning.chip_costs import ChipCosts
+from spear_deploy.pruning.chip_costs import ChipCosts, Placed, measure_sizes
 from spear_deploy.pruning.importance import Criterion, channel_statistics, score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.simulator import SpikeCounts
@@ -144,11 +144,12 @@ class Evaluator:
         self._norm_batches = [x for x, _ in dataset.train.head(NORM_SAMPLES).batches(64)]
         self._scores: dict[Widths, Score] = {}
         self._estimates: dict[Widths, dict[str, float]] = {}
+        self._placed: dict[Widths, Placed] = {}
 
     def with_chip(self, chip: ChipCosts) -> Evaluator:
         """Return an evaluator of the same network with other costs on a chip; both share what they measure."""
         other = copy.copy(self)
-        other.chip = chip
+        other.chip, other._placed = chip, {}
         return other
 
     def plan(self, widths: Widths) -> PruningPlan:
@@ -175,7 +176,15 @@ class Evaluator:
     def sizes(self, widths: Widths) -> dict[str, float | None]:
         """Return parameters, and with a chip cores and memory words: all that needs no run."""
         sizes: dict[str, float | None] = {"parameters": float(count_parameters(prune(self._numbered, self.plan(widths))))}
-        return sizes if self.chip is None else {**sizes, **self.chip.sizes(widths)}
+        return sizes if self.chip is None else {**sizes, **measure_sizes(self.place(widths)[0])}
+
+    def place(self, widths: Widths) -> Placed:
+        """Return the placement of a plan on the chip with the rows that are over their limit, by its own weights of 0."""
+        assert self.chip is not None  # its callers have one
+        if widths not in self._placed:
+            graph = prune(self.graph, self.plan(widths)) if self.chip.knows_zeros else None
+            self._placed[widths] = self.chip.place(widths, graph)
+        return self._placed[widths]
 
     def estimated_activity(self, widths: Widths) -> dict[str, float | None]:
         """Return energy and latency of a plan at the firing rates of the unpruned network."""

@@ -1,6 +1,6 @@
 """Cores, memory, energy and latency of a plan on a chip.
 
-Cores and memory need sizes alone, without building the pruned network.
+Cores and memory need sizes alone, without building the pruned network, unless the chip counts which weights are 0.
 
 A plan narrows the populations of the network (`narrow_populations`), which are placed again. So the search sees
 the steps of the hardware: one channel more may take one core more.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 from spear_deploy.budget.core_rows import BudgetRow, measure_core_use
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
 from spear_deploy.budget.latency import find_step_loads, has_step_limits
-from spear_deploy.budget.what_if import Change, WhatIf, build_what_if, place_axons
+from spear_deploy.budget.what_if import Change, WhatIf, WhatIfResult, build_what_if, place_axons
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network.channel_groups import ChannelGroup, list_prunable_groups
@@ -27,6 +28,9 @@ from spear_deploy.placement.weight_bits import stored_bits
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import quantity
+
+Placed: TypeAlias = tuple[Placement, tuple[BudgetRow, ...]]
+"""A placement, and the rows that are over their limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +48,28 @@ class ChipCosts:
     chips: int
     groups: tuple[ChannelGroup, ...]
     base: WhatIf
-    _placed: dict[tuple[int, ...], tuple[Placement, tuple[BudgetRow, ...]]] = field(default_factory=dict, repr=False)
+    _placed: dict[tuple[int, ...], Placed] = field(default_factory=dict, repr=False)
 
-    def place(self, widths: tuple[int, ...]) -> tuple[Placement, tuple[BudgetRow, ...]]:
-        """Place a plan, and return the placement with the rows that are over their limit."""
+    @cached_property
+    def knows_zeros(self) -> bool:
+        """Whether there are weights of 0, and the chip counts which they are."""
+        return any(p.nonzero is not None for population in self.base.populations for p in population.projections)
+
+    def place(self, widths: tuple[int, ...], graph: SNNGraph | None = None) -> Placed:
+        """Place a plan, and return the placement with the rows that are over their limit.
+
+        Args:
+            widths: channels that each group keeps.
+            graph: the pruned network. Its weights of 0 count where the chip counts those; a plan narrows to the first channels,
+                whose zeros need not be those of the channels that are kept.
+        """
+        is_narrow = any(width < group.channels for group, width in zip(self.groups, widths, strict=True))
+        if graph is not None and is_narrow and self.knows_zeros:
+            return self._place_network(graph)
         if widths not in self._placed:
             pairs = zip(self.groups, widths, strict=True)
             change = Change(widths=tuple((group.name, width) for group, width in pairs if width < group.channels))
-            result = self.base.evaluate(change)
-            self._placed[widths] = (result.placement, tuple(row for row in result.rows if row.status == "over"))
+            self._placed[widths] = _list_over(self.base.evaluate(change))
         return self._placed[widths]
 
     def with_bits(self, bits: Mapping[str, int]) -> ChipCosts:
@@ -63,14 +80,7 @@ class ChipCosts:
 
     def sizes(self, widths: tuple[int, ...]) -> dict[str, float | None]:
         """Return cores and memory words of a plan; None where the chip's memory format is not public."""
-        placement, _ = self.place(widths)
-        memory = (
-            [use.amounts["synapse_memory"] for use in measure_core_use(placement)]
-            if placement.counted
-            else [part.memory_words for part in placement.slices]
-        )
-        words = None if None in memory else float(sum(memory))  # type: ignore[arg-type]
-        return {"cores": float(placement.cores_used), "memory_words": words}
+        return measure_sizes(self.place(widths)[0])
 
     def activity(self, graph: SNNGraph, widths: tuple[int, ...], counts: SpikeCounts) -> dict[str, float | None]:
         """Return energy (J) and latency (s) of an inference of a pruned network; None where a number is missing.
@@ -79,7 +89,7 @@ class ChipCosts:
 
         Where only an interval is known it is the upper end, so that a budget that is met is met for certain.
         """
-        placement = self._place_network(graph, widths)
+        placement, _ = self.place(widths, graph)
         worked = fill_zero_weights(graph, self.profile)
         energy, latency = estimate_energy(worked, self.profile, placement, counts, count_synops(worked, counts))
         use = {"energy_j": upper_end(energy.total, energy.interval), "latency_s": upper_end(latency.seconds, latency.interval)}
@@ -88,17 +98,10 @@ class ChipCosts:
         loads = find_step_loads(worked, self.profile, placement, counts)
         return {**use, "step_load": max((load.used / load.limit for load in loads if load.used is not None), default=None)}
 
-    def _place_network(self, graph: SNNGraph, widths: tuple[int, ...]) -> Placement:
-        """Place a pruned network: as its plan, but with its own weights of 0, where the chip counts those.
-
-        A plan narrows to the first channels, whose zeros need not be those of the channels that are kept.
-        """
-        is_narrow = any(width < group.channels for group, width in zip(self.groups, widths, strict=True))
-        if not is_narrow or all(p.nonzero is None for population in self.base.populations for p in population.projections):
-            return self.place(widths)[0]
+    def _place_network(self, graph: SNNGraph) -> Placed:
         populations = find_chip_populations(graph, self.profile)
         kept = {name: dict[Any, Any]() for name in ("cuts", "_connections", "_results", "_placed_cores")}
-        return replace(self.base, populations=populations, **kept).evaluate().placement  # type: ignore[arg-type]
+        return _list_over(replace(self.base, populations=populations, **kept).evaluate())  # type: ignore[arg-type]
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:
@@ -110,6 +113,21 @@ def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) 
     base = build_what_if(graph, populations, stored_bits(graph, profile), profile, chips=chips)
     place_axons(graph, base)
     return ChipCosts(profile=profile, chips=chips, groups=list_prunable_groups(graph), base=base)
+
+
+def measure_sizes(placement: Placement) -> dict[str, float | None]:
+    """Return cores and memory words of a placement; None where the chip's memory format is not public."""
+    memory = (
+        [use.amounts["synapse_memory"] for use in measure_core_use(placement)]
+        if placement.counted
+        else [part.memory_words for part in placement.slices]
+    )
+    words = None if None in memory else float(sum(memory))  # type: ignore[arg-type]
+    return {"cores": float(placement.cores_used), "memory_words": words}
+
+
+def _list_over(result: WhatIfResult) -> Placed:
+    return result.placement, tuple(row for row in result.rows if row.status == "over")
 
 
 def describe_rows(over: tuple[BudgetRow, ...]) -> str:

@@ -132,6 +132,34 @@ def test_messages_of_a_pruned_network_are_those_of_the_zeros_of_the_channels_tha
     assert costs.activity(kept, widths, counts) == expected and expected["energy_j"] == 2 * 4
 
 
+def test_cores_memory_and_limits_of_a_plan_are_those_of_the_zeros_of_the_channels_that_are_kept():
+    """Of 8 channels the last 4, of weights 9, are kept. They read 2 inputs, the first 4 all six: 16 words, not 32."""
+    first = np.ones((8, 6), np.float32)
+    first[4:] = [9, 9, 0, 0, 0, 0]
+    layers = [
+        Layer(name="a", synapse=Dense(weight=first), neuron=IF(v_threshold=4.0)),
+        Layer(name="b", synapse=Dense(weight=np.ones((2, 8), np.float32)), neuron=IF()),
+    ]
+    graph, data = chain(layers, input_shape=(6,)), toy_data()
+    for name, facts, words, over in (
+        ("xylo_audio3", {"connectivity.fan_in": 4}, 4 * 2 + 4 * 2, set()),
+        ("truenorth", {"core.axons_in": 3, "core.neurons": 4}, 4 * 2 + 4 * 2, {"axons_in"}),
+    ):
+        costs = build_chip_costs(graph, override_facts(load_profile(name), facts))
+        evaluator = Evaluator(graph, data, chip=costs)
+        kept = prune_channels(graph, evaluator.plan((4,)))
+        assert kept["a"].synapse.weight.max(axis=1).tolist() == [9] * 4
+        exact = build_chip_costs(kept, costs.profile)
+        rows = {row.resource for row in evaluator.place((4,))[1]}
+        assert evaluator.sizes((4,)) == {"parameters": 32.0, **exact.sizes((4,))} and exact.sizes((4,))["memory_words"] == words
+        assert rows == {row.resource for row in exact.place((4,))[1]} == over
+        problem = Problem(evaluator, {}, default_settings("evolution"), seed=0, fit=True)
+        assert problem._rows_over((4,)) == evaluator.place((4,))[1]
+        assert costs.sizes((4,))["memory_words"] == 4 * 6 + 4 * 2 and costs.place((4,), kept)[1] == exact.place((4,))[1]
+    other = evaluator.with_chip(build_chip_costs(graph, override_facts(load_profile("truenorth"), {"core.axons_in": 4})))
+    assert not other.place((4,))[1] and other.place((4,)) is other.place((4,))
+
+
 def test_pruning_for_a_chip_fills_it_unless_widths_are_uniform():
     assert default_settings("evolution").fills and default_settings("recipe").fills and not default_settings("uniform").fills
     data = toy_data()

@@ -405,7 +405,7 @@ class Problem:
 
     def _rows_over(self, widths: Widths) -> tuple[BudgetRow, ...]:
         """Return the rows of the chip's own limits that a plan exceeds, none without `fit`."""
-        return self.evaluator.chip.place(widths)[1] if self.fit and self.evaluator.chip is not None else ()
+        return self.evaluator.place(widths)[1] if self.fit and self.evaluator.chip is not None else ()
 
 
 def _key(widths: Widths, recipe: Recipe) -> str:

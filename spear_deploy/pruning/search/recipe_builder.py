@@ -153,7 +153,7 @@ class RecipeBuilder:
                 "levers: weights alone do not make this network fit the chip; name channels too (`--levers channels,weights`)"
             )
         chip = evaluator.chip
-        if error is not None and share < 1 and chip is not None and (over := chip.place(alone)[1]):
+        if error is not None and share < 1 and chip is not None and (over := evaluator.place(alone)[1]):
             raise BudgetError(
                 f"chip '{chip.profile.name}': neither fewer channels nor fewer weights make this network fit; with one channel "
                 f"left in every layer it exceeds {describe_rows(over)}; take a larger chip, or several"

@@ -339,7 +339,7 @@ def widen_plan(
     def fits(widths: Widths) -> bool:
         if evaluator.estimate(widths) > max_synops or (sizes and max_use(evaluator.sizes(widths), sizes) > 1):
             return False
-        return not (fit and chip is not None and chip.place(widths)[1])
+        return not (fit and chip is not None and evaluator.place(widths)[1])
 
     ratios = [width / channels for width, channels in zip(before, evaluator.channels, strict=True)]
     widths = project_ratios(ratios, evaluator.channels, before, fits)
