@@ -26,6 +26,7 @@ from spear_deploy.pipeline.adaptation.results import ADAPTED, FACTS, TRAINED, de
 from spear_deploy.pipeline.adaptation.task import HOST, AdaptSettings, AdaptTask
 from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.inputs import load_for, require_integers
+from spear_deploy.pipeline.preflight import require_steps
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.for_chip import require_unsigned
@@ -63,6 +64,8 @@ def adapt_for_deployment(
     network = folded
     dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
     dataset.check(network.input_shape, count_classes(network), read_decision(network))
+    coding = {} if isinstance(data, Dataset) else {"seed": settings.seed, "encoding": settings.encoding}
+    require_steps(settings.steps, data, network, dataset, **coding)
     require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset,

@@ -13,7 +13,7 @@ from spear_deploy.adaptation.several_spikes import match_spikes
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset, Split
 from spear_deploy.data.input_sums import INPUT_TWICE
-from spear_deploy.data.time_steps import deployed_steps, mark_steps
+from spear_deploy.data.time_steps import StepsRange, choose_candidates, deployed_steps, mark_steps, parse_steps
 from spear_deploy.errors import ChipError, DataError, UnsupportedError
 from spear_deploy.network.chip_format import find_chip_format
 from spear_deploy.network.classes import count_classes, read_decision
@@ -154,10 +154,29 @@ def check_inputs(
     progress({"stage": "load data", "done": 0, "of": 0})
     dataset = api.data(data, network, seed=seed, steps=steps, encoding=encoding)
     dataset.check(network.input_shape, count_classes(network), read_decision(network))
+    coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
+    require_steps(steps, data, network, dataset, **coding)
     progress({"stage": "check the network against the chip", "done": 0, "of": 0})
     require_runnable(network, profile, chips, dataset)
-    coding = {"seed": seed, "encoding": encoding} if not isinstance(data, Dataset) else {}
     return CheckedInputs(network=network, profile=profile, chips=chips, dataset=dataset, source=data, coding=coding)
+
+
+def require_steps(
+    steps: int | str | None, source: str | os.PathLike[str] | Dataset, network: SNNGraph, dataset: Dataset, **coding: Any
+) -> None:
+    """Check that data can give a number of a range of time steps.
+
+    Args:
+        steps: the range; a number has been read already.
+        source, network, dataset: the data, for a network, and as they are read.
+        coding: `CheckedInputs.coding`.
+
+    Raises:
+        DataError: they can give none, or have fewer than the most of the range.
+    """
+    wanted = parse_steps(steps)
+    if isinstance(wanted, StepsRange):
+        choose_candidates(wanted, list_data_steps(source, network, dataset, **coding), dataset.steps)
 
 
 def require_runnable(network: SNNGraph, profile: HardwareProfile, chips: int, dataset: Dataset) -> None:

@@ -251,6 +251,16 @@ def test_ranges_and_levers_have_to_agree(trained, tmp_path):
         choose_steps(inputs.network, {6: lambda: inputs.dataset}, PruneSettings(cores=1))
 
 
+@pytest.mark.parametrize("readout", ["chip", "host"])
+def test_a_range_that_the_data_cannot_give_ends_a_deployment_before_anything_runs(trained, tmp_path, readout):
+    """Also before parts are replaced, as a readout that moves to the host is; no stage is kept."""
+    for text, message in (("2..9", "name a range up to 6$"), ("4..5", "given 1, 2, 3, 6; name a range with one of these$")):
+        options = {"steps": text, "synops": "60%", "readout": readout, "command": "spear-deploy deploy"}
+        with pytest.raises(DataError, match=message):
+            sd.deploy(trained / "net.snn", "loihi2", trained / "recorded.npz", out=tmp_path / "out", **options)
+        assert not list((tmp_path / "out").glob("*.snn")) and not (tmp_path / "out" / "stages.json").exists()
+
+
 def test_a_budget_that_no_lever_reaches_ends_before_any_learning(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(time_steps, "_learn", lambda *arguments: pytest.fail("it learns"))
     for levers in ("channels,steps", "channels,weights,steps"):
