@@ -7,10 +7,10 @@ layers are halved until each piece has room on a core of its own, and pieces the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from spear_deploy.budget.axon_room import (
-    CoreRoom,
+    CoreRooms,
     count_on_cores,
     count_pairs,
     find_shortage,
@@ -104,7 +104,7 @@ def count_axons(graph: SNNGraph, placement: Placement, profile: HardwareProfile)
 # ------------------------------------------------------------------------------------------------------------ inside
 
 
-def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profile: HardwareProfile) -> set[str]:
+def _find_crowded_layers(rooms: CoreRooms, placement: Placement, profile: HardwareProfile) -> set[str]:
     """Return the neuron layers on cores without room for axons or neurons, or all where another limit is over.
 
     Args:
@@ -112,7 +112,7 @@ def _find_crowded_layers(rooms: Sequence[CoreRoom], placement: Placement, profil
         placement: with what is counted on them.
         profile: the chip.
     """
-    crowded = {name for room in rooms if find_shortage(room, profile) for name in room.layers}
+    crowded = {name for room in rooms.cores if find_shortage(room, profile) for name in room.layers}
     if not crowded and any(row.status == "over" for row in check_cores(placement, profile)):
         return set(placement.layers)
     return crowded

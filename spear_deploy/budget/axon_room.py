@@ -58,6 +58,19 @@ class CoreRoom:
     driven: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoreRooms:
+    """What lies on all cores.
+
+    Attributes:
+        cores: in the order of the slices.
+        copies: by neuron layer, how many times each neuron stands on its core: int64, in the layer's shape.
+    """
+
+    cores: tuple[CoreRoom, ...]
+    copies: Mapping[str, Array]
+
+
 def counts_axons(graph: SNNGraph, profile: HardwareProfile) -> bool:
     """Return whether a chip has types of axons, and a network the integers that they are counted of."""
     has_types = profile.connectivity.weight_palette.max_value is not None
@@ -78,7 +91,7 @@ def find_crowded(graph: SNNGraph, placement: Placement, profile: HardwareProfile
     if rooms is None:
         return dict.fromkeys((name for _, name in weights), NOT_COUNTED)
     crowded: dict[str, str] = {}
-    for room in sorted(rooms, key=lambda room: (-room.axons, -room.neurons)):
+    for room in sorted(rooms.cores, key=lambda room: (-room.axons, -room.neurons)):
         if reason := find_shortage(room, profile):
             for path, name in weights:
                 if path.target in room.layers or path.source in room.layers:
@@ -105,7 +118,7 @@ def count_values(graph: SNNGraph, layer: str) -> int:
 
 def measure_core_rooms(
     graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, profile: HardwareProfile
-) -> list[CoreRoom] | None:
+) -> CoreRooms | None:
     """Return what each core of a placement takes with the axons of each type; None where that is not counted.
 
     Args:
@@ -127,14 +140,14 @@ def find_weight_types(graph: SNNGraph, paths: Sequence[SpikePath], profile: Hard
 
 def measure_rooms_by_type(
     graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, types: Mapping[str, Types]
-) -> list[CoreRoom]:
+) -> CoreRooms:
     """Return what each core takes; `types` are those of the weights into each neuron layer."""
     parts: dict[tuple[int, int], list[CoreSlice]] = {}
     for part in placement.slices:
         parts.setdefault((part.run, part.core), []).append(part)
     on = _number_cores(placement, {core: number for number, core in enumerate(parts)})
     axons = np.zeros(len(parts), np.int64)
-    copies = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
+    sends = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
     for (source, _), by_target in _group_paths(graph, paths).items():
         shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
         count = np.zeros((prod(shape), len(here)), np.int64)
@@ -145,13 +158,15 @@ def measure_rooms_by_type(
             count += most
         axons[here] += count.sum(axis=0)
         if source != INPUT:
-            copies[source] += count.sum(axis=1)
-    neurons, driven = np.zeros_like(axons), np.zeros_like(axons)
+            sends[source] += count.sum(axis=1)
+    neurons, driven, copies = np.zeros_like(axons), np.zeros_like(axons), {}
     for population in placement.populations:
-        own = copies[population.name]
-        np.add.at(neurons, on[population.name], np.maximum(1, own + population.output))
+        own = sends[population.name]
+        stand = np.maximum(1, own + population.output)
+        np.add.at(neurons, on[population.name], stand)
         np.add.at(driven, on[population.name], own)
-    return [
+        copies[population.name] = stand.reshape(population.shape)
+    cores = tuple(
         CoreRoom(
             core=core,
             layers=tuple(dict.fromkeys(part.layer for part in members)),
@@ -161,11 +176,12 @@ def measure_rooms_by_type(
             driven=int(driven[number]),
         )
         for number, (core, members) in enumerate(parts.items())
-    ]
+    )
+    return CoreRooms(cores=cores, copies=copies)
 
 
-def count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: HardwareProfile) -> Placement:
-    """Return a placement with the amounts of its cores."""
+def count_on_cores(placement: Placement, rooms: CoreRooms, profile: HardwareProfile) -> Placement:
+    """Return a placement with the amounts of its cores, and the copies of its neurons."""
     counted = {
         room.core: {
             "axons_in": room.axons,
@@ -173,9 +189,9 @@ def count_on_cores(placement: Placement, rooms: Sequence[CoreRoom], profile: Har
             "axons_out": room.driven,
             "synapse_memory": _count_cells(room, profile),
         }
-        for room in rooms
+        for room in rooms.cores
     }
-    return replace(placement, counted=counted)
+    return replace(placement, counted=counted, neuron_copies=rooms.copies)
 
 
 def find_shortage(room: CoreRoom, profile: HardwareProfile) -> str:

@@ -24,7 +24,7 @@ input_shape = [1, 28, 28]
 steps = 16
 encoding = "rate"
 
-[set]                           # numbers of the profile that you know better
+[set]                           # numbers of the profile that you know better, for `check`
 "energy.synop_pj" = 23.6
 """
 

@@ -110,8 +110,9 @@ def measure_core_work(
         for number, part in enumerate(placement.slices_of(population.name)):
             arrivals = [float(traffic.arrivals[population.name, i][number]) for i in range(len(population.projections))]
             if is_public and not (population.is_input_layer and profile.meta.family == "loihi"):
-                synops = float(traffic.slice_synops[population.name][number]) / part.copies
-                reads[part.core] += part.copies * _count_reads(profile, population, part, arrivals, synops, weight_bits)
+                copies = float(placement.copies_on_core(part).mean())
+                synops = float(traffic.slice_synops[population.name][number]) / copies
+                reads[part.core] += copies * _count_reads(profile, population, part, arrivals, synops, weight_bits)
     updates = count_core_neurons(placement)
     weight = weigh_update(profile)
     load = traffic.core_synops / steps + weight * updates

@@ -95,10 +95,8 @@ def estimate_latency(
 def count_core_neurons(placement: Placement) -> Array:
     """Count the neurons of each core that a step updates, copies too: float64, (cores,)."""
     neurons = np.zeros(placement.cores_used)
-    for (_, core), amounts in placement.counted.items():
-        neurons[core] += amounts["neurons"]
-    for part in () if placement.counted else placement.slices:
-        neurons[part.core] += part.neurons * part.copies
+    for part in placement.slices:
+        neurons[part.core] += placement.copies_on_core(part).sum()
     return neurons
 
 

@@ -42,7 +42,7 @@ class Traffic:
     Attributes:
         core_synops: SynOps of each core, those of all copies of its neurons.
         slice_synops: the same of each slice of a layer, by layer.
-        copied_synops: SynOps of the copies beyond one of each neuron (`CoreSlice.copies`), which a network does not count.
+        copied_synops: SynOps of the copies beyond one of each neuron (`Placement.copies_on_core`), which no network counts.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
         core_messages: messages into each core; those from outside included.
         arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included. Of
@@ -73,9 +73,9 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     for population in placement.populations:
         parts = placement.slices_of(population.name)
         received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
-        single, copies = np.array([received[_slices(part.box)].sum() for part in parts]), [part.copies for part in parts]
-        slice_synops[population.name] = single * copies
-        copied_synops += float(single @ (np.array(copies) - 1))
+        sums = [(received[_slices(part.box)], placement.copies_on_core(part)) for part in parts]
+        slice_synops[population.name] = np.array([(values * copies).sum() for values, copies in sums])
+        copied_synops += float(sum((values * (copies - 1)).sum() for values, copies in sums))
         np.add.at(core_synops, [part.core for part in parts], slice_synops[population.name])
     taken = _TakenSpikes(profile, placement)
     for population, index, projection in taken.ways:

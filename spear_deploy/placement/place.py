@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from spear_deploy.hardware.schema import HardwareProfile
+from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.core_assignment import (
@@ -92,6 +95,7 @@ class Placement:
         unplaced: layers without enough cores, on a chip whose cores differ.
         more_cores: cores beyond those of the slices, of a network that is far too large to be cut to the end.
         counted: by pass and core, amounts that are counted weight by weight, in place of those of its slices.
+        neuron_copies: where they are counted so, by layer how many times each neuron stands on its core: int64, of its shape.
     """
 
     profile: str
@@ -105,6 +109,7 @@ class Placement:
     unplaced: tuple[Unplaced, ...] = ()
     more_cores: int = 0
     counted: Mapping[tuple[int, int], Mapping[str, int]] = field(default_factory=dict, repr=False)
+    neuron_copies: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def cores_used(self) -> int:
@@ -146,6 +151,12 @@ class Placement:
     def slices_of(self, layer: str) -> tuple[CoreSlice, ...]:
         """Return the slices of a layer."""
         return self._by_layer[layer]
+
+    def copies_on_core(self, part: CoreSlice) -> Array:
+        """Return how many times each neuron of a slice stands on its core: int64, in the shape of its box."""
+        if self.neuron_copies:
+            return self.neuron_copies[part.layer][tuple(slice(*along) for along in part.box)]
+        return np.broadcast_to(part.copies, [stop - start for start, stop in part.box])
 
 
 def place(graph: SNNGraph, profile: HardwareProfile, *, chips: int = 1, packing: PackingName = "vendor") -> Placement:
@@ -236,7 +247,7 @@ def share_counted_cores(placement: Placement, weight_bits: Mapping[str, int], pr
         replace(part, core=assignment.core, group=assignment.group, slot=assignment.slot, chip=assignment.chip)
         for part, assignment in zip(placement.slices, assign_cores(items, supply, order=order), strict=True)
     )
-    return replace(placement, slices=slices, counted={})
+    return replace(placement, slices=slices, counted={}, neuron_copies={})
 
 
 def can_share_cores(profile: HardwareProfile) -> bool:

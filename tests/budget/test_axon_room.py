@@ -15,6 +15,8 @@ from spear_deploy.budget.axon_cuts import fit_axons
 from spear_deploy.budget.axon_room import counts_axons, find_crowded, measure_core_rooms
 from spear_deploy.budget.budget_file import UserLimits
 from spear_deploy.budget.check import check
+from spear_deploy.budget.latency import count_core_neurons
+from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.budget.what_if import PLACED
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.network import IF, Conv2d, Dense, Flatten, Layer, Scale, SumPool, TrueNorthLIF, make_sparse, write_out
@@ -24,6 +26,7 @@ from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.placement.place import place
 from spear_deploy.quantize import quantize, shared_cells
 from spear_deploy.quantize.for_chip import ask_integers
+from spear_deploy.simulator import SpikeCounts
 from tests.adaptation.random_networks import random_map_network
 from tests.support.drawn_networks import draw_network
 from tests.support.seeds import seeds
@@ -88,8 +91,10 @@ def pass_on(layer: Layer, shape: tuple[int, ...], before: list[Synapses]) -> lis
     return after
 
 
-def count_by_hand(graph: SNNGraph, placement: Any, quiet: Collection[str] = ()) -> dict[int, tuple[int, int]]:
-    """Return the axons and neurons of each core, counted axon by axon; `quiet` sources left out."""
+def find_by_hand(
+    graph: SNNGraph, placement: Any, quiet: Collection[str] = ()
+) -> tuple[dict[int, int], dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """Return the axons of each core, and by neuron its core and its copies there; `quiet` sources left out."""
     synapses = {
         p.name: [[one for one in unit if one[0] not in quiet] for unit in list_synapses(graph, p.name)]
         for p in placement.populations
@@ -121,10 +126,23 @@ def count_by_hand(graph: SNNGraph, placement: Any, quiet: Collection[str] = ()) 
         axons[core] += number
         if source != INPUT:
             driven[source, unit] += number
+    return axons, core_of, {neuron: max(1, number + (neuron[0] == graph.output)) for neuron, number in driven.items()}
+
+
+def count_by_hand(graph: SNNGraph, placement: Any, quiet: Collection[str] = ()) -> dict[int, tuple[int, int]]:
+    """Return the axons and neurons of each core, counted axon by axon; `quiet` sources left out."""
+    axons, core_of, copies = find_by_hand(graph, placement, quiet)
     neurons = dict.fromkeys(axons, 0)
-    for neuron, number in driven.items():
-        neurons[core_of[neuron]] += max(1, number + (neuron[0] == graph.output))
+    for neuron, number in copies.items():
+        neurons[core_of[neuron]] += number
     return {core: (axons[core], neurons[core]) for core in axons}
+
+
+def rooms_of(graph: SNNGraph) -> tuple[axon_room.CoreRoom, ...]:
+    """Return what each core of TrueNorth takes of a network in its integers."""
+    rooms = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH)
+    assert rooms is not None
+    return rooms.cores
 
 
 def count_from_input(graph: SNNGraph, placement: Any) -> int:
@@ -183,7 +201,19 @@ def test_axons_and_neurons_of_each_core_are_those_counted_one_by_one(seed: int) 
         placement = place(integer, profile)
         rooms = measure_core_rooms(integer, find_spike_paths(integer), placement, profile)
         assert rooms is not None
-        assert {k: (room.axons, room.neurons) for k, room in enumerate(rooms)} == count_by_hand(integer, placement)
+        by_hand = count_by_hand(integer, placement)
+        assert {k: (room.axons, room.neurons) for k, room in enumerate(rooms.cores)} == by_hand
+        counted = axon_room.count_on_cores(placement, rooms, profile)
+        assert dict(enumerate(count_core_neurons(counted))) == {core: neurons for core, (_, neurons) in by_hand.items()}
+        sent = {name: np.ones(integer.shape_of(name), int) for name in (INPUT, *counted.layers)}
+        traffic = count_traffic(integer, profile, counted, SpikeCounts(sent=sent, steps=1, samples=1))
+        _, core_of, copies = find_by_hand(integer, placement)
+        onto, more = dict.fromkeys(by_hand, 0), 0
+        for name in counted.layers:
+            for unit, into in enumerate(list_synapses(integer, name)):
+                onto[core_of[name, unit]] += len(into) * copies[name, unit]
+                more += len(into) * (copies[name, unit] - 1)
+        assert dict(enumerate(traffic.core_synops)) == onto and traffic.copied_synops == more
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -220,7 +250,7 @@ def test_axons_of_layers_with_one_palette_are_those_counted_one_by_one(seed: int
         placement = place(integer, chip)
         rooms = measure_core_rooms(integer, find_spike_paths(integer), placement, chip)
         assert rooms is not None
-        assert {k: (room.axons, room.neurons) for k, room in enumerate(rooms)} == count_by_hand(integer, placement)
+        assert {k: (room.axons, room.neurons) for k, room in enumerate(rooms.cores)} == count_by_hand(integer, placement)
 
 
 def truenorth(name: str, weight: Any, neuron: bool = True) -> Layer:
@@ -436,7 +466,7 @@ def test_axons_of_two_layers_that_share_a_core_and_a_source_are_counted_once() -
     layers = (truenorth("a", two_values(8, 120)), truenorth("b", two_values(9, 120)), truenorth("c", np.ones((1, 8), int)))
     edges = [Edge(source=INPUT, target="a"), Edge(source=INPUT, target="b"), Edge(source="a", target="c")]
     graph = SNNGraph(layers=layers, edges=tuple(edges), input_shape=(120,), output="c")
-    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
+    (room,) = rooms_of(graph)
     assert (room.layers, room.axons, room.neurons) == (("b", "a", "c"), 240 + 8, 8 + 9 + 1)
     assert find_open(graph) == []
     late = replace(edges[1], delay=1)
@@ -471,7 +501,7 @@ def test_a_neuron_has_four_values_of_all_layers_of_weights_into_it() -> None:
         return SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(3,), output="n")
 
     graph = build(1, 2, 3, 2, 3, 4)
-    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
+    (room,) = rooms_of(graph)
     assert (room.axons, room.neurons) == (6, 2) and check(graph, TRUENORTH).verdict == "fits"
     report = check(build(1, 2, 3, 4, 5, 6), TRUENORTH)
     assert [(row.resource, row.where, row.used, row.limit) for row in report.over] == [
@@ -500,15 +530,11 @@ def test_what_is_not_counted_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sparse_matrix_takes_the_axons_of_the_array() -> None:
     weight = two_values(6, 9, 2)
-    rooms = [
-        measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH)
-        for graph in (chain([truenorth("a", each)], input_shape=(9,)) for each in (weight,))
-    ]
+    rooms = [rooms_of(graph) for graph in (chain([truenorth("a", each)], input_shape=(9,)) for each in (weight,))]
     sparse = chain(
         [Layer(name="a", synapse=Dense(weight=make_sparse(weight)), neuron=TrueNorthLIF(v_threshold=9))], input_shape=(9,)
     )
-    assert rooms == [measure_core_rooms(sparse, find_spike_paths(sparse), place(sparse, TRUENORTH), TRUENORTH)]
-    assert rooms[0] is not None and rooms[0][0].axons == 14
+    assert rooms == [rooms_of(sparse)] and rooms[0][0].axons == 14
 
 
 def test_axons_are_counted_of_the_chips_own_integers_alone() -> None:
@@ -605,7 +631,9 @@ def test_the_fullest_core_is_told_of_layers_on_several(monkeypatch: pytest.Monke
             axon_room.CoreRoom(core=(0, k), layers=("a",), group=None, axons=axons, neurons=neurons, driven=0)
             for k, (axons, neurons) in enumerate(amounts)
         ]
-        monkeypatch.setattr(axon_room, "measure_core_rooms", lambda *_, rooms=rooms: rooms)
+        monkeypatch.setattr(
+            axon_room, "measure_core_rooms", lambda *_, rooms=rooms: axon_room.CoreRooms(cores=tuple(rooms), copies={})
+        )
         crowded = find_crowded(graph, place(graph, TRUENORTH), TRUENORTH)
         assert crowded == dict.fromkeys("ab", axon_room.find_shortage(max(rooms, key=lambda r: (r.axons, r.neurons)), TRUENORTH))
 
@@ -614,7 +642,7 @@ def test_sources_that_are_looked_at_in_several_parts_are_all_counted(monkeypatch
     monkeypatch.setattr(shared_cells, "CHUNK", 1)
     layers = [Layer(name="p", synapse=SumPool(kernel_size=(2,), stride=(1,))), truenorth("a", np.arange(1, 4).reshape(1, 3))]
     graph = chain(layers, input_shape=(1, 4))
-    (room,) = measure_core_rooms(graph, find_spike_paths(graph), place(graph, TRUENORTH), TRUENORTH) or ()
+    (room,) = rooms_of(graph)
     assert (room.axons, room.neurons) == (6, 1)
 
 

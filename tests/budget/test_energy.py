@@ -201,8 +201,10 @@ def test_copies_of_neurons_take_synops_and_updates_too() -> None:
     joules = {term.name: term.joules for term in energy.terms}
     assert joules["synapse"] == pytest.approx(84 * 2e-12) and joules["neuron update"] == pytest.approx((4 + 12) * 5 * 3e-12)
     assert energy.dynamic is not None and energy.dynamic.low == pytest.approx(sum(joules.values()) - (4 + 12) * 5 * 2e-12)
-    rooms = {(0, core): {"neurons": n} for core, n in enumerate((5, 6, 7))}  # one in front of each axon
-    assert count_core_neurons(replace(placement, counted=rooms)).tolist() == [5, 6, 7]
+    copies = {"fc1": np.array([2, 3]), "fc2": np.repeat([1, 2], 6)}  # one in front of each axon
+    more = replace(placement, neuron_copies=copies)
+    assert count_core_neurons(more).tolist() == [5, 6, 12]
+    assert count_traffic(net, chip, more, counts).core_synops.tolist() == [6 * 5, 5 * 6, 5 * 12]
     work = measure_core_work(chip, placement, flow, counts.steps, {})
     assert work.updates.tolist() == [4, 6, 6] and work.memory_reads is not None
     assert work.memory_reads.tolist() == [6 * 4 / 5, 5 * 6 / 5, 5 * 6 / 5]
