@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from spear_deploy.cli.output import STDOUT, console, print_line, read_labels
+
+if TYPE_CHECKING:
+    from spear_deploy.budget.budget_file import BudgetFile
 
 ARGUMENTS, DEFAULTS, TIMES = "spear_deploy.cli.arguments", "spear_deploy.cli.defaults", "spear_deploy.cli.times"
 """Keys of click's context: arguments of the command, network options of the project file, whether time is measured."""
@@ -96,6 +99,7 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
     if not Path(name).is_file():
         return {}
     stated = read_budget(name)
+    _require_facts(stated, params.get("chip"))
     nets = [params[name] for name in ("net", "a", "b") if isinstance(params.get(name), str)]
     used = {name: value for name, value in stated.network.items() if params.get(name) is None}
     if nets and used:
@@ -109,6 +113,29 @@ def _read_defaults(params: dict[str, Any]) -> dict[str, Any]:
         words = ", ".join(f"{name} {value}" for name, value in {**used, **coding}.items())
         print_line(f"note: {name} sets {words}")
     return used
+
+
+def _require_facts(stated: BudgetFile, chip: Any) -> None:
+    """Refuse facts of [set] that neither the chip of the command has nor that of the file; commands without a chip need none.
+
+    Raises:
+        FileError: names the file, and what is wrong with a fact.
+    """
+    from spear_deploy.errors import FileError, ProfileError
+    from spear_deploy.hardware.profile import load_target, override_facts
+
+    names = [name for name in dict.fromkeys((chip, stated.chip)) if isinstance(name, str)]
+    if not (names and stated.overrides):
+        return
+    load_target(names[0])  # a chip that there is not is no fault of the facts
+    errors = []
+    for name in names:
+        try:
+            override_facts(load_target(name)[0], stated.overrides)
+        except ProfileError as error:
+            errors.append(error)
+    if len(errors) == len(names):
+        raise FileError(f"budget file '{stated.path}', table [set]: {errors[0]}") from errors[0]
 
 
 def refuse_unused(reason: str, *names: str) -> None:

@@ -1,6 +1,7 @@
 """Options, project file and JSON header are the same for every verb."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -222,6 +223,38 @@ def test_options_of_the_project_file_that_cannot_be_are_refused(text, message, f
     (folder / "spear.toml").write_text(text)
     with pytest.raises(FileError, match=message):
         read_budget("spear.toml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "net.nir", "--chip", "loihi2"),
+        ("export", "net.nir", "--to", "nir", "--chip", "loihi2", "--out", "n.nir"),
+        ("adapt", "net.nir", "--chip", "loihi2", "--out", "out"),
+        ("prune", "net.nir", "--chip", "loihi2", "--data", "images.npz", "--synops", "50%", "--out", "out"),
+        ("deploy", "net.nir", "--chip", "loihi2", "--data", "images.npz", "--synops", "50%", "--out", "out"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_facts_of_the_project_file_that_the_chip_does_not_have_are_refused_by_every_command(command, folder):
+    for text, message in (
+        ("energy.synop_p = 3\n", r"unknown key 'energy.synop_p'; .*; did you mean 'energy.synop_pj'\?"),
+        ("core.neurons = 'many'\n", "core.neurons"),
+    ):
+        (folder / "spear.toml").write_text(f"[set]\n{text}")
+        done = CliRunner().invoke(main, list(command))
+        assert done.exit_code == 1 and re.search(f"file 'spear.toml', table .set.: profile 'loihi2.*{message}", done.stderr)
+        assert not (folder / "out").exists()
+
+
+def test_facts_of_the_project_file_may_be_of_its_own_chip_and_concern_no_command_without_one(folder):
+    """Only the board is one that the other chip does not have; a chip that there is not is refused as such."""
+    (folder / "spear.toml").write_text("chip = 'loihi1'\n[set]\nchip.boards.kapoho_bay = 4\n")
+    assert CliRunner().invoke(main, ["export", "net.nir", "--to", "nir", "--chip", "loihi2", "--out", "n.nir"]).exit_code == 0
+    done = CliRunner().invoke(main, ["check", "net.nir", "--chip", "loihi3"])
+    assert done.exit_code == 1 and "[set]" not in done.stderr and "loihi3" in done.stderr
+    (folder / "spear.toml").write_text("[set]\nchip.boards.kapoho_bay = 4\n")
+    assert CliRunner().invoke(main, ["count", "net.nir", "--input", "in.npz"]).exit_code == 0
 
 
 def test_the_words_of_the_project_file_are_those_of_the_readers():
