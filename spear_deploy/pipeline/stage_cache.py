@@ -8,6 +8,7 @@ interruption.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,9 +18,9 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, RootModel, ValidationError
 
-from spear_deploy.errors import ChipError, SpearError
+from spear_deploy.errors import ChipError, FileError, SpearError
 from spear_deploy.util.digests import hash_code, hash_file, hash_value, package_versions
-from spear_deploy.util.files import write_json
+from spear_deploy.util.files import read_bytes, write_json
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.times import timed_stage
 
@@ -188,17 +189,22 @@ class StageCache:
             self.progress({"stage": name, "done": 0, "of": 0})
 
 
+def leads_outside(folder: Path, name: str) -> bool:
+    """Return whether a file lies outside its folder, by its name or as a link; one in a circle of links lies where it stands."""
+    home, end = os.path.realpath(folder), os.path.realpath(folder / name)
+    return os.path.commonpath([home, end]) != home
+
+
 def read_stages(path: Path) -> tuple[dict[str, CachedStage], list[str]]:
     """Return the stages of a file, and the names of those that are not what was written.
 
     A damaged file, or one that names files outside its folder, holds no stage.
     """
     try:
-        stages = _Stages.model_validate_json(path.read_bytes()).root
-        home = path.parent.resolve()
-        if not all((home / file).resolve().is_relative_to(home) for stage in stages.values() for file in stage.files):
+        stages = _Stages.model_validate_json(read_bytes(path, "list of stages")).root
+        if any(leads_outside(path.parent, file) for stage in stages.values() for file in stage.files):
             return {}, []
         edited = [name for name, stage in stages.items() if stage.digest and stage.sealed().digest != stage.digest]
-    except (OSError, ValueError, RecursionError, ValidationError):
+    except (FileError, ValueError, RecursionError, ValidationError):
         return {}, []
     return {name: stage for name, stage in stages.items() if name not in edited and (stage.digest or name == RESULT)}, edited

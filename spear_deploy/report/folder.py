@@ -150,9 +150,9 @@ def read_network_digest(folder: str | os.PathLike[str], results: str = DEPLOYMEN
     """
     name, keys = (PROVENANCE, ("network", "digest")) if results == DEPLOYMENT else (results, ("network_digest",))
     try:
-        digest = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+        digest = json.loads(read_text(Path(folder) / name, "file of results"))
         for key in keys:
             digest = digest[key]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return digest if isinstance(digest, str) else None

@@ -25,6 +25,7 @@ from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.pipeline.verification.verify import compare_with_derived
 from spear_deploy.pruning.plan import PruningPlan, prune
 from spear_deploy.report import write_report
+from spear_deploy.report.folder import read_network_digest
 from spear_deploy.util.digests import hash_file
 from spear_deploy.util.files import read_arrays, write_json
 from tests.support.deployments import OPTIONS, arrays, dense, deployed, task
@@ -395,6 +396,52 @@ def test_a_damaged_file_is_a_row_and_the_others_are_compared(folder, derived, na
     assert result.checked > 100 and not any("states cannot" in row["sentence"] for row in result.failures)
 
 
+@pytest.mark.parametrize("name", ["search.json", "cores.json", "report.html", "deployment.json", "activity.npz", "dense.snn"])
+@pytest.mark.parametrize("how", ["pipe", "circle", "nowhere", "other folder", "folder"])
+def test_what_is_no_file_of_the_folder_is_a_row_and_is_not_waited_for(folder, derived, tmp_path, name, how):
+    """A link out of the folder is named first, since none of the digests in stages.json is taken then."""
+    path, other = folder / name, tmp_path / f"other-{name}"
+    shutil.copy(path, other)
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"circle": path, "nowhere": tmp_path / "none", "other folder": other}[how])
+    rows = compare_with_derived(folder, derived).failures
+    if how in ("nowhere", "other folder"):
+        assert rows[0]["file"] == name and rows[0]["sentence"] == f"is a link to '{os.path.realpath(path)}', outside the folder"
+    else:
+        assert name in {row["file"] for row in rows if "missing" in row["sentence"] or "expected a file" in row["sentence"]}
+
+
+def test_lists_that_are_pipes_are_not_waited_for(folder):
+    for name in (STAGES, "provenance.json"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+    assert read_stages(folder / STAGES) == ({}, []) and read_network_digest(folder) is None
+    with pytest.raises(FileError, match=r"provenance.json': is a device or a pipe, expected a file of a deployment"):
+        sd.verify(folder)
+
+
+@pytest.mark.parametrize("same_code", [True, False])
+def test_a_stage_that_is_gone_is_a_row_whichever_code_wrote_it(folder, derived, same_code, monkeypatch):
+    known = read(folder, STAGES)
+    del known["export"]
+    write_json(folder / STAGES, known)
+    if not same_code:
+        monkeypatch.setattr(files_module, "hash_code", lambda: "other")
+    rows = compare_with_derived(folder, derived).failures
+    assert ("stages.json", "export", "is missing or damaged") in {(row["file"], row["where"], row["sentence"]) for row in rows}
+
+
+def test_files_that_are_damaged_stand_before_what_cannot_be_run_for_it(folder):
+    (folder / "pruned.snn").write_bytes(b"no network")
+    files = [row["file"] for row in sd.verify(folder, data=task()).failures]
+    assert files[0] == "pruned.snn" and files[-1] == str(folder)
+
+
 def test_figures_of_the_search_are_derived_from_its_stage_where_its_file_is_damaged(folder):
     stated = read(folder, "search.json")
     for text in ("{", json.dumps({"levers": 3})):
@@ -475,7 +522,7 @@ def test_a_wrong_input_of_the_call_is_refused_in_its_own_words(folder):
         sd.verify(folder, data="gone:load")
     (folder / "dense.snn").write_bytes(b"no network")
     result = sd.verify(folder, data="gone:load")  # of a folder without its network more is known
-    assert not result.holds and "dense.snn" in result.failures[0]["derived"]
+    assert result.failures[0]["file"] == "dense.snn" and "dense.snn" in result.failures[-1]["derived"]
 
 
 @pytest.mark.parametrize("error", [MissingPackageError("package 'nir' is missing"), BackendError("Lava died", cause="died")])

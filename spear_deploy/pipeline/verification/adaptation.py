@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spear_deploy.budget.check import check
 from spear_deploy.data import Dataset
 from spear_deploy.data.input_sums import sum_split, takes_other_input
+from spear_deploy.errors import FileError
 from spear_deploy.interchange.snn_file import hash_network
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.network.host_readout import has_host_readout
@@ -22,7 +23,7 @@ from spear_deploy.pipeline import api, stages
 from spear_deploy.pipeline.adapt_stage import has_to_change
 from spear_deploy.pipeline.adaptation.results import ADAPTED, FACTS, TRAINED
 from spear_deploy.pipeline.adaptation.waterfall import STEP_SAMPLES
-from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.failures import Failures, read_stated
 from spear_deploy.training.evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ def derive_adaptation(place: Path, task: Task, data: str | os.PathLike[str] | Da
 def compare_adaptation(folder: Path, derived: DerivedAdaptation, failures: Failures, *, same_code: bool) -> None:
     """Compare adapt.json with the derived values, and its widths with the replacements that it lists."""
     try:
-        stated = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        stated = read_stated(folder / FACTS)
+    except (FileError, ValueError, RecursionError):
         stated = None
     failures.compare_keys(FACTS, stated, derived.facts, later=() if same_code else derived.facts)
     failures.checked += 1

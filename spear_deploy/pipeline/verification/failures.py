@@ -6,7 +6,10 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeGuard
+
+from spear_deploy.util.files import read_text
 
 MAX_FAILURES = 100
 MISSING = "missing"
@@ -83,6 +86,16 @@ class Failures:
         if not self.same_words and isinstance(stated, str) and " " in stated and " " in derived:
             return _list_digits(stated) == _list_digits(derived)
         return bool(stated == derived)
+
+
+def read_stated(path: Path) -> Any:
+    """Return the content of a JSON file of a deployment.
+
+    Raises:
+        FileError: missing, a folder, empty, or a pipe, which would be waited for.
+        ValueError, RecursionError: no JSON.
+    """
+    return json.loads(read_text(path, "file of a deployment"))
 
 
 def _describe_difference(stated: Any, derived: Any) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,24 @@ from spear_deploy.errors import FileError, SpearError
 from spear_deploy.pipeline.adaptation.results import FACTS as ADAPTATION
 from spear_deploy.pipeline.deploy import DEPLOYMENT, PROVENANCE, REPORT
 from spear_deploy.pipeline.export_stage import OWN_FORMATS, is_about_missing_file, list_own_kinds
-from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, read_stages
+from spear_deploy.pipeline.stage_cache import RESULT, STAGES, CachedStage, leads_outside, read_stages
 from spear_deploy.pipeline.stages import SEARCH
 from spear_deploy.pipeline.verification.adaptation import compare_adaptation
-from spear_deploy.pipeline.verification.failures import MISSING, Failures, is_keyed
+from spear_deploy.pipeline.verification.failures import MISSING, Failures, is_keyed, read_stated
 from spear_deploy.pipeline.verification.pruning import compare_pruning
 from spear_deploy.pipeline.verification.results import OF_THIS_MACHINE, Derived
 from spear_deploy.report.folder import AGAIN, read_folder
 from spear_deploy.report.page import render_deployment
 from spear_deploy.simulator.recordings import COUNTED
 from spear_deploy.util.digests import hash_code, hash_file
-from spear_deploy.util.files import read_arrays
+from spear_deploy.util.files import read_arrays, read_text
 
 NOT_DERIVED = ("seconds",)
 """Keys of deployment.json that no function of its inputs gives."""
 ADDED_LATER = ("steps", "levers", "budgets", "weight_bits", "floating_point_counts")
 """Keys of deployment.json that earlier releases did not write."""
+CHECK_STAGE = "check"
+"""The stage that stages.json never keeps."""
 OF_VERSIONS = ("reader", "versions", "vendor")
 """Keys of a certificate that change with the installed packages."""
 
@@ -43,7 +45,7 @@ def compare_files(folder: Path, derived: Derived | None, failures: Failures) -> 
     is_rendered = page is not None and page == stated_page
     if _check_digests(folder, failures, holds_page=is_rendered):
         notes.append(f"{REPORT} was made again by `report`: it is not the page that was deployed, but that of these files")
-    same_code = json.loads((folder / PROVENANCE).read_text(encoding="utf-8")).get("code") == hash_code()
+    same_code = read_stated(folder / PROVENANCE).get("code") == hash_code()
     failures.same_words = same_code
     if not same_code:
         notes.append(
@@ -115,8 +117,8 @@ def _compare_stages(folder: Path, derived: Derived, failures: Failures) -> None:
 
 def _read_dict(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_stated(path)
+    except (FileError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -132,7 +134,8 @@ def _check_digests(folder: Path, failures: Failures, *, holds_page: bool) -> boo
         whether the page has another digest for that reason.
     """
     is_other_page = False
-    provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    provenance = read_stated(folder / PROVENANCE)
+    _list_outside(folder, provenance["sha256"], failures)
     known, edited = read_stages(folder / STAGES)
     for name in edited:
         failures.add(STAGES, name, "its digest", "another digest", "has another digest than it states")
@@ -155,13 +158,23 @@ def _check_digests(folder: Path, failures: Failures, *, holds_page: bool) -> boo
     deployment = _read_dict(folder / DEPLOYMENT)
     if not deployment:
         failures.add(DEPLOYMENT, "", "cannot be read", "a JSON file", "is missing or damaged")
-    _compare_seconds(deployment.get("seconds"), known, failures)
+    _compare_seconds(deployment.get("seconds"), known, edited, failures)
     return is_other_page
 
 
-def _compare_seconds(seconds: Any, known: Mapping[str, CachedStage], failures: Failures) -> None:
-    """Compare the wall times that a deployment states with those of its stages."""
+def _list_outside(folder: Path, digests: Any, failures: Failures) -> None:
+    """Add the files of a deployment that are links out of its folder: none of the digests in stages.json is then taken."""
+    for name in [*(digests if isinstance(digests, dict) else ()), PROVENANCE, STAGES, REPORT]:
+        if os.path.islink(folder / name) and leads_outside(folder, name):
+            end = os.path.realpath(folder / name)
+            failures.add(name, "", end, "a file of the folder", f"is a link to '{end}', outside the folder")
+
+
+def _compare_seconds(seconds: Any, known: Mapping[str, CachedStage], edited: Sequence[str], failures: Failures) -> None:
+    """Compare the wall times that a deployment states with those of its stages, of which none may be missing."""
     sane = isinstance(seconds, dict) and all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in seconds.values())
+    for name in (name for name in seconds if known and name not in (*known, *edited, CHECK_STAGE)) if sane else ():
+        failures.add(STAGES, name, MISSING, "a stage of the deployment", "is missing or damaged")
     for name, stage in known.items():
         if name != RESULT and not (sane and seconds.get(name) == stage.seconds):
             failures.add(DEPLOYMENT, f"seconds.{name}", seconds.get(name) if sane else seconds, stage.seconds)
@@ -176,11 +189,13 @@ def _hash_if_there(path: Path) -> str:
 
 def _compare_json(folder: Path, name: str, derived: Any, failures: Failures, *, same_code: bool) -> None:
     try:
-        stated = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        stated = read_stated(folder / name)
+    except (FileError, ValueError, RecursionError) as error:
         if name != DEPLOYMENT:  # of which `_check_digests` said so
-            what = MISSING if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
-            failures.add(name, "", what, "a JSON file", f"is {MISSING}" if what == MISSING else what)
+            is_there = (folder / name).exists()
+            of_file = str(error).removeprefix(f"file '{folder / name}': ")
+            what = of_file if isinstance(error, FileError) else f"cannot be read ({type(error).__name__})"
+            failures.add(name, "", what if is_there else MISSING, "a JSON file", what if is_there else f"is {MISSING}")
         return
     left_out: tuple[str, ...] = ()
     if name == DEPLOYMENT:
@@ -259,8 +274,8 @@ def _render_page(folder: Path) -> tuple[str | None, str]:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return read_text(path, "page of a deployment")
+    except FileError:
         return None
 
 

@@ -19,7 +19,7 @@ from spear_deploy.errors import DataError, FileError
 from spear_deploy.network.channel_groups import list_prunable_groups
 from spear_deploy.pipeline import stages
 from spear_deploy.pipeline.stage_cache import STAGES, read_stages
-from spear_deploy.pipeline.verification.failures import Failures
+from spear_deploy.pipeline.verification.failures import Failures, read_stated
 from spear_deploy.pruning.levers import measure_stage
 from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, list_budget_rows
@@ -151,8 +151,8 @@ def list_kept_channels(dense: SNNGraph, pruned: SNNGraph) -> dict[str, list[int]
 def compare_pruning(folder: Path, derived: DerivedPruning, failures: Failures, *, same_code: bool) -> None:
     """Compare search.json with the derived values, and its other rows with one another."""
     try:
-        stated = json.loads((folder / stages.SEARCH).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        stated = read_stated(folder / stages.SEARCH)
+    except (FileError, ValueError, RecursionError):
         stated = None
     if not isinstance(stated, dict):
         failures.add(stages.SEARCH, "", "cannot be read", "a JSON file", "is missing or damaged")

@@ -106,7 +106,7 @@ def verify(
     place = require_finished(folder)
     provenance = read_json(place / PROVENANCE, NEEDED["provenance"])
     settings, sources = read_settings(provenance)
-    failures = Failures()
+    problem = ""
     derived: Derived | None = None
     chosen_data = sources.get("data") if data is None else data
     chosen_chip = sources.get("chip", provenance["options"]["chip"]) if chip is None else chip
@@ -121,8 +121,8 @@ def verify(
             assert chosen_data is not None  # its lack is an `UnnamedDataError`
             with _ask_for("data", "--data", data is None):
                 _require_data(place / DENSE, chosen_data, settings)
-        failures.add(str(place), "inputs", "can be read and run", str(error), f"cannot be read and run: {error}")
-    return compare_with_derived(place, derived, failures)
+        problem = str(error)
+    return compare_with_derived(place, derived, problem)
 
 
 @contextmanager
@@ -173,10 +173,18 @@ def read_settings(provenance: Mapping[str, Any]) -> tuple[DeploySettings, dict[s
         raise FileError(f"file '{PROVENANCE}': its options are damaged ({error}); run the deployment again") from error
 
 
-def compare_with_derived(folder: Path, derived: Derived | None, failures: Failures | None = None) -> Verification:
-    """Return what in a folder differs from the derived results, and from its own digests."""
-    failures = failures or Failures()
+def compare_with_derived(folder: Path, derived: Derived | None, problem: str = "") -> Verification:
+    """Return what in a folder differs from the derived results, and from its own digests.
+
+    Args:
+        folder: of the deployment.
+        derived: the results; None where they could not be derived.
+        problem: why. It stands behind the files that are damaged, of which one may be the cause.
+    """
+    failures = Failures()
     notes = compare_files(folder, derived, failures)
+    if problem:
+        failures.add(str(folder), "inputs", "can be read and run", problem, f"cannot be read and run: {problem}")
     return Verification(
         folder=folder,
         checked=failures.checked,
