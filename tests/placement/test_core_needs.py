@@ -19,6 +19,7 @@ from spear_deploy.placement.core_needs import Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import matrix_onto, small_chip
+from tests.support.single_synapses import find_ways
 
 
 def row_of_a_map(conv: Conv1d | Conv2d, shape: tuple[int, ...], dense_inputs: int = 4) -> SNNGraph:
@@ -117,6 +118,26 @@ def test_lists_onto_neurons_in_a_row_are_those_of_their_axons(seed: int, base: s
         axons = int(reads[slice(*part.box[0])].any(axis=0).sum())
         words = axons * count_list_words(part.neurons, base, 8 + 1) + few * count_list_words(part.neurons, base)
         assert (part.axons_in, part.memory_words) == (few + axons, words)
+
+
+@pytest.mark.parametrize("base", ["loihi1", "loihi2"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_way_onto_neurons_in_a_row_has_its_own_lists(seed: int, base: str) -> None:
+    """A second convolution of the same map, its spikes a step later: counted synapse by synapse, weights of 0 too."""
+    rng = np.random.default_rng(seed)
+    net = draw_row(rng)
+    again = [replace(net["conv"], name="again"), replace(net["flat"], name="againflat")]
+    more = ("map", "again", 1 + seed % 3), ("again", "againflat", 0), ("againflat", "row", 0)
+    edges = [*net.edges, *(Edge(source=source, target=target, delay=delay) for source, target, delay in more)]
+    net = replace(net, layers=(*net.layers[:-1], *again, net.layers[-1]), edges=tuple(edges))
+    values = {"core__neurons": int(rng.integers(3, 30)), "core__synapse_memory": int(rng.integers(100, 600))}
+    placement, ways = place(net, small_chip(base, **values)), find_ways(net, "row")
+    assert len(placement.slices_of("row")) > 1 and len(ways) == 3
+    for part in placement.slices_of("row"):
+        axons = [int(way.stored[slice(*part.box[0])].any(axis=0).sum()) for way in ways]
+        bits = [8 + int(way.delays[0]).bit_length() for way in ways]
+        words = sum(n * count_list_words(part.neurons, base, b) for n, b in zip(axons, bits, strict=True))
+        assert (part.axons_in, part.memory_words) == (sum(axons), words)
 
 
 @pytest.mark.parametrize("base", ["loihi1", "loihi2"])
