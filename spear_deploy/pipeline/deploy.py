@@ -38,6 +38,7 @@ from spear_deploy.pipeline.provenance import collect_provenance
 from spear_deploy.pipeline.report_facts import describe_cores
 from spear_deploy.pipeline.stage_cache import Advice, CachedStage, StageCache
 from spear_deploy.pipeline.stages import Task
+from spear_deploy.pipeline.time_steps import keep_taken
 from spear_deploy.placement.weight_bits import describe_stated_bits
 from spear_deploy.pruning.budgets import parse_amount
 from spear_deploy.pruning.levers import parse_levers
@@ -125,6 +126,8 @@ def run_stages(
                 steps=settings.steps, encoding=settings.encoding, progress=cache.progress,
             )  # fmt: skip
             check_proofs(inputs.network, inputs.profile)
+            if settings.steps_range is not None:
+                keep_taken(inputs, settings.steps_range)  # refuses a range of which the chip takes no samples
             if cache.progress is not None and (refusal := explain_refusal(inputs)):
                 cache.progress({"stage": "checks", "note": refusal, "done": 0, "of": 0})
             wanted = PruneSettings(synops=settings.synops, method=settings.method, levers=settings.levers)

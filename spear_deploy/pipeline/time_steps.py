@@ -40,13 +40,13 @@ def choose_input_steps(
     """
     if steps is None:
         return inputs, None
-    numbers, left_out = _keep_taken(inputs, steps)
+    numbers, left_out = keep_taken(inputs, steps)
     datasets: dict[int, Callable[[], Dataset]] = {number: partial(_read_steps, inputs, number) for number in numbers}
     choice = choose_steps(inputs.network, datasets, settings, checkpoint=checkpoint, progress=progress)
     return inputs.with_steps(choice.steps), replace(choice, left_out=left_out)
 
 
-def _keep_taken(inputs: CheckedInputs, steps: StepsRange) -> tuple[list[int], str]:
+def keep_taken(inputs: CheckedInputs, steps: StepsRange) -> tuple[list[int], str]:
     """Return the numbers of steps to choose from, and a sentence on those whose samples the chip cannot take.
 
     Wider bins hold more events, and a chip takes so many of one channel in a step.

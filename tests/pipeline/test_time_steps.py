@@ -199,6 +199,9 @@ def test_numbers_of_steps_whose_samples_the_chip_cannot_take_are_left_out(traine
     monkeypatch.setattr(time_steps, "_learn", lambda *arguments: pytest.fail("it learns"))
     with pytest.raises(DataError, match=r"steps '2\.\.3': with 3 steps samples have 2 events .* takes 1; name a range with more"):
         sd.prune(net, "brainscales2", trained / "recorded.npz", out=tmp_path / "b", steps="2..3", **options)
+    with pytest.raises(DataError, match=r"steps '2\.\.3': with 3 steps samples have .*; name a range with more steps$"):
+        sd.deploy(net, "brainscales2", trained / "recorded.npz", out=tmp_path / "c", steps="2..3", synops="60%", method="uniform")
+    assert not list((tmp_path / "c").glob("*.snn"))
 
 
 @pytest.mark.parametrize("chip", ["loihi2", pytest.param("xylo_audio2", marks=pytest.mark.slow)])
