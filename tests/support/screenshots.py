@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.chromium import SCHEMES, WIDTHS, browser
 
-COLOURS = 64
+COLOURS = 48
 MOST_BYTES = 300_000
 
 
