@@ -47,7 +47,9 @@ class CallSettings:
                 f"{place} starts from a state that the forward sets, other than that of its reset; let it start from its reset"
             )
         held = _list_settings(module)
-        first = self._first.setdefault(path, {name: _keep(value) for name, value in held.items()})
+        if path not in self._first:  # to copy its tensors at each call would take most of a trace
+            self._first[path] = {name: _keep(value) for name, value in held.items()}
+        first = self._first[path]
         self._called[path] = module
         for name, value in held.items():
             if name in first and not _is_same(first[name], value):
