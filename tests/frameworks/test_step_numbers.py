@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import norse.torch as norse
 import numpy as np
 import pytest
 import torch
@@ -13,56 +12,10 @@ from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, MAX_COMPAR
 from spear_deploy.frameworks.importer.import_model import LONGER
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.simulator import simulate
+from tests.support.step_forwards import Net
 
 torch.set_num_threads(1)
 PRESENT = 6
-
-
-class Schedule:
-    present = 6
-
-
-class Net(nn.Module):
-    """A layer and a cell, whose forward a test gives; `present` and `gains` belong to a schedule over steps."""
-
-    def __init__(self, forward, gains=(1.0,) * 6 + (2.0,) * 60):
-        super().__init__()
-        torch.manual_seed(0)
-        parameters = norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.4))
-        self.fc, self.cell = nn.Linear(12, 20), norse.LIFBoxCell(parameters)
-        with torch.no_grad():
-            self.fc.weight.mul_(4)
-        self.gains, self.present, self.schedule, self.layers = gains, 6.0, Schedule(), [self.fc]
-        self.forward = forward.__get__(self)
-
-    def loop(self, x, gain=2):
-        state, outputs = None, []
-        for t in range(x.shape[0]):
-            z, state = self.cell(self.fc(x[t] * gain if t >= self.present else x[t]), state)
-            outputs.append(z)
-        return outputs
-
-    def yield_steps(self, x):
-        state = None
-        for t, value in enumerate(x):
-            z, state = self.cell(self.fc(value * 2 if t >= 6 else value), state)
-            yield z
-
-    def run_step(self, x, t):
-        z, self.state = self.cell(self.fc(self.change(x, t)), self.state)
-        return z
-
-    def take(self, value):
-        z, self.state = self.cell(self.fc(value), self.state)
-        return z
-
-    def take_all(self, x):
-        self.state = None
-        for t in range(len(x)):
-            yield self.take(x[t])
-
-    def change(self, x, t):
-        return x[t] * 2 if t >= 6 else x[t]
 
 
 def scale(x, t):
@@ -353,56 +306,6 @@ def test_numbers_that_a_function_compares_its_argument_with_are_traced_beyond():
     graph = read_model(net, (12,))
     assert [edge.delay for edge in graph.edges if edge.delay] == [10]
     np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
-
-
-COUNTS, STEPS = [0], iter(range(1000))
-
-
-def held_number(self, x):
-    self.count = getattr(self, "count", 0) + 1
-    return self.count
-
-
-def held_list(self, x):
-    self.gains = (*self.gains, 1)
-    return len(self.gains)
-
-
-def number_of_the_file(self, x):
-    COUNTS[0] += 1
-    return COUNTS[0]
-
-
-def iterator_of_the_file(self, x):
-    return next(STEPS)
-
-
-@pytest.mark.parametrize("count", [held_number, held_list, number_of_the_file, iterator_of_the_file], ids=lambda f: f.__name__)
-def test_a_forward_of_one_step_that_counts_is_refused(count):
-    def one_step(self, x, state=None):
-        return self.cell(self.fc(x * 2 if count(self, x) > 8 else x), state)
-
-    with pytest.raises(UnsupportedError, match="changes a number in '.*' from step to step, as a counter does, .* leave it out"):
-        read_model(Net(one_step), (12,))
-
-
-def test_a_state_that_counts_is_refused():
-    def one_step(self, x, state=None):
-        state, count = (None, 0) if state is None else state
-        z, state = self.cell(self.fc(x * 2 if count > 8 else x), state)
-        return z, (state, count + 1)
-
-    with pytest.raises(UnsupportedError, match="changes a number in its state from step to step"):
-        read_model(Net(one_step), (12,))
-
-
-def test_a_forward_of_one_step_that_holds_its_last_output_is_read():
-    def one_step(self, x, state=None):
-        z, state = self.cell(self.fc(x), state)
-        self.runs, self.last = True, z
-        return z, state
-
-    assert len(read_model(Net(one_step), (12,)).layers) == 1
 
 
 def fed_back(self, x):

@@ -18,6 +18,10 @@ SPREADERS = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
 """Modules that spread a model over devices and change nothing that it computes."""
 MAX_COMPARED = 62
 """Steps beyond these are not traced, though a forward names them."""
+LATER_STEPS = 32
+"""Steps of a forward of one step that are traced beyond its first two."""
+MAX_COUNTED = 128
+"""Calls beyond these are not traced, though a forward of one step names them."""
 LIBRARIES = ("torch", "numpy", "einops")
 """Packages whose functions compute the same in every step, and ask for types of their own."""
 
@@ -111,6 +115,19 @@ def count_steps(model: torch.nn.Module) -> int:
     """
     codes = [function.__code__ for function in list_functions(model) if _compares_steps(function.__code__)]
     return max([LOOP_STEPS - 2, *(number for number in list_numbers(model, codes) if number <= MAX_COMPARED)]) + 2
+
+
+def count_later_steps(model: torch.nn.Module) -> int:
+    """Return the number of later steps to trace a forward of one step on: beyond any number in code that compares."""
+    codes = [function.__code__ for function in list_functions(model) if _compares(function.__code__)]
+    return max([LATER_STEPS, *(number for number in list_numbers(model, codes) if number <= MAX_COUNTED)])
+
+
+def _compares(code: types.CodeType) -> bool:
+    """Return whether code compares values or takes a remainder."""
+    return any(
+        step.opname in ("COMPARE_OP", "BINARY_MODULO") or step.argrepr in ("%", "%=") for step in dis.get_instructions(code)
+    )
 
 
 def list_numbers(model: torch.nn.Module, codes: list[types.CodeType] | None = None) -> set[int]:

@@ -25,7 +25,7 @@ from spear_deploy.frameworks.importer.forward_code import (
 from spear_deploy.frameworks.importer.interpreter import interpret
 from spear_deploy.frameworks.importer.symbols import Signal
 from spear_deploy.frameworks.importer.trace import detect_form
-from spear_deploy.frameworks.importer.traced_model import LOOPS
+from spear_deploy.frameworks.importer.traced_model import ENDS, LOOPS
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
 from spear_deploy.frameworks.importer.unrolling import LateDifferenceError
 from spear_deploy.network import Shape
@@ -38,8 +38,6 @@ FURTHER_STEPS = (8, 40)
 """Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
 LONGER = (30, 20, 12, 8, 6, 4, 3, 2)
 """Further steps of a second trace of a loop, in which a later step may compute something else: fewer where it ends before."""
-ENDS = (LookupError, StopIteration)
-"""What a forward raises that has values for fewer steps."""
 HALF_TYPES = (torch.float16, torch.bfloat16)
 
 

@@ -15,8 +15,9 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, read_potential, run_stepwise
 from spear_deploy.frameworks.importer.decoding import EACH, read_decision
-from spear_deploy.frameworks.importer.forward_code import takes_state
+from spear_deploy.frameworks.importer.forward_code import copy_model, count_later_steps, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
+from spear_deploy.frameworks.importer.later_steps import check_later_steps
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize
 from spear_deploy.frameworks.importer.symbols import (
@@ -81,13 +82,18 @@ def interpret(
         output_index: which of a list of outputs counts.
         counts: samples and further steps of the traced input.
     """
-    traced, graph = trace(model, x.shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
+    run = partial(trace, shape=x.shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
+    untraced = copy_model(model) if form == "step" else None
+    traced, graph = run(model, later_steps=0)
     builder.reads_sizes |= traced.reads_sizes
     if traced.leaves_out_last and not path:
         builder.notes.append("the forward leaves out the last steps of its input: the network takes all of them")
     interpreter = TraceInterpreter(traced, path, builder, counts)
     interpreter.run(graph, x)
-    return interpreter.finish()
+    result = interpreter.finish()
+    if untraced is not None and traced.keeps_others:  # a later step may compute something else by them
+        check_later_steps(*run(untraced, later_steps=count_later_steps(untraced)), path)
+    return result
 
 
 class TraceInterpreter:

@@ -23,7 +23,6 @@ from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.call_settings import read_generators
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments, takes_state
-from spear_deploy.frameworks.importer.kept_numbers import check_kept
 from spear_deploy.frameworks.importer.repetition import detach_repetitions
 from spear_deploy.frameworks.importer.step_layout import (
     LayoutError,
@@ -161,6 +160,7 @@ def trace(
     framework: Framework,
     output_index: int | None = None,
     counts: Counts = COUNTS,
+    later_steps: int | None = None,
 ) -> tuple[TracedModel, fx.Graph]:
     """Trace a model; one of layers over time that repeats its input by itself is traced on an input without time.
 
@@ -172,12 +172,14 @@ def trace(
         framework: the conventions of its modules.
         output_index: which of a list of outputs counts.
         counts: samples and further steps of the input.
+        later_steps: how many of a forward of one step to trace beyond its first two; with 0 it is found whether they matter.
 
     Raises:
         UnsupportedError: the forward does with symbols what only numbers can do.
         LoopsOverTime: a forward of one step indexes its first axis.
     """
     run = partial(_trace, shape=shape, path=path, form=form, framework=framework, output_index=output_index, counts=counts)
+    run = partial(run, later_steps=later_steps)
     if form == "layers" and not path:
         try:
             traced, graph = run(copy_model(model), is_image=True)
@@ -197,10 +199,12 @@ def _trace(
     framework: Framework,
     output_index: int | None,
     counts: Counts,
+    later_steps: int | None,
     is_image: bool = False,
 ) -> tuple[TracedModel, fx.Graph]:
     """Trace a model; see `trace`. With `is_image` its input has no axis of time."""
-    traced, tracer = TracedModel(model, form, framework, output_index), Tracer(form, shape, framework, counts, is_image=is_image)
+    traced = TracedModel(model, form, framework, output_index, later_steps)
+    tracer = Tracer(form, shape, framework, counts, is_image=is_image)
     steps = traced.steps if form == "step" or form == "layers" else count_steps(model)
     tracer.steps = traced.steps = steps + (counts.further_steps if form in LOOPS else 0)
     kept = {key: value.clone() for key, value in _list_tensors(model, tracer)}
@@ -230,7 +234,6 @@ def _trace(
         _check_called(tracer, path)
         raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
-    check_kept(*traced.kept, path)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
     detach_repetitions(graph)

@@ -14,13 +14,15 @@ from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Form, Framework
-from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, list_arguments, takes_state
-from spear_deploy.frameworks.importer.kept_numbers import list_kept
+from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS, list_arguments, list_functions, takes_state
+from spear_deploy.frameworks.importer.kept_values import KeptValues
 
 LOOPS = ("loop", "batch_loop")
 """Forms of a forward with a loop over its input."""
 PLACED = (operator.getitem, torch.unsqueeze, "unsqueeze")
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+ENDS = (LookupError, StopIteration)
+"""What a forward raises that has values for fewer steps."""
 
 
 class UnclearForward(Exception):
@@ -32,12 +34,14 @@ class UnclearForwardError(UnsupportedError):
 
 
 class TracedModel(torch.nn.Module):
-    """A model's first two steps, or its one pass over time.
+    """A model's first two steps and some later ones, or its one pass over time.
 
     Attributes:
         output_index: which of a list of outputs counts; None where there is one output.
         states: what each step returned beside its output.
-        kept: the numbers that a forward of one step keeps, behind its first and its second step.
+        later_steps: how many of a forward of one step are traced beyond its first two; with 0 it is found whether they matter.
+        starts: the places in the graph at which each step after the first begins, of a forward of one step.
+        keeps_others: whether the second step of such a forward keeps other values than the first.
         steps: number of steps traced.
         taken: the steps of the input that a loop takes.
         takes_columns: whether the forward takes x[:, t] of its input.
@@ -47,31 +51,49 @@ class TracedModel(torch.nn.Module):
         leaves_out_last: whether a loop ends before the last step of the input.
     """
 
-    def __init__(self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None) -> None:
+    def __init__(
+        self, model: torch.nn.Module, form: Form, framework: Framework, output_index: int | None, later_steps: int | None = None
+    ) -> None:
         super().__init__()
         self.model, self.form, self.framework, self.output_index = model, form, framework, output_index
         self.states: list[Any] = []
-        self.kept: tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]] = ({}, {})
+        self.starts: list[int] = []
+        self.later_steps, self.keeps_others = later_steps, False
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
         self.takes_columns = self.fills_batch = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
 
     def forward(self, x: Any, later: Any) -> Any:
-        """Return the outputs of both steps, or of the pass."""
+        """Return the outputs of both steps, of the later ones too where the forward has values for them, or of the pass."""
         defaults = [None if p.default is p.empty else p.default for p in list_arguments(self.model)[1:]]
         first = self._split_output(self.model(x, *defaults))
         if self.form != "step":
             return first
-        kept = list_kept(self.model, self.states[0])
-        if self.states[0] is None or not takes_state(self.model):
-            second = self.model(later, *defaults)
-        elif len(defaults) > 1 and isinstance(self.states[0], tuple) and len(self.states[0]) == len(defaults):
-            second = self.model(later, *self.states[0])
-        else:
-            second = self.model(later, self.states[0], *defaults[1:])
-        second = self._split_output(second)
-        self.kept = kept, list_kept(self.model, self.states[1])
-        return first, second
+        functions = list_functions(self.model) if self.later_steps == 0 else []
+        kept = KeptValues(self.model, self.states[0], functions, self._is_known) if self.later_steps == 0 else None
+        outputs = [first, self._run_again(later, defaults)]
+        if kept is not None:
+            self.keeps_others = kept.values != KeptValues(self.model, self.states[1], functions, self._is_known).values
+        for n in range(self.later_steps or 0):
+            try:
+                outputs.append(self._run_again(later.tracer.create_proxy("placeholder", f"later_{n}", (), {}), defaults))
+            except ENDS:
+                break
+        return tuple(outputs)
+
+    def _is_known(self, module: torch.nn.Module) -> bool:
+        """Return whether a module is of torch or of the framework."""
+        return self.framework.is_own(module) or type(module).__module__.startswith("torch.")
+
+    def _run_again(self, x: Any, defaults: list[Any]) -> Any:
+        """Return the output of a further step, which starts from what the one before returned beside its output."""
+        self.starts.append(len(x.tracer.graph.nodes))
+        state = self.states[-1]
+        if state is None or not takes_state(self.model):
+            return self._split_output(self.model(x, *defaults))
+        if len(defaults) > 1 and isinstance(state, tuple) and len(state) == len(defaults):
+            return self._split_output(self.model(x, *state))
+        return self._split_output(self.model(x, state, *defaults[1:]))
 
     def is_stepped(self, node: fx.Node) -> bool:
         """Return whether a node calls a module of one step that has a state."""
