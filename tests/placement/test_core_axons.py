@@ -82,7 +82,7 @@ def test_slices_that_read_the_same_part_of_large_sources_share_its_rows(seed: in
         read, core = {("a", 0, int(n)) for n in np.flatnonzero(marks)}, int(rng.integers(0, 3))
         assert bits.key.used == b"" and bits.is_all == (not used)  # type: ignore[attr-defined]
         known = [len(read & have) for have in had] + [0]
-        for cores in ([0, 1, 2, 3], [1, 3], [2]):
+        for cores in ([0, 1, 2, 3], [0, 1], [1, 3], [2]):
             assert rows.count_had(bits, np.array(cores)).tolist() == [known[k] for k in cores]
         rows.add(bits, core)
         had[core] |= read
@@ -96,9 +96,11 @@ def test_sources_are_marked_one_by_one_up_to_their_limit(monkeypatch: pytest.Mon
         assert [bits.key for bits in find_axon_bits([axons])] == [key]
 
 
-def test_rows_of_a_core_stay_its_own_where_more_cores_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [0, 64])
+def test_rows_of_a_core_stay_its_own_where_more_cores_are_added(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of 41 cores has all of 24 sources, the others some."""
     monkeypatch.setattr(core_axons, "MAX_MARKED", 5)
+    monkeypatch.setattr(core_axons, "FEW", few)
     axis = Axis(inputs=24, outputs=24, used=24)
     whole = AxonSet(sources=("a",), channels=(0, 1), ranges=((axis, 0, 24),), count=24)
     rows, counts = AxonRows(), [24, *(1 + core % 23 for core in range(40))]
