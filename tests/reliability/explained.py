@@ -111,6 +111,7 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"quantize/fuse_weights\.py module: (4 → 5|256 → 257|1 → 2|26 → 27|16 → 17)",
         r"placement/chip_populations\.py module: (1 → 2|21 → 22)",
         r"placement/core_axons\.py (module: (1 → 2 \(3\)|14 → 15|64 → 65)|AxonRows\._find_rows: len\(cores\) < .*)",
+        r"placement/core_assignment\.py CoreBins\._find_core: axons_left >= item\.amount\('axons_in'\) → .* > .*",
         r"placement/projections\.py module: (1 << 24 → .*|1 → 2|24 → 25)",
         r"placement/projections\.py Projection\._count_dense_pairs: (1 → 2 \(3\)|MAX_PAIRS // .*)",
         r"placement/chip_populations\.py _merge: targets \* prod\(shape\) (> MAX_PAIRS )?→ .*",
@@ -203,7 +204,10 @@ REASONS: dict[str, tuple[str, ...]] = {
         r"placement/core_axons\.py AxonRows\.add: (-1 → 1|1 → 2 \([45]\)|2 → 3|2 \* row → .*|8 → 9|width > .* → .*|height - .*)",
         r"placement/core_axons\.py _unite: 0 → 1",
     ),
-    "a core without rows has any number below 0": (r"placement/core_axons\.py AxonRows\._find_rows: 1 → 2 \(2\)",),
+    "a core without rows, and an item without a place, have any number below 0": (
+        r"placement/core_axons\.py AxonRows\._find_rows: 1 → 2 \(2\)",
+        r"placement/core_assignment\.py _fill_in_order: 1 → 2",
+    ),
     "a byte has 256 values": (r"placement/core_axons\.py module: 256 → 257",),
     "no place in a row is no box": (r"placement/projections\.py split_row: start >= stop → start > stop",),
     "a limit that there is none of is not exceeded": (
