@@ -62,11 +62,7 @@ def adapt_for_deployment(
     if not is_on_host and not has_to_change(folded, profile, chips=chips):
         return network
     network = folded
-    dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
-    dataset.check(network.input_shape, count_classes(network), read_decision(network))
-    coding = {} if isinstance(data, Dataset) else {"seed": settings.seed, "encoding": settings.encoding}
-    require_steps(settings.steps, data, network, dataset, **coding)
-    require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
+    dataset = _read_data(network, profile, data, settings)
     task = AdaptTask(
         network=network, profile=profile, chips=chips, dataset=dataset,
         settings=AdaptSettings(
@@ -98,6 +94,18 @@ def adapt_for_deployment(
         return network
     write_json(cache.folder / FACTS, facts)
     return api.load(cache.folder / ADAPTED)
+
+
+def _read_data(
+    network: SNNGraph, profile: HardwareProfile, data: str | os.PathLike[str] | Dataset, settings: DeploySettings
+) -> Dataset:
+    """Return the data of an adaptation, of the network's shape, classes and steps, and of signs that the chip takes."""
+    dataset = api.data(data, network, seed=settings.seed, steps=settings.steps, encoding=settings.encoding)
+    dataset.check(network.input_shape, count_classes(network), read_decision(network))
+    coding = {} if isinstance(data, Dataset) else {"seed": settings.seed, "encoding": settings.encoding}
+    require_steps(settings.steps, data, network, dataset, **coding)
+    require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
+    return dataset
 
 
 def has_to_change(network: SNNGraph, profile: HardwareProfile, *, chips: int) -> bool:
