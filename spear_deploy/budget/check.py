@@ -67,6 +67,8 @@ OF_INTEGERS = "of its integers, rounded without data"
 """Detail of a row that the integers decide."""
 NONE_HELD = "the integers of the chip hold none"
 """What the chip has where its integers refuse a part without naming another."""
+OF_COSTS = ("synops", "energy", "latency", "events", "clock")
+"""Resources that depend on what an inference costs on its cores."""
 ASKED_WEIGHTS = 1_000_000
 """Weights up to which a network that is too large for a chip is quantised all the same, so that all that is missing is said."""
 
@@ -108,9 +110,10 @@ def check(
         rows = _sort_rows(graph, _decide_by_integers(rows, decided.rows))
         if decided.placement.counted:  # cores as the axons of its weights fill them
             rows = _sort_rows(graph, _take_placed(rows, decided.rows))
-            before, on_chip = on_chip, replace(on_chip, placement=decided.placement, fewest=decided.fewest_cores)
-            if on_chip.placement.slices != before.placement.slices:
-                costs = _estimate_costs(on_chip, counts)
+            on_chip = replace(on_chip, placement=decided.placement, fewest=decided.fewest_cores)
+            costs = _estimate_costs(on_chip, counts)  # of the copies of each neuron, too
+            kept = [row for row in rows if row.resource not in OF_COSTS]
+            rows = _sort_rows(graph, [*kept, *_check_costs(on_chip, costs, limits)])
     used_steps = counts.steps if counts is not None else steps or int(graph.metadata.get("steps", 0))
     notes = (*activity_notes, *_list_notes(on_chip, costs, rows, integer or graph, is_input_known=counts is not None))
     return _write_report(on_chip, costs, rows, notes, used_steps)
@@ -218,9 +221,15 @@ def _measure_rows(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> list[B
     sizes = open_bounds(counted, on_chip.graph, on_chip.what_if)
     return [
         *open_shared_lists(sizes, on_chip.placement, on_chip.bits, profile, max_cores),
-        *check_limits_of_user(limits, costs.synops, costs.energy, costs.latency, is_fixed=has_fixed_steps(profile)),
-        *(check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit),
+        *_check_costs(on_chip, costs, limits),
     ]
+
+
+def _check_costs(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> Iterator[BudgetRow]:
+    """Yield the rows of `OF_COSTS`: the user's limits that depend on activity, and a step's work."""
+    is_fixed = has_fixed_steps(on_chip.profile)
+    yield from check_limits_of_user(limits, costs.synops, costs.energy, costs.latency, is_fixed=is_fixed)
+    yield from (check_load(load) for load in costs.loads if load.used is not None or load.worst <= load.limit)
 
 
 def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKind) -> tuple[_OnChip, SNNGraph | None]:
@@ -249,7 +258,7 @@ def _split_refusal(answer: Refusal) -> tuple[str, str]:
 def _is_left_to_integers(integer: SNNGraph, profile: HardwareProfile, rows: Sequence[BudgetRow]) -> bool:
     """Return whether the integers decide what is open: values and delays, or axons of types where nothing is over."""
     is_open = {row.resource for row in rows if row.status == "unchecked"}
-    has_axons = counts_axons(integer, profile) and all(row.status != "over" for row in rows)
+    has_axons = counts_axons(integer, profile) and all(row.status != "over" for row in rows if row.resource not in OF_COSTS)
     return is_open <= {PALETTE, DELAY} and (PALETTE in is_open or has_axons)
 
 

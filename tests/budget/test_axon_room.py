@@ -452,6 +452,21 @@ def test_single_weights_in_front_of_a_pool_take_axons_though_no_values_are_open(
     assert report.cores_used == decided.cores_used > place(graph, TRUENORTH).cores_used and report.verdict == "fits"
 
 
+def test_what_an_inference_costs_is_of_the_copies_that_its_axons_need() -> None:
+    """Both neurons of a layer drive axons of two types: two copies each, so that 30 spikes of 3 inputs reach 4 neurons."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((2, 3))), neuron=IF(v_threshold=np.asarray(9.0)))]
+    layers.append(Layer(name="b", synapse=Dense(weight=two_values(4, 2) * 1.0), neuron=IF(v_threshold=np.asarray(9.0))))
+    graph, synops = chain(layers, input_shape=(3,)), 30 * 4 + 8 * 4
+    counts = SpikeCounts(sent={INPUT: np.full(3, 10), "a": np.full(2, 4), "b": np.zeros(4, int)}, steps=10, samples=1)
+    price = float(TRUENORTH.energy.all_in_pj_per_synop.value or 0) * 1e-12
+    for limit, status in ((1.001 * synops * price, "ok"), (0.999 * synops * price, "over")):
+        report = check(graph, TRUENORTH, activity=counts, limits=UserLimits(energy_j=limit))
+        assert report.work is not None and report.work.updates.tolist() == [2 * 2 + 4]
+        assert report.work.synops.sum() * 10 == synops and report.energy.total == pytest.approx(synops * price)
+        (row,) = [row for row in report.rows if row.resource == "energy"]
+        assert row.status in (status, "tight" if status == "ok" else status) and row.used == pytest.approx(report.energy.total)
+
+
 def test_a_limit_of_cores_below_those_of_all_axons_is_open() -> None:
     graph = chain(
         [Layer(name="a", synapse=Dense(weight=np.random.default_rng(0).normal(size=(60, 200))), neuron=IF())], input_shape=(200,)
