@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from spear_deploy.budget.intervals import Interval, weakest
 from spear_deploy.budget.traffic import Traffic, count_traffic
 from spear_deploy.hardware.fields import UNLIMITED
 from spear_deploy.hardware.schema import CycleModel, Fact, HardwareProfile
-from spear_deploy.network import Array
+from spear_deploy.network import Array, find_max_spikes
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.place import Placement
@@ -65,7 +66,8 @@ class StepLoad:
         resource: "events" of the busiest core, or "clock" of the chip.
         where: the layer on that core, or "chip".
         used: mean work of a step; None without activity.
-        worst: the same if every neuron and input spiked at every step, as often as it can.
+        worst: the same if every neuron and input spiked at every step, as often as network and chip let it; infinite where
+            neither has a limit.
     """
 
     resource: str
@@ -215,32 +217,49 @@ def find_step_loads(
 ) -> Iterator[StepLoad]:
     """Yield the work that a chip with a fixed tick must do within it; without activity only the worst case is known."""
     limit = profile.timing.events_per_core_and_step.max_value
+    is_open = None in _find_most_spikes(graph, profile).values()
     if limit is not None and placement.slices:
-        worst = _events(graph, profile, placement, _always(graph))
+        worst = _events(graph, profile, placement, _always(graph, profile))
         used = None if counts is None else _events(graph, profile, placement, counts)
         busiest = int(np.argmax(worst if used is None else used))
         yield StepLoad(
             resource="events",
             where=next(part.layer for part in placement.slices if part.core == busiest),
             used=None if used is None else float(used[busiest]),
-            worst=float(worst.max()),
+            worst=inf if is_open else float(worst.max()),
             limit=float(limit),
             unit="event",
         )
     cycles, clock = profile.timing.cycles, profile.timing.clock_hz.value
     step_s = profile.timing.step_s.value or graph.dt_s
     if cycles is not None and clock is not None and placement.slices:
-        worst_hz = _cycles(graph, profile, cycles, placement, _always(graph)) * float(cycles.margin.value or 1.0) / step_s
+        most = _cycles(graph, profile, cycles, placement, _always(graph, profile))
+        worst_hz = inf if is_open else most * float(cycles.margin.value or 1.0) / step_s
         used_hz = None
         if counts is not None:
             used_hz = _cycles(graph, profile, cycles, placement, counts) * float(cycles.margin.value or 1.0) / step_s
         yield StepLoad(resource="clock", where="chip", used=used_hz, worst=worst_hz, limit=float(clock), unit="Hz")
 
 
-def _always(graph: SNNGraph) -> SpikeCounts:
-    """Return the counts of one step in which everything spikes once."""
-    names = (INPUT, *(layer.name for layer in graph.layers if layer.spikes))
-    return SpikeCounts(sent={name: np.ones(graph.shape_of(name)) for name in names}, steps=1, samples=1)
+def _always(graph: SNNGraph, profile: HardwareProfile) -> SpikeCounts:
+    """Return the counts of one step in which everything spikes as often as it can, once where there is no limit."""
+    most = _find_most_spikes(graph, profile)
+    sent = {name: np.full(graph.shape_of(name), float(spikes or 1)) for name, spikes in most.items()}
+    return SpikeCounts(sent=sent, steps=1, samples=1)
+
+
+def _find_most_spikes(graph: SNNGraph, profile: HardwareProfile) -> dict[str, int | None]:
+    """Return the largest number of spikes in a step by layer and `INPUT`; None where neither network nor chip has a limit.
+
+    Where the chip's limit of its inputs is not published an input sends one.
+    """
+    limit, inputs = profile.neuron.max_spikes_per_step.max_value, profile.neuron.max_input_events_per_step
+    most: dict[str, int | None] = {INPUT: inputs.max_value or (None if inputs.value == UNLIMITED else 1)}
+    for layer in graph.layers:
+        if layer.spikes:
+            limits = [n for n in (find_max_spikes(layer.neuron), limit) if n is not None]
+            most[layer.name] = min(limits, default=None)
+    return most
 
 
 def _events(graph: SNNGraph, profile: HardwareProfile, placement: Placement, counts: SpikeCounts) -> Array:

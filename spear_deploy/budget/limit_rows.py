@@ -46,7 +46,7 @@ def check_load(load: StepLoad) -> BudgetRow:
     """Return the row of the work of a step, in the worst case where the activity is not known."""
     used, detail, remedy = load.used, "", ""
     if used is None:
-        used, detail = load.worst, "if every neuron and input spiked at every step"
+        used, detail = load.worst, "if every neuron and input spiked at every step, as often as it can"
     status = classify_use(used, load.limit)
     if status == "over":
         remedy = f"prune: {100 * (1 - load.limit / used):.1f} % of the work of a step has to go, or give a step more time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isinf
 
 from spear_deploy.budget.balance import Balanced
 from spear_deploy.budget.core_rows import BudgetRow
@@ -208,10 +209,11 @@ def note_open_loads(loads: Sequence[StepLoad], profile: HardwareProfile) -> Iter
     """
     for load in loads:
         if load.used is None and load.worst > load.limit:
-            yield (
-                f"pace: whether {profile.name} does the work of a step in time depends on the activity (`--activity`); if "
-                f"all spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {load.limit:,.0f}"
-            )
+            limit = f"{load.limit:,.0f}"
+            most = f"if all spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {limit}"
+            if isinf(load.worst):
+                most = f"neurons or inputs may spike any number of times in a step, and the limit is {limit} {load.unit}"
+            yield f"pace: whether {profile.name} does the work of a step in time depends on the activity (`--activity`); {most}"
 
 
 def note_balance(placement: Placement, balanced: Balanced | None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from spear_deploy.budget.chip_ranking import _rank_one
 from spear_deploy.budget.latency import estimate_latency, find_step_loads
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.fields import Number
-from spear_deploy.hardware.profile import HardwareProfile
+from spear_deploy.hardware.profile import HardwareProfile, override_facts
 from spear_deploy.hardware.schema import CycleModel
 from spear_deploy.network import IF, Dense, make_sparse
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
@@ -131,6 +132,27 @@ def test_without_activity_only_the_worst_case_is_known() -> None:
     graph, chip = recurrent_net(4, 20, 3), xylo(1e6)
     pace = next(p for p in find_step_loads(graph, chip, place(graph, chip), None) if p.resource == "clock")
     assert pace.used is None and pace.worst > 0
+
+
+@pytest.mark.parametrize(("own", "chip", "spikes"), [(1, 31, 1), (4, 31, 4), (None, 31, 31), (None, "unlimited", np.inf)])
+def test_in_the_worst_case_all_spike_as_often_as_they_can(own: int | None, chip: Any, spikes: float) -> None:
+    """4 inputs of up to 15 events and 20 hidden neurons of up to 31 spikes on Xylo, where once each would be in time."""
+    graph = recurrent_net(4, 20, 3).with_layers(
+        lambda layer: replace(layer, neuron=IF(max_spikes=own)) if layer.name == "hid" else layer
+    )
+    values = {"neuron.max_spikes_per_step": chip, "neuron.max_input_events_per_step": 15}
+    (load,) = find_step_loads(graph, profile := override_facts(xylo(50e6), values), place(graph, profile), None)
+    assert load.worst == pytest.approx(np.inf if spikes == np.inf else by_vendor(4, 20, 3, 20, 15, spikes) * 1.2 / 1e-2)
+    notes = [note for note in check(graph, override_facts(profile, {"timing.clock_hz": 1e6})).notes if note.startswith("pace: ")]
+    end = "neurons or inputs may spike any number of times in a step, and the limit is 1,000,000 Hz"
+    assert len(notes) == (spikes > 1) and all(note.endswith(end) == (spikes == np.inf) for note in notes)
+
+
+def test_inputs_without_limit_have_no_worst_case() -> None:
+    graph = recurrent_net(4, 20, 3)
+    profile = override_facts(xylo(50e6), {"neuron.max_input_events_per_step": "unlimited"})
+    (load,) = find_step_loads(graph, profile, place(graph, profile), None)
+    assert load.worst == np.inf
 
 
 @pytest.mark.parametrize("seed", range(6))
