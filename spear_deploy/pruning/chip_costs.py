@@ -17,6 +17,7 @@ from spear_deploy.budget.core_rows import BudgetRow, measure_core_use
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
 from spear_deploy.budget.latency import find_step_loads, has_step_limits
+from spear_deploy.budget.remote_rows import check_remote_synapses
 from spear_deploy.budget.what_if import Change, WhatIf, WhatIfResult, build_what_if, place_axons
 from spear_deploy.budget.zero_weights import fill_zero_weights
 from spear_deploy.hardware.schema import HardwareProfile
@@ -69,7 +70,7 @@ class ChipCosts:
         if widths not in self._placed:
             pairs = zip(self.groups, widths, strict=True)
             change = Change(widths=tuple((group.name, width) for group, width in pairs if width < group.channels))
-            self._placed[widths] = _list_over(self.base.evaluate(change))
+            self._placed[widths] = _list_over(self.base.evaluate(change), self.profile)
         return self._placed[widths]
 
     def with_bits(self, bits: Mapping[str, int]) -> ChipCosts:
@@ -101,7 +102,8 @@ class ChipCosts:
     def _place_network(self, graph: SNNGraph) -> Placed:
         populations = find_chip_populations(graph, self.profile)
         kept = {name: dict[Any, Any]() for name in ("cuts", "_connections", "_results", "_placed_cores")}
-        return _list_over(replace(self.base, populations=populations, **kept).evaluate())  # type: ignore[arg-type]
+        placed = replace(self.base, populations=populations, **kept).evaluate()  # type: ignore[arg-type]
+        return _list_over(placed, self.profile)
 
 
 def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:
@@ -126,8 +128,9 @@ def measure_sizes(placement: Placement) -> dict[str, float | None]:
     return {"cores": float(placement.cores_used), "memory_words": words}
 
 
-def _list_over(result: WhatIfResult) -> Placed:
-    return result.placement, tuple(row for row in result.rows if row.status == "over")
+def _list_over(result: WhatIfResult, profile: HardwareProfile) -> Placed:
+    rows = (*result.rows, *check_remote_synapses(result.placement, profile))
+    return result.placement, tuple(row for row in rows if row.status == "over")
 
 
 def describe_rows(over: tuple[BudgetRow, ...]) -> str:

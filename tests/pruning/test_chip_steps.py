@@ -47,6 +47,25 @@ def stepped(rng):
     return channels, fits
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_synapses_onto_other_cores_are_a_limit_that_pruning_sees(given):
+    """12 neurons on cores of 4 reach 5 others on their own core or next to it; Catalyst has room for 8 onto other cores."""
+    chip = override_facts(load_profile("catalyst_n1"), {"core.neurons": 4})
+    widths, layers = (12, 10), []
+    for name, outputs, inputs in zip("abc", (*widths, 3), (5, *widths), strict=True):
+        weight = np.ones((outputs, inputs))
+        weight[0, 0] = 0  # a weight of 0 that the chip does not hold
+        layers.append(Layer(name=name, synapse=Dense(weight=weight), neuron=IF()))
+    graph = chain(layers, input_shape=(5,))
+    costs = build_chip_costs(graph, chip)
+    for kept in ((12, 10), (12, 8), (8, 10)):
+        plan = PruningPlan(kept={group.name: tuple(range(n)) for group, n in zip(costs.groups, kept, strict=True)})
+        narrow = prune_channels(graph, plan)
+        over = {(row.resource, row.where) for row in costs.place(kept, narrow if given else None)[1]}
+        assert over == {(row.resource, row.where) for row in check(narrow, chip).over}
+        assert (("fan_out_remote", "a") in over) == (kept[1] > 8)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_no_group_can_grow_after_filling_and_none_is_narrower_than_by_one_scale(seed):
     rng = np.random.default_rng(seed)
