@@ -288,6 +288,8 @@ def _store_synapse(module: Any, synapse: Any) -> bool:
 
 # ---------------------------------------------------------------------------------------------------------- framework
 
+NEURONS = (norse.LILinearCell, *{kind.__bases__[0] for kind in (*CELLS, *TIME_LAYERS)})
+
 NORSE = Framework(
     name="norse",
     title="Norse",
@@ -300,7 +302,8 @@ NORSE = Framework(
     handlers={norse.Lift: _add_lift, norse.RegularizationCell: _pass_spikes},
     add_neurons=_add_neurons,
     store_synapse=_store_synapse,
-    neurons=(norse.LILinearCell, *{kind.__bases__[0] for kind in (*CELLS, *TIME_LAYERS)}),
+    neurons=NEURONS,
+    count_results=lambda module: 2 if isinstance(module, NEURONS) else 0,
     store_neuron=_store_neuron,
     store_recurrent=_store_recurrent,
     example="LIFBoxCell",

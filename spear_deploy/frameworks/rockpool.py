@@ -226,6 +226,7 @@ ROCKPOOL = Framework(
     keeps_state=True,
     list_held=_list_held,
     hands_state=lambda module: module.returns_state,
+    count_results=lambda module: 3 if isinstance(module, RockpoolModule) and module.returns_state else 0,
     handlers={RockpoolModule: _add_module},
     add_neurons=_refuse,
     store_synapse=_store_synapse,

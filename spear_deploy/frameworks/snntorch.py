@@ -63,11 +63,18 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Ou
     builder.edges += [Edge(source=output.name, target=current.name, delay=1) for current in currents[1:]]
     if not _hands_state(module):
         return output
-    return OutputAndState(output, state, ("syn", "mem") if isinstance(module, (snn.Synaptic, snn.RSynaptic)) else ("mem",))
+    return OutputAndState(output, state, ("syn", "mem") if isinstance(module, WITH_CURRENT) else ("mem",))
 
 
 def _hands_state(module: Any) -> bool:
     return module.output or not module.init_hidden
+
+
+def _count_results(module: Any) -> int:
+    """Return the number of values that a module of neurons returns."""
+    if not isinstance(module, NEURONS) or not _hands_state(module):
+        return 0
+    return 3 if isinstance(module, WITH_CURRENT) else 2
 
 
 def _check_options(module: Any, place: str) -> None:
@@ -233,7 +240,7 @@ def _store_recurrent(module: Any, part: tuple[str, Any]) -> None:
 
 
 NEURONS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
-RECURRENT = (snn.RLeaky, snn.RSynaptic)
+RECURRENT, WITH_CURRENT = (snn.RLeaky, snn.RSynaptic), (snn.Synaptic, snn.RSynaptic)
 
 SNNTORCH = Framework(
     name="snntorch",
@@ -248,6 +255,7 @@ SNNTORCH = Framework(
     keeps_state=True,
     list_held=lambda module: (getattr(module, "mem", None),) if getattr(module, "init_hidden", False) else (),
     hands_state=_hands_state,
+    count_results=_count_results,
     watching_resets=_watch_resets,
     loops_inside=True,
     add_neurons=_add_neurons,

@@ -688,3 +688,49 @@ class TwiceThenOnce(nn.Module):
 def test_neurons_that_are_called_more_often_than_others_are_refused():
     with pytest.raises(UnsupportedError, match="module 'lif' is called 2 times, other neurons 1; use a module for each call"):
         read_model(TwiceThenOnce(), (5,))
+
+
+class HandsOn(nn.Module):
+    """A loop that hands a recurrent or synaptic module its state by a function."""
+
+    def __init__(self, lif, call):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.call = nn.Linear(12, 8), lif, call
+        nn.init.uniform_(self.fc.weight, -0.6, 1)
+
+    def forward(self, x):
+        state, out = list(self.lif.reset_mem()), []
+        for step in x:
+            spikes, *state = self.call(self.lif, self.fc(step), *state)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "message"),
+    [
+        (snn.RLeaky, lambda lif, x, *state: lif(x, state[-1]), "'mem' of its state as 'spk'"),
+        (snn.RLeaky, lambda lif, x, *state: lif(x, state[-1], None), "'mem' of its state as 'spk'"),
+        (snn.RSynaptic, lambda lif, x, *state: lif(x, *state[-2:]), "'syn' of its state as 'spk'"),
+        (snn.Synaptic, lambda lif, x, *state: lif(x, state[-1]), "'mem' of its state as 'syn'"),
+    ],
+)
+def test_a_part_of_a_state_in_the_place_of_another_is_refused(kind, call, message):
+    """RLeaky(x, mem) takes the membrane for its spikes: the network was that of RLeaky(x, mem=mem), without a word."""
+    options = {} if kind is snn.RLeaky else {"alpha": 0.8}
+    options |= {} if kind is snn.Synaptic else {"linear_features": 8}
+    with pytest.raises(UnsupportedError, match=f"module 'lif' gets {message}; hand states on as they are, by name where"):
+        read_model(HandsOn(kind(beta=0.9, **options), call), (12,))
+
+
+@pytest.mark.parametrize("kind", [snn.Synaptic, snn.RLeaky], ids=lambda kind: kind.__name__)
+def test_a_star_takes_and_hands_on_all_parts_of_a_state(kind):
+    lif = kind(alpha=0.8, beta=0.7) if kind is snn.Synaptic else kind(beta=0.7, linear_features=8)
+    net = HandsOn(lif, lambda lif, x, *state: lif(x, *state) if kind is snn.Synaptic else lif(x, mem=state[-1]))
+    x = (np.random.default_rng(0).random((50, 3, 12)) < 0.3).astype(np.float32)
+    graph = read_model(net, (12,))
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)).numpy()
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)

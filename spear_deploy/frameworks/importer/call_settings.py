@@ -1,7 +1,8 @@
 """What modules hold when a traced forward calls them: it has to be the same in every step.
 
-A trace calls no module of neurons; the network is read from what the modules hold behind it. A forward may set a threshold or a
-decay in front of its loop, or make it of parameters, `self.lif.beta = torch.sigmoid(self.raw)`.
+A trace calls no module of neurons; the network is read from what the modules hold behind it, which is checked to be what they
+held at each call. A forward may set a threshold or a decay in front of its loop, or make it of parameters, `self.lif.beta =
+torch.sigmoid(self.raw)`, also one in a named tuple.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.symbols import name_module
+from spear_deploy.frameworks.importer.symbols import Symbol, TensorValue, name_module
 from spear_deploy.frameworks.importer.traced_model import UnclearForward
 
-NUMBERS = (bool, int, float, str)
+NUMBERS = (bool, int, float, str, type(None))
+END = ("behind its call", "set it in front of its calls alone")
 MAX_COPIED = 10_000
 """Values up to which a tensor is copied, to tell whether what changes it changes a value."""
 
@@ -29,11 +31,15 @@ class CallSettings:
     def __init__(self) -> None:
         self._first: dict[str, dict[str, Any]] = {}
         self._called: dict[str, Any] = {}
+        self._nodes: dict[str, fx.Node] = {}
         self._reset: set[str] = set()
         self._starts: list[tuple[Callable[[Any], bool], bool]] = []
 
-    def note_call(self, module: torch.nn.Module, path: str) -> dict[str, fx.Node]:
+    def note_call(self, module: torch.nn.Module, path: str) -> dict[str, dict[str, Any]]:
         """Check a call of a module against the first one, and return what it holds that the forward has computed.
+
+        Returns:
+            "settings", the nodes of what the module holds by name, and "plain", tensors in place of another call's node.
 
         Raises:
             UnsupportedError: a number or tensor is another one, or its state begins elsewhere than that of its neurons.
@@ -51,12 +57,38 @@ class CallSettings:
             self._first[path] = {name: _keep(value) for name, value in held.items()}
         first = self._first[path]
         self._called[path] = module
+        self._check_same(held, first, place, "in a later step", "let every step compute the same")
+        nodes = {name: value.node for name, value in held.items() if isinstance(value, fx.Proxy)}
+        for name in nodes:
+            if isinstance(first.get(name), tuple):  # of the first call, whose node is there now
+                self._nodes[path].meta.setdefault("plain", {})[name] = first[name][0]
+        plain = {
+            name: value
+            for name, value in held.items()
+            if isinstance(first.get(name), fx.Proxy) and isinstance(value, torch.Tensor)
+        }
+        return {"settings": nodes, "plain": plain} if nodes or plain else {}
+
+    def note_node(self, path: str, node: fx.Node) -> None:
+        """Take down the node of a call."""
+        self._nodes.setdefault(path, node)
+
+    def check_end(self, list_held: Callable[[Any], tuple[Any, ...]]) -> None:
+        """Check that the modules hold behind the trace what they held at their calls; `list_held` names their states.
+
+        Raises:
+            UnsupportedError: the forward has set a number or tensor behind a call.
+        """
+        for path, module in self._called.items():
+            states = list_held(module)
+            held = {name: value for name, value in _list_settings(module).items() if all(value is not state for state in states)}
+            self._check_same(held, self._first[path], name_module(path.removeprefix("model").strip(".")), *END)
+
+    @staticmethod
+    def _check_same(held: dict[str, Any], first: dict[str, Any], place: str, when: str, remedy: str) -> None:
         for name, value in held.items():
             if name in first and not _is_same(first[name], value):
-                raise UnsupportedError(
-                    f"{place} has another '{name}' in a later step, since the forward sets it; let every step compute the same"
-                )
-        return {name: value.node for name, value in held.items() if isinstance(value, fx.Proxy)}
+                raise UnsupportedError(f"{place} has another '{name}' {when}, since the forward sets it; {remedy}")
 
     def note_reset(self, concerns: Callable[[Any], bool], *, is_own: bool = True) -> None:
         """Take down that the states of some modules are reset, to their own values or to others."""
@@ -64,9 +96,45 @@ class CallSettings:
         self._reset |= {path for path, module in self._called.items() if concerns(module)}
 
 
+class ComputedSettings:
+    """Tensors that a forward computes of parameters and sets in front of calls, given to the modules that hold them."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple[str, str], torch.Tensor] = {}
+
+    def give(self, module: torch.nn.Module, node: fx.Node, symbols: dict[fx.Node, Symbol], place: str) -> None:
+        """Give a module what the forward has computed in front of a call; a state that it keeps there is not read.
+
+        Raises:
+            UnsupportedError: another one than in front of an earlier call.
+        """
+        made = {name: symbols.get(origin) for name, origin in node.meta.get("settings", {}).items()}
+        tensors = {name: symbol.tensor for name, symbol in made.items() if isinstance(symbol, TensorValue)}
+        for name, tensor in {**node.meta.get("plain", {}), **tensors}.items():
+            earlier = self._tensors.setdefault((str(node.target), name), tensor)
+            if not torch.equal(earlier, tensor):
+                raise UnsupportedError(
+                    f"{place} has another '{name}' in a later step, since the forward sets it; let every step compute the same"
+                )
+            _set_tensor(module, name, earlier)
+
+
+def _set_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Set a tensor of a module, or of a named tuple of its parameters."""
+    whole, _, part = name.partition(".")
+    if part:
+        vars(module)[whole] = vars(module)[whole]._replace(**{part: tensor})
+        return
+    for place in (module._parameters, module._buffers):
+        place.pop(name, None)
+    vars(module)[name] = tensor
+
+
 def _list_settings(module: torch.nn.Module) -> dict[str, Any]:
-    """Return the numbers and tensors that a module holds by name, symbols of the trace among them."""
+    """Return the numbers and tensors that a module holds by name, symbols of the trace among them, of tuples one by one."""
     held = {**vars(module), **module._parameters, **module._buffers}
+    tuples = {name: value for name, value in held.items() if isinstance(value, tuple) and hasattr(value, "_asdict")}
+    held |= {f"{name}.{part}": value for name, parts in tuples.items() for part, value in parts._asdict().items()}
     return {
         name: value
         for name, value in held.items()

@@ -62,6 +62,7 @@ class Framework:
         keeps_state: whether its modules keep their state themselves, so that a forward need not hand it on.
         list_held: f(module) returns what a module keeps of its state between runs, which the next one goes on from.
         hands_state: whether a module with a state returns it beside its output.
+        count_results: how many values a module returns that hands its state back, 0 of any other.
         loops_inside: whether a forward may call a module once for every step on the same input.
         synapses: stateless modules beside torch's own: class → f(module, place, axes_before) → synapse.
         handlers: modules with their own rule: class → f(context, module, path, input, further arguments) → result.
@@ -106,6 +107,7 @@ class Framework:
     keeps_state: bool = False
     list_held: Callable[[Any], tuple[Any, ...]] = lambda module: ()
     hands_state: Callable[[Any], bool] = lambda module: True
+    count_results: Callable[[Any], int] = lambda module: 0
     loops_inside: bool = False
     synapses: Mapping[Any, Callable[[Any, str, int], Synapse]] = field(default_factory=dict)
     handlers: Mapping[Any, Callable[[TraceContext, Any, str, Symbol, tuple[Symbol, ...]], Symbol]] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
+from spear_deploy.frameworks.importer.call_settings import ComputedSettings
 from spear_deploy.frameworks.importer.context import Form, Framework, TraceContext, read_potential, run_stepwise
 from spear_deploy.frameworks.importer.decoding import EACH, read_decision
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_later_steps, takes_state
@@ -114,7 +115,7 @@ class TraceInterpreter:
         self._last: set[fx.Node] = set()
         self._steps: dict[fx.Node, int] = {}
         self._output: Symbol = None
-        self._computed: dict[tuple[str, str], torch.Tensor] = {}
+        self._computed = ComputedSettings()
 
     def run(self, graph: fx.Graph, x: Signal) -> None:
         """Evaluate all nodes, step by step, on the input `x`."""
@@ -155,8 +156,9 @@ class TraceInterpreter:
             return self._repeat(node, args[0])
         if node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
-            self._set_computed(module, node)
-            return call_module(self.context, module, self._full_path(str(node.target)), args, kwargs)
+            path = self._full_path(str(node.target))
+            self._computed.give(module, node, self._symbols, name_module(path))
+            return call_module(self.context, module, path, args, kwargs)
         owner = self._full_path(node.meta["owner"])
         if node.op == "get_attr":
             return self._read_tensor(node, owner)
@@ -166,26 +168,6 @@ class TraceInterpreter:
             potential = Potential(frozenset({args[0].name}), args[0].age)
             return Decoded(potential, "last", "last") if args[1] else potential
         return call_function(self.context, node.target, owner, args, kwargs)
-
-    def _set_computed(self, module: torch.nn.Module, node: fx.Node) -> None:
-        """Give a module the tensors that the forward computes of parameters and sets in front of its call.
-
-        Raises:
-            UnsupportedError: another one than in front of an earlier call.
-        """
-        for name, origin in node.meta.get("settings", {}).items():
-            symbol = self._symbols.get(origin)
-            if not isinstance(symbol, TensorValue):
-                continue  # a state that the forward keeps there, which is not read
-            earlier = self._computed.setdefault((str(node.target), name), symbol.tensor)
-            if not torch.equal(earlier, symbol.tensor):
-                raise UnsupportedError(
-                    f"{name_module(self._full_path(str(node.target)))} has another '{name}' in a later step, since the forward "
-                    "sets it; let every step compute the same"
-                )
-            for place in (module._parameters, module._buffers):
-                place.pop(name, None)
-            vars(module)[name] = earlier
 
     def _repeat(self, node: fx.Node, value: Symbol) -> Symbol:
         """Return what a forward repeats over time, which is the same in every step."""

@@ -7,6 +7,7 @@ add up, which is the same sum of products; other modules get them joined by weig
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,7 +81,7 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
             result = unrolled.make_once((path, NEURON, x), lambda key: _add_neurons(context, module, path, key[2]))
         if isinstance(result, OutputAndState):
             _check_state(context, result, others, place)
-            _check_order(result, args[1:], kwargs, place)
+            _check_order(module, result, args[1:], kwargs, place)
         return result
     if isinstance(x, Channels) and isinstance(module, (*FOLDED, *framework.folded)):
         return x
@@ -375,14 +376,16 @@ def note_call(context: TraceContext, module: Any, path: str) -> None:
     called[id(module)] = path
 
 
-def _check_order(result: OutputAndState, args: tuple[Symbol, ...], kwargs: dict[str, Symbol], place: str) -> None:
-    """Check that no part of a state is handed back in place of another; recurrent modules may get spikes in front of them."""
-    names = result.parts or result.state.parts
-    given = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
-    pairs = [*(zip(names[::-1], given[::-1], strict=False) if len(given) >= len(names) else ()), *kwargs.items()]
-    for name, symbol in pairs:
-        if isinstance(symbol, State) and {name, symbol.part} <= set(names) and symbol.part != name:
-            raise UnsupportedError(f"{place} gets '{symbol.part}' of its state as '{name}'; hand states on as they are")
+def _check_order(module: Any, result: OutputAndState, args: tuple[Symbol, ...], kwargs: dict[str, Symbol], place: str) -> None:
+    """Check that no part of a state is handed back in place of another, or of the spikes that recurrent modules take first."""
+    parts = result.parts or result.state.parts
+    is_whole = len(args) == 1 and isinstance(args[0], tuple)
+    names = parts if is_whole else list(inspect.signature(module.forward).parameters)[1:]
+    for name, symbol in [*zip(names, args[0] if is_whole else args, strict=False), *kwargs.items()]:
+        if isinstance(symbol, State) and symbol.part in parts and symbol.part != name:
+            raise UnsupportedError(
+                f"{place} gets '{symbol.part}' of its state as '{name}'; hand states on as they are, by name where one is missing"
+            )
 
 
 def _check_state(context: TraceContext, result: OutputAndState, others: tuple[Symbol, ...], place: str) -> None:

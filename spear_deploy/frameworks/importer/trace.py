@@ -215,6 +215,7 @@ def _trace(
         watching_potentials = framework.watching_potentials(tracer.read_potential)
         with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.buffers:
             graph = tracer.trace(traced)
+        tracer.settings.check_end(framework.list_held)
         if read_generators() != generators:
             raise RandomForwardError(
                 f"{name_module(path)}: its forward draws random numbers, which are others in each run; encode the data before "
@@ -263,6 +264,11 @@ def _explain_failure(error: Exception, shape: Shape, form: Form, needed: list[st
         return (
             "its forward goes through what a module returns by a star, list() or a loop, which cannot be traced; give each value "
             "a name, as in `spikes, state = cell(x, state)`"
+        )
+    if "item assignment" in text or ("cannot assign" in text and "as parameter" in text):
+        return (
+            "its forward sets a parameter, or a part of a tensor that it computes, which cannot be traced; set it where the "
+            "model is made, compute with it, as in functional.linear(x, weight * mask), or append outputs to a list and stack it"
         )
     if isinstance(error, IndexError) and "tuple index" in text:
         return (

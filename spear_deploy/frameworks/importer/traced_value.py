@@ -26,11 +26,37 @@ class LoopsOverTime(Exception):
 class Value(fx.Proxy):
     """What a call in a forward returns."""
 
+    tracer: Any
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data":
+            raise UnsupportedError(
+                f"{name_module(self.tracer.path_of_caller())} sets '.data' of a tensor as its forward runs, which changes it "
+                "for later steps; set it before the forward, or compute with it, as in functional.linear(x, weight * mask)"
+            )
+        super().__setattr__(name, value)
+
     def __iter__(self) -> Iterator[Any]:
         """Return the values that a forward gives names to, as torch's does, which disassembles its code each time."""
         frame: Any = sys._getframe(1)
-        count = _list_unpacked(frame.f_code).get(frame.f_lasti)
-        return super().__iter__() if count is None else iter([self[n] for n in range(count)])  # type: ignore[index]
+        count = _list_unpacked(frame.f_code).get(frame.f_lasti) or self._count_results()
+        return super().__iter__() if not count else iter([self[n] for n in range(count)])
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part of what a call returns, counted from the end too, or several."""
+        if isinstance(index, slice) and (count := self._count_results()):
+            return tuple(self[n] for n in range(count)[index])
+        if isinstance(index, int) and index < 0:
+            index += self._count_results()
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+
+    def __len__(self) -> int:
+        return self._count_results() or super().__len__()
+
+    def _count_results(self) -> int:
+        """Return the number of values that a module of neurons returns, 0 of any other call."""
+        tracer, node = self.tracer, self.node
+        return tracer.framework.count_results(tracer.root.get_submodule(str(node.target))) if node.op == "call_module" else 0
 
 
 @cache
@@ -41,8 +67,6 @@ def _list_unpacked(code: CodeType) -> dict[int, int]:
 
 class SizedValue(Value):
     """The model's input, or a tensor of all steps, whose shape is known in the trace."""
-
-    tracer: Any
 
     @property
     def layout(self) -> Layout | None:

@@ -218,8 +218,9 @@ class Tracer(fx.Tracer):
             result = super().call_module(m, forward, args, kwargs)
         finally:
             self.owners.pop()
-        if held:
-            result.node.meta["settings"] = held
+        if isinstance(result, fx.Proxy) and result.node.op == "call_module":
+            result.node.meta |= held
+            self.settings.note_node(path, result.node)
         if isinstance(result, fx.Proxy) and self.framework.is_own(m):
             self._outputs[id(m)] = result
         return result

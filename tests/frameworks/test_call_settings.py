@@ -1,0 +1,143 @@
+"""What a forward sets of its modules: read where it is the same at every call, refused where a later one has another."""
+
+import norse.torch as norse
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.models import read_model
+from spear_deploy.simulator import simulate
+
+torch.set_num_threads(1)
+STEPS = 50
+
+
+class Sets(nn.Module):
+    """A loop over time that calls functions in front of it, within it, and behind its calls."""
+
+    def __init__(self, before=None, within=None, behind=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = nn.Linear(12, 8), norse.LIFBoxCell(norse.LIFBoxParameters(v_th=torch.tensor(0.3)))
+        self.raw, self.mask = nn.Parameter(torch.tensor(-1.5)), torch.ones(8, 12).tril()
+        self.before, self.within, self.behind = before, within, behind
+        nn.init.uniform_(self.fc.weight, -0.6, 1)
+
+    def forward(self, x):
+        state, out = None, []
+        if self.before is not None:
+            self.before(self)
+        for t in range(x.shape[0]):
+            if self.within is not None:
+                self.within(self, t)
+            z, state = self.lif(self.fc(x[t]), state)
+            if self.behind is not None:
+                self.behind(self)
+            out.append(z)
+        return torch.stack(out)
+
+
+def set_parameters(s, t=None):
+    s.lif.p = norse.LIFBoxParameters(tau_mem_inv=torch.exp(s.raw) * 500, v_th=torch.sigmoid(s.raw))
+
+
+def replace_parameter(s, t=None):
+    s.lif.p = s.lif.p._replace(v_th=torch.sigmoid(s.raw))
+
+
+@pytest.mark.parametrize("change", [set_parameters, replace_parameter], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("place", ["before", "within"])
+def test_parameters_of_a_cell_that_the_forward_computes_are_read(change, place):
+    options = {place: change}
+    x = (np.random.default_rng(0).random((STEPS, 3, 12)) < 0.3).astype(np.float32)
+    graph = read_model(Sets(**options), (12,))
+    with torch.no_grad():
+        expected = Sets(**options)(torch.from_numpy(x)).numpy()
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+    assert graph != read_model(Sets(), (12,))
+
+
+def raise_threshold(s, t=None):
+    s.lif.p = s.lif.p._replace(v_th=s.lif.p.v_th * 1.1)
+
+
+def set_late(s, t):
+    if t:
+        replace_parameter(s)
+
+
+def set_early(s, t):
+    s.lif.p = s.lif.p._replace(v_th=torch.tensor(0.3) if t else torch.sigmoid(s.raw))
+
+
+@pytest.mark.parametrize("change", [raise_threshold, set_late, set_early], ids=lambda f: f.__name__)
+def test_parameters_of_a_cell_that_change_between_steps_are_refused(change):
+    """They were read as those of the last step that was traced, without a word."""
+    with pytest.raises(UnsupportedError, match=r"module 'lif' has another 'p\.v_th' in a later step, since the forward sets it"):
+        read_model(Sets(within=change), (12,))
+
+
+def set_number(s, t):
+    s.fc.note = 2.0
+
+
+def restore_number(s):
+    s.fc.note = 1.0
+
+
+def set_none(s, t):
+    s.fc.note = None
+
+
+@pytest.mark.parametrize(
+    ("first", "within", "behind"), [(1.0, set_number, restore_number), (1.0, set_none, restore_number), (None, set_number, None)]
+)  # fmt: skip
+def test_what_a_forward_sets_back_behind_a_call_is_refused(first, within, behind):
+    """A network is read from what modules hold behind the trace, which was that."""
+    net = Sets(within=within, behind=behind)
+    net.fc.note = first
+    if behind is None:
+        read_model(net, (12,))  # the same at every call
+        return
+    with pytest.raises(UnsupportedError, match="module 'fc' has another 'note' behind its call, since the forward sets it; set"):
+        read_model(net, (12,))
+
+
+def test_none_in_place_of_a_number_is_another_setting():
+    def change(s, t):
+        s.fc.note = None if t else 1.0
+
+    with pytest.raises(UnsupportedError, match="module 'fc' has another 'note' in a later step, since the forward sets it"):
+        read_model(Sets(within=change), (12,))
+
+
+def mask_weights(s, t=None):
+    s.fc.weight.data = s.fc.weight.data * s.mask
+
+
+def halve_bias(s, t=None):
+    s.fc.bias.data *= 0.5
+
+
+@pytest.mark.parametrize("options", [{"before": mask_weights}, {"within": halve_bias}], ids=("mask", "bias"))
+def test_data_of_a_tensor_that_the_forward_sets_is_refused(options):
+    """The network had the weights from before."""
+    with pytest.raises(UnsupportedError, match=r"the model sets '\.data' of a tensor as its forward runs, which changes it for"):
+        read_model(Sets(**options), (12,))
+
+
+def assign_weights(s, t=None):
+    s.fc.weight *= 0.5
+
+
+def assign_row(s, t=None):
+    s.fc.weight[0] = 0.0
+
+
+@pytest.mark.parametrize("before", [assign_weights, assign_row], ids=lambda f: f.__name__)
+def test_a_parameter_that_the_forward_assigns_is_refused_by_its_cause(before):
+    with pytest.raises(UnsupportedError, match="the model: its forward sets a parameter, or a part of a tensor that it computes"):
+        read_model(Sets(before=before), (12,))
