@@ -4,6 +4,7 @@
     LIFNode              v ← v + (x − (v − v_reset)) / tau            decay_input=True
                          v ← v − (v − v_reset) / tau + x              decay_input=False
     ParametricLIFNode    the same with 1 / tau = sigmoid(w)
+    OTTTLIFNode, SLTTLIFNode                                      LIFNode's, in evaluation
     CUBALIFNode          c ← c_decay · c + x, v ← v_decay · v + c
 
 Where v_reset is None it is 0 in the membrane's equation, and a spike subtracts the threshold; else a spike sets v to v_reset.
@@ -328,6 +329,8 @@ def _runs_over_time(module: Any) -> bool:
 
 HINT_STATE = "its modules keep their state; use Sequential"
 NEURONS = (
+    neuron.OTTTLIFNode,
+    neuron.SLTTLIFNode,
     neuron.IFNode,
     neuron.LIFNode,
     neuron.ParametricLIFNode,
@@ -361,6 +364,7 @@ SPIKINGJELLY = Framework(
     title="SpikingJelly",
     packages=("spikingjelly.activation_based.neuron", "spikingjelly.activation_based.layer"),
     dt_s=DT_S,
+    containers=(layer.OTTTSequential,),
     stepped=(MemoryModule,),
     over_time=(*CONTAINERS, NonSpikingBaseNode),
     runs_over_time=_runs_over_time,
@@ -390,6 +394,18 @@ SPIKINGJELLY = Framework(
         "QIFNode EIFNode IzhikevichNode": "its membrane is quadratic or exponential; use LIFNode",
         "PSN MaskedPSN SlidingPSN GatedLIFNode KLIFNode": "its membrane is that of a parallel or gated unit; use LIFNode",
         "NonSpiking": "it decodes its membrane over time; use LIFNode, and decode after the network",
+        "ActivationAwareIFNode": "it has thresholds and offsets of the channels of an activation; use IFNode",
+        "ComplementaryLIFNode": "a second state of its own lowers its membrane; use LIFNode",
+        "DSRIFNode DSRLIFNode": "it spikes at a part of its threshold, alpha, and takes the whole off; use IFNode or LIFNode",
+        "FewSpikeNode HGNode OutlierAwareThresholdNode": "it codes a value by the steps of its spikes; use IFNode",
+        "FlexSN": "it computes a function of the user's; use LIFNode",
+        "HalfThresholdIFNode": "it starts at half its threshold; use IFNode",
+        "ILC": "it sends its spikes through weights of its own; use LIFNode, with Linear behind it",
+        "LIAFNode": "it sends a function of its membrane, no spikes; use LIFNode",
+        "MPBN": "it normalises its membrane; use LIFNode, with a batch norm in front of it",
+        "Noisy": "it draws noise; use LIFNode or CUBALIFNode",
+        "RAFNode": "its membrane oscillates; use LIFNode",
+        "STBIFNode TernaryIFNode TernaryLIFNode": "it sends spikes of -1 too; use IFNode or LIFNode",
         "ILIFNode": "it emits several spikes in one step; use LIFNode",
         "SynapseFilter": "it is a current of its own; use CUBALIFNode",
         "DropConnectLinear": "it draws its weights; use Linear",
@@ -405,7 +421,8 @@ SPIKINGJELLY = Framework(
     supported=(
         "Linear, Conv1d, Conv2d, BatchNorm1d, BatchNorm2d, ThresholdDependentBatchNorm1d and 2d, AvgPool1d, AvgPool2d, "
         "AdaptiveAvgPool, MaxPool of spikes, Flatten, Dropout, Identity, VotingLayer, Delay, IFNode, LIFNode, ParametricLIFNode, "
-        "CUBALIFNode, SeqToANNContainer, MultiStepContainer, LinearRecurrentContainer, Sequential, sums, torch.cat"
+        "OTTTLIFNode, SLTTLIFNode, CUBALIFNode, SeqToANNContainer, MultiStepContainer, LinearRecurrentContainer, Sequential, "
+        "OTTTSequential, sums, torch.cat"
     ),
     hint_time="set one step mode with functional.set_step_mode",
     hint_batch="use layer.Conv2d and its like with step_mode='m', or SeqToANNContainer",

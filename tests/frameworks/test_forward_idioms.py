@@ -1,11 +1,14 @@
 """Ways to write a forward in Python: each gives the network of the forward that is written out."""
 
+from collections import deque
+
 import norse.torch as norse
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.models import read_model
 from spear_deploy.simulator import simulate
 
@@ -105,3 +108,134 @@ def test_a_star_hands_the_state_of_one_step_on():
         return z, state
 
     check(Net(one_step))
+
+
+# ------------------------------------------------------------------------------------------------------------------- logs
+
+
+def append(self, z):
+    self.log.append(z)
+
+
+def append_to_a_dictionary(self, z):
+    self.record = getattr(self, "record", None) or {"l1": [], "steps": 0}
+    self.record["l1"].append(z)
+    self.record["steps"] += 1
+
+
+def append_numbers(self, z):
+    self.log.append((z.detach().cpu().numpy(), z.tolist()))
+
+
+def run_with_log(keep):
+    def one_step(self, x, state):
+        a, b = state or (None, None)
+        z, a = self.l1(self.fc1(x), a)
+        keep(self, z)
+        z, b = self.l2(self.fc2(z), b)
+        return z, (a, b)
+
+    return one_step
+
+
+@pytest.mark.parametrize("keep", [append, append_to_a_dictionary, append_numbers], ids=lambda f: f.__name__)
+def test_a_list_of_spikes_for_a_log_changes_nothing(keep):
+    check(Net(run_with_log(keep)))
+
+
+@pytest.mark.parametrize("delay", [2, 40, 100])
+def test_a_list_of_spikes_of_which_a_later_step_takes_some_is_refused(delay):
+    def one_step(self, x, state):
+        a, b = state or (None, None)
+        z, a = self.l1(self.fc1(x), a)
+        self.log.append(z)
+        z, b = self.l2(self.fc2(self.log[-delay] if len(self.log) > delay else z), b)
+        return z, (a, b)
+
+    with pytest.raises(UnsupportedError, match="the model keeps the output of 'l1' one step before for a third step; feed back"):
+        read_model(Net(one_step), (12,))
+
+
+@pytest.mark.parametrize("make", [lambda: deque(maxlen=100), lambda: [torch.zeros(2, 8)]], ids=("deque", "zeros in front"))
+def test_spikes_that_wait_for_a_late_step_are_refused(make):
+    """A list that is full in a late step alone is no log."""
+
+    def one_step(self, x, state):
+        a, b = state or (None, None)
+        z, a = self.l1(self.fc1(x), a)
+        self.log.append(z)
+        z, b = self.l2(self.fc2(z), b)
+        return z, (a, b)
+
+    net = Net(one_step)
+    net.log = make()
+    with pytest.raises(UnsupportedError, match="the model keeps the output of 'l1' one step before for a third step; feed back"):
+        read_model(net, (12,))
+
+
+# ------------------------------------------------------------------------------------------------------- states to start from
+
+
+def like_a_call(self, x):
+    return torch.zeros_like(self.fc1(x[0])), torch.zeros_like(self.fc2(self.fc1(x[0])))
+
+
+def of_a_shape(self, x):
+    hidden = self.fc1(x[0])
+    return torch.zeros(hidden.shape), torch.zeros(self.fc2(hidden).size())
+
+
+def of_calls_of_zeros(self, x):
+    hidden = torch.zeros_like(self.fc1(x[0]))
+    return hidden, torch.zeros_like(self.fc2(hidden))
+
+
+@pytest.mark.parametrize("start", [like_a_call, of_a_shape, of_calls_of_zeros], ids=lambda f: f.__name__)
+def test_zeros_of_the_shape_of_a_call_are_a_state_to_start_from(start):
+    def forward(self, x):
+        (a, b), out = (norse.LIFBoxFeedForwardState(v=zeros) for zeros in start(self, x)), []
+        for step in x:
+            z, a = self.l1(self.fc1(step), a)
+            z, b = self.l2(self.fc2(z), b)
+            out.append(z)
+        return torch.stack(out)
+
+    assert [layer.name for layer in check(Loop(forward)).layers] == ["l1", "l2"]
+
+
+def test_zeros_of_the_shape_of_a_call_are_spikes_to_feed_back_first():
+    def forward(self, x):
+        a, b, out = None, None, []
+        before = torch.zeros_like(self.fc1(x[0]))
+        for step in x:
+            before, a = self.l1(self.fc1(step) + 0.5 * before, a)
+            z, b = self.l2(self.fc2(before), b)
+            out.append(z)
+        return torch.stack(out)
+
+    assert any(edge.delay == 1 for edge in check(Loop(forward)).edges)
+
+
+def test_a_call_of_which_more_than_the_shape_is_used_stays_a_call():
+    def forward(self, x):
+        first = self.fc1(x[0])
+        a, b, out = norse.LIFBoxFeedForwardState(v=torch.zeros_like(first)), None, []
+        for step in x:
+            z, a = self.l1(self.fc1(step) + first, a)
+            z, b = self.l2(self.fc2(z), b)
+            out.append(z)
+        return torch.stack(out)
+
+    with pytest.raises(UnsupportedError, match="module 'l1' runs in another way in the second step; let every step compute the"):
+        read_model(Loop(forward), (12,))
+
+
+@pytest.mark.parametrize("make", [torch.zeros, torch.empty, torch.ones], ids=lambda f: f.__name__)
+def test_a_size_of_what_a_call_gives_is_refused_by_its_cause(make):
+    def forward(self, x):
+        return self.l1(self.fc1(x[0]) + make(self.fc1(x[0]).size(0), 8))[0]
+
+    with pytest.raises(
+        UnsupportedError, match="counts with the size of a tensor whose shape is not known in a trace; take the size"
+    ):
+        read_model(Loop(forward), (12,))

@@ -239,3 +239,13 @@ def test_a_forward_of_one_step_that_holds_its_last_output_is_read_in_two_steps(m
 def test_the_page_on_limits_says_how_many_steps_are_compared():
     page = " ".join((Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8").split())
     assert f"is compared over {LATER_STEPS + 2} steps too, and beyond each whole number up to {MAX_COUNTED} that" in page
+
+
+def test_a_number_around_a_function_is_one_that_it_names():
+    last = 60
+
+    def one_step(self, x, state=None):
+        return self.cell(self.fc(x * 2 if held_number(self, x) > last else x), state)
+
+    with pytest.raises(UnsupportedError, match="the model runs in another way in a later step"):
+        read_model(Net(one_step), (12,))

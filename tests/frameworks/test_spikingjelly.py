@@ -743,3 +743,46 @@ def test_a_state_of_an_earlier_run_has_a_note():
     assert read_model(model, (6,)).metadata["assumptions"] == [note]
     functional.reset_net(model)
     assert "assumptions" not in read_model(model, (6,)).metadata
+
+
+@pytest.mark.parametrize("kind", [neuron.OTTTLIFNode, neuron.SLTTLIFNode], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("v_reset", [None, 0.0])
+def test_neurons_of_online_learning_are_those_of_their_evaluation(kind, v_reset):
+    """They return a trace beside their spikes while they learn, and nothing else in evaluation."""
+    torch.manual_seed(0)
+    parts = [
+        layer.Linear(12, 8), kind(tau=3.0, decay_input=False, v_reset=v_reset), layer.Linear(8, 5), kind(decay_input=True)
+    ]  # fmt: skip
+    for fc in parts[::2]:
+        nn.init.uniform_(fc.weight, -0.8, 1.6)
+    model, x = layer.OTTTSequential(*parts).eval(), (np.random.default_rng(0).random((50, 3, 12)) < 0.4).astype(np.float32)
+    graph = read_model(model.train(), (12,))
+    with torch.no_grad():
+        expected = torch.stack([model.eval()(step) for step in torch.from_numpy(x)]).numpy()
+    functional.reset_net(model)
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda: neuron.DSRIFNode(),
+            "DSRIFNode, .*: it spikes at a part of its threshold, alpha, and takes the whole off; use IFNode",
+        ),
+        (
+            lambda: neuron.DSRLIFNode(),
+            "DSRLIFNode, .*: it spikes at a part of its threshold, alpha, and takes the whole off; use",
+        ),
+        (lambda: neuron.HalfThresholdIFNode(), "HalfThresholdIFNode, .*: it starts at half its threshold; use IFNode"),
+        (lambda: neuron.ActivationAwareIFNode(), "ActivationAwareIFNode, .*: it has thresholds and offsets of the channels"),
+        (lambda: neuron.ComplementaryLIFNode(), "ComplementaryLIFNode, .*: a second state of its own lowers its membrane; use"),
+        (lambda: neuron.LIAFNode(torch.relu, False), "LIAFNode, .*: it sends a function of its membrane, no spikes; use LIFNode"),
+        (lambda: neuron.TernaryIFNode(), "TernaryIFNode, .*: it sends spikes of -1 too; use IFNode or LIFNode"),
+        (lambda: neuron.RAFNode(), "RAFNode, .*: its membrane oscillates; use LIFNode"),
+    ],
+)
+def test_neurons_without_a_counterpart_are_refused_by_their_reason(make, reason):
+    with pytest.raises(UnsupportedError, match=f"module '1' is {reason}"):
+        read_model(nn.Sequential(nn.Linear(6, 5), make()), (6,))

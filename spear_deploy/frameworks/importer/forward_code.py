@@ -137,6 +137,7 @@ def list_numbers(model: torch.nn.Module, codes: list[types.CodeType] | None = No
     holders = [*map(vars, torch.nn.Module.modules(model)), *(function.__globals__ for function in functions)]
     values = [holder[name] for holder in holders for name in names if name in holder]
     values += [value for function in functions for value in (*_list_constants(function.__code__), *(function.__defaults__ or ()))]
+    values += [held for function in functions for held in _list_enclosed(function)]
     return {value for value in values if type(value) is int}
 
 
@@ -167,10 +168,17 @@ def _list_called(function: types.FunctionType, names: set[str], members: list[An
     holders = [function.__globals__, *members]
     holders += [vars(held) for name in names if isinstance(held := function.__globals__.get(name), types.ModuleType)]
     called = [holder.get(name) for holder in holders for name in names]
+    called += _list_enclosed(function)
+    return [held for held in called if isinstance(held, (types.FunctionType, types.MethodType))]
+
+
+def _list_enclosed(function: types.FunctionType) -> list[Any]:
+    """Return what the variables hold that a function takes from those around it."""
+    held: list[Any] = []
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # it is empty yet
-            called.append(cell.cell_contents)
-    return [held for held in called if isinstance(held, (types.FunctionType, types.MethodType))]
+            held.append(cell.cell_contents)
+    return held
 
 
 def list_names(code: types.CodeType) -> set[str]:

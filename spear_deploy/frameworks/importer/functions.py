@@ -35,7 +35,7 @@ from spear_deploy.frameworks.importer.decoding import (
 )
 from spear_deploy.frameworks.importer.function_call import FunctionCall
 from spear_deploy.frameworks.importer.modules import add_stateless, all_spikes
-from spear_deploy.frameworks.importer.result_parts import get_attribute, get_item, get_size, pass_on, split_channels
+from spear_deploy.frameworks.importer.result_parts import get_attribute, get_item, get_size, pass_on, split_channels, take_values
 from spear_deploy.frameworks.importer.shapes import (
     concatenate,
     flatten,
@@ -274,6 +274,10 @@ _ACCESS: dict[Any, Callable[..., Symbol]] = {
     "detach_": pass_on,
     "float": pass_on,
     "to": pass_on,
+    "cpu": pass_on,
+    "cuda": pass_on,
+    "numpy": take_values,
+    "tolist": take_values,
     **dict.fromkeys(("mean", torch.mean), decode("mean")),
     **dict.fromkeys(("sum", torch.sum), decode("sum")),
     **dict.fromkeys(("amax", torch.amax), decode("maximum")),

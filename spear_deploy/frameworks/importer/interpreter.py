@@ -49,6 +49,7 @@ from spear_deploy.frameworks.importer.traced_model import (
     count_calls,
     find_constant_nodes,
     find_last_nodes,
+    is_log,
     list_nodes,
 )
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts
@@ -91,10 +92,18 @@ def interpret(
         builder.notes.append("the forward leaves out the last steps of its input: the network takes all of them")
     interpreter = TraceInterpreter(traced, path, builder, counts)
     interpreter.run(graph, x)
-    result = interpreter.finish()
-    if untraced is not None and traced.keeps_others:  # a later step may compute something else by them
-        check_later_steps(*run(untraced, later_steps=count_later_steps(untraced)), path)
+    result, logged = interpreter.finish(), interpreter.find_kept(in_lists=True)
+    if untraced is not None and (traced.keeps_others or logged is not None):  # a later step may compute something else by them
+        try:
+            check_later_steps(*run(untraced, later_steps=count_later_steps(untraced)), path)
+        except UnsupportedError as error:
+            raise error if logged is None else make_kept_refusal(logged, path) from None
     return result
+
+
+def make_kept_refusal(signal: Signal, path: str) -> UnsupportedError:
+    """Return the error for a signal of the first step that a third may take."""
+    return UnsupportedError(f"{name_module(path)} keeps {describe(signal)} for a third step; feed back what is one step old")
 
 
 class TraceInterpreter:
@@ -328,12 +337,12 @@ class TraceInterpreter:
         """
         place = name_module(self.path)
         output = join(self.context, self._output, self.path) if isinstance(self._output, Concat) else self._output
-        first, *later = self.traced.states
-        state, others = self._read_states(first)
+        state, others = self._read_states(self.traced.states[0])
         fed_back = self.form == "step" and takes_state(self.traced.model)
         if others and not fed_back and isinstance(output, Signal):
             output = self._choose_output(output, others)
-        self._check_kept([*later, *self.traced.list_attributes()])
+        if (kept := self.find_kept(in_lists=False)) is not None:
+            raise make_kept_refusal(kept, self.path)
         if isinstance(output, OutputAndState):
             state = State(output.state.layers | state.layers)
             output = output.output
@@ -383,18 +392,20 @@ class TraceInterpreter:
             waiting += new
         return reached
 
-    def _check_kept(self, kept: list[Any]) -> None:
-        """Refuse a signal of the first step that is kept after the second: its use in the third was not traced."""
+    def find_kept(self, *, in_lists: bool) -> Signal | None:
+        """Return a signal of the first step that is kept after the second, whose use in the third was not traced; or None.
+
+        Args:
+            in_lists: look in lists of outputs alone, which are a log unless a later step takes something of them; else in all
+                other places.
+        """
         if self.form != "step":
-            return
-        for part in kept:
-            for node in list_nodes(part):
-                symbol = shifted_by(self._symbols[node], 1 - self._steps[node])
-                old = [signal for signal in list_signals(symbol) if signal.age]
-                if old:
-                    raise UnsupportedError(
-                        f"{name_module(self.path)} keeps {describe(old[0])} for a third step; feed back what is one step old"
-                    )
+            return None
+        logs = [part for part in self.traced.list_attributes() if is_log(part)]
+        others = [part for part in self.traced.list_attributes() if not is_log(part)]
+        nodes = [node for part in (logs if in_lists else [*self.traced.states[1:], *others]) for node in list_nodes(part)]
+        symbols = [shifted_by(self._symbols[node], 1 - self._steps[node]) for node in nodes]
+        return next((signal for symbol in symbols for signal in list_signals(symbol) if signal.age), None)
 
     def _full_path(self, target: str) -> str:
         """Return the path in the whole model of a path in the trace."""

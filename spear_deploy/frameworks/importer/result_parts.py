@@ -22,6 +22,7 @@ from spear_deploy.frameworks.importer.symbols import (
     OutputAndState,
     Signal,
     State,
+    Statistic,
     StepInputs,
     Symbol,
     SymbolShape,
@@ -146,6 +147,11 @@ def get_size(call: FunctionCall, value: Symbol, axis: int | None = None) -> Symb
     if shape is None:
         raise UnsupportedError(f"{call.place} takes the size of {describe(value)}; take that of the input")
     return shape if axis is None else shape.sizes[axis]
+
+
+def take_values(call: FunctionCall, value: Symbol) -> Statistic:
+    """Return the numbers of a signal, which a forward takes for a log: they go into no layer."""
+    return Statistic()
 
 
 def pass_on(call: FunctionCall, value: Symbol, *args: Symbol, **kwargs: Symbol) -> Symbol:

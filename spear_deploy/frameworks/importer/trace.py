@@ -38,10 +38,12 @@ from spear_deploy.frameworks.importer.traced_model import (
     UnclearForwardError,
     collect_sums,
     count_calls,
+    list_nodes,
 )
 from spear_deploy.frameworks.importer.traced_value import LoopsOverTime
 from spear_deploy.frameworks.importer.tracer import COUNTS, Counts, Tracer
 from spear_deploy.frameworks.importer.type_checks import answering_type_checks
+from spear_deploy.frameworks.importer.zero_states import make_zeros_constant
 from spear_deploy.network import Shape
 from spear_deploy.util.number_format import format_shape
 
@@ -235,6 +237,9 @@ def _trace(
         _check_called(tracer, path)
         raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
+    if form != "layers":
+        held = {node for part in (*traced.states, *traced.list_attributes()) for node in list_nodes(part)}
+        make_zeros_constant(traced, graph, tracer.run_example, held)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)
     detach_repetitions(graph)
@@ -275,7 +280,7 @@ def _explain_failure(error: Exception, shape: Shape, form: Form, needed: list[st
             f"its forward reads an axis that its input has not; an input is time x batch x {sizes}, or batch x time x {sizes}; "
             "let the loop take x[t] or x[:, t], and put the time of the data in front"
         )
-    if "cannot be interpreted as an integer" in text:
+    if "cannot be interpreted as an integer" in text or text.startswith(("zeros() ", "empty() ", "ones() ")):
         return (
             "its forward counts with the size of a tensor whose shape is not known in a trace; take the size of the input, in "
             "front of other calls"

@@ -171,6 +171,16 @@ def list_nodes(kept: Any) -> list[fx.Node]:
     return [node for part in held for node in list_nodes(part)]
 
 
+def is_log(kept: Any) -> bool:
+    """Return whether a forward keeps a list of what it has computed and of nothing else, by itself or in a dictionary.
+
+    A list or deque that is filled before holds a forward back by its length: what it takes shows in a late step alone.
+    """
+    if isinstance(kept, dict):
+        return any(map(is_log, kept.values())) and not any(list_nodes(part) for part in kept.values() if not is_log(part))
+    return type(kept) is list and bool(kept) and all(isinstance(part, fx.Proxy) for part in kept)
+
+
 def _list_terms(
     node: Any, step: int, steps: dict[fx.Node, int | None], zeros: set[fx.Node]
 ) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -107,7 +107,7 @@ class Tracer(fx.Tracer):
 
     def _measure_whole(self, node: fx.Node) -> Shape | None:
         """Return the shape of a tensor without an axis of time, with the batch, None where it is not known."""
-        value = self._run(node)
+        value = self.run_example(node)
         return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
     def _may_repeat(self, repetition: Repetition) -> bool:
@@ -141,10 +141,10 @@ class Tracer(fx.Tracer):
         if node.op == "placeholder":
             return self.shape
         layout = node.meta.get("layout")
-        value = self._run(node)
+        value = self.run_example(node)
         return None if layout is None or not isinstance(value, torch.Tensor) else tuple(value.shape[2 - layout.merged :])
 
-    def _run(self, node: fx.Node) -> Any:
+    def run_example(self, node: fx.Node) -> Any:
         """Return a tensor without values of the shape that a node has, None where that does not run."""
         if "example" in node.meta:
             return node.meta["example"]
