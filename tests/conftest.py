@@ -8,12 +8,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from spear_deploy.network.graph import SNNGraph
 
 
 def pytest_configure() -> None:
@@ -77,23 +74,31 @@ def faults_of_the_command_line_fail(request: pytest.FixtureRequest, monkeypatch:
 
 
 @pytest.fixture(scope="session")
-def rankings() -> dict[str, Any]:
+def kept_results() -> dict[str, Any]:
     return {}
 
 
 @pytest.fixture
-def ranked_once(rankings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank a network once for all tests that ask for this: it takes seconds, and is the same at every width and on every page."""
+def planned_once(kept_results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank a network, and plan its adaptation to a chip, once for all tests that ask for this.
+
+    Each takes seconds, and is the same at every width and on every page.
+    """
     import joblib
 
+    from spear_deploy.adaptation import reach
     from spear_deploy.pipeline import api
 
-    rank = api.rank
+    def keep(module: Any, name: str) -> None:
+        find = getattr(module, name)
 
-    def look_up(graph: SNNGraph, *arguments: Any, **options: Any) -> Any:
-        key = joblib.hash((graph, arguments, options))
-        if key not in rankings:
-            rankings[key] = rank(graph, *arguments, **options)
-        return rankings[key]
+        def look_up(*arguments: Any, **options: Any) -> Any:
+            key = joblib.hash((name, arguments, options))
+            if key not in kept_results:
+                kept_results[key] = find(*arguments, **options)
+            return kept_results[key]
 
-    monkeypatch.setattr(api, "rank", look_up)
+        monkeypatch.setattr(module, name, look_up)
+
+    keep(api, "rank")
+    keep(reach, "_find_plan")

@@ -64,7 +64,7 @@ def pages_with(language):
     return [page for page in PAGES if any(found == language for found, _ in blocks(page.read_text()))]
 
 
-@pytest.mark.usefixtures("ranked_once")
+@pytest.mark.usefixtures("planned_once")
 @pytest.mark.parametrize("page", sorted({*pages_with("python"), *pages_with("sh")}), ids=lambda page: page.stem)
 def test_blocks_run(page, tmp_path, monkeypatch):
     for package in re.findall(r"<!-- needs (\w+) -->", page.read_text()):

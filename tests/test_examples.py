@@ -47,6 +47,7 @@ def run_example(name, folder, arguments, monkeypatch, capsys):
     return output
 
 
+@pytest.mark.usefixtures("planned_once")
 @pytest.mark.parametrize("name", sorted(OUTPUTS))
 def test_example_prints_its_results(name, tmp_path, monkeypatch, capsys):
     arguments, pattern = OUTPUTS[name]
@@ -108,15 +109,22 @@ def test_the_included_network_is_reproduced_by_its_script(tmp_path, monkeypatch,
     assert (tmp_path / "digits.snn").stat().st_size <= 200_000
 
 
-def test_a_script_runs_by_itself(tmp_path):
-    """One of them as a person runs it: a process of its own, in a folder of its own."""
-    command = [sys.executable, FOLDER / "norse_to_loihi.py", tmp_path / "out"]
+@pytest.mark.parametrize(
+    ("name", "pattern", "file"),
+    [
+        ("count_synops", OUTPUTS["count_synops"][1], "synops.png"),
+        pytest.param("norse_to_loihi", r"FITS loihi2[\s\S]*0 spikes differ", "network.net", marks=pytest.mark.slow),
+    ],
+)
+def test_a_script_runs_by_itself(name, pattern, file, tmp_path):
+    """As a person runs it: a process of its own, in a folder of its own."""
+    command = [sys.executable, FOLDER / f"{name}.py", tmp_path / "out"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg"}
     )
     assert done.returncode == 0, done.stderr
-    assert "FITS loihi2" in done.stdout and "0 spikes differ" in done.stdout
-    assert (tmp_path / "out" / "network.net").exists()
+    assert re.search(pattern, done.stdout), done.stdout
+    assert (tmp_path / "out" / file).exists()
 
 
 def test_every_example_is_run():

@@ -50,6 +50,7 @@ def test_a_notebook_is_shipped_with_the_outputs_of_one_run(name):
     assert "/tmp/" not in text and "site-packages" not in text and "Warning" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_notebook_of_snntorch_runs(tmp_path):
     pytest.importorskip("snntorch", exc_type=ImportError)

@@ -60,6 +60,7 @@ def trained():
 """
 
 
+@pytest.mark.usefixtures("planned_once")
 @pytest.mark.parametrize(
     "line",
     [pytest.param(line, marks=[pytest.mark.slow] * (" prune " in line)) for line in command_lines() if " deploy " not in line],
@@ -114,6 +115,7 @@ def test_the_printed_figures_of_the_demo_are_within_the_spread_and_the_bounds():
     assert least <= synops <= min(most, budget) and "0 differ" in words
 
 
+@pytest.mark.usefixtures("planned_once")
 def test_two_commands_lead_from_a_nir_file_to_a_chip_and_a_remedy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     section = README.split("## You have a .nir file")[1].split("\n## ")[0]

@@ -125,6 +125,7 @@ DEPLOYED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chip", "readout", "by"), DEPLOYED)
 def test_a_population_code_is_deployed_and_verified(chip, readout, by, tmp_path):
     """The outputs of a class are joined, the network is pruned and rounded, and all that was written is derived again."""

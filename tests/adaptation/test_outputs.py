@@ -30,7 +30,15 @@ def readout(outputs=3, **changes):
 
 
 @pytest.mark.parametrize(
-    ("chip", "per_class"), [("spinnaker2", 4), ("truenorth", 4), ("speck2f", 4), ("catalyst_n1", 4), ("odin", 1), ("loihi2", 1)]
+    ("chip", "per_class"),
+    [
+        ("spinnaker2", 4),
+        pytest.param("truenorth", 4, marks=pytest.mark.slow),
+        ("speck2f", 4),
+        ("catalyst_n1", 4),
+        ("odin", 1),
+        ("loihi2", 1),
+    ],
 )
 def test_the_profile_decides_how_many_outputs_a_class_has(chip, per_class):
     graph = make_plans(DIGITS, load_profile(chip))[0].graph

@@ -91,6 +91,7 @@ def test_neurons_of_a_pool_of_its_own_and_a_pool_at_the_output_stay(neuron):
     assert not [offer for offer in find_pools(chain(layers, input_shape=(1, 8, 8)), chip) if offer.option == "neurons of its own"]
 
 
+@pytest.mark.slow
 def test_pools_that_would_need_too_many_axons_become_means_of_currents_in_larger_kernels():
     best = make_plans(DIGITS, load_profile("truenorth"))[0]
     assert best.options == {"pool": "mean of currents"} and best.report.verdict != "does_not_fit"

@@ -66,6 +66,7 @@ def test_files_with_one_name_are_ranked_each_with_its_own_numbers(tmp_path) -> N
     assert re.search(r"^truenorth .*│ *\d+ of 4,096 ", run.stdout, re.M) and "--chip truenorth" in run.stderr
 
 
+@pytest.mark.usefixtures("planned_once")
 def test_all_stands_for_the_profiles_that_are_included() -> None:
     net = lif_net(40, 60, 10)
     own = small_chip("loihi2", chip__usable_cores=7)

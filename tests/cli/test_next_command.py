@@ -52,7 +52,7 @@ def test_options_stand_in_the_next_command_as_they_were_written(folder):
     assert run(command.removeprefix("spear-deploy "))[0] == 0
 
 
-@pytest.mark.usefixtures("ranked_once")
+@pytest.mark.usefixtures("planned_once")
 def test_rank_names_a_chip_by_its_file_and_its_board(folder):
     assert run("rank digits --chip small.yaml")[1] == "spear-deploy check digits --chip small.yaml"
     assert run("rank digits --chip loihi1:kapoho_bay")[1] == "spear-deploy check digits --chip loihi1:kapoho_bay"

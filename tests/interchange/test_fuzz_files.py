@@ -51,7 +51,15 @@ def fuzz(form, file, first, count):
     return result["read"], result["refused"]
 
 
-@pytest.mark.parametrize(("name", "count"), [("snn", 1200), ("step", 600), ("scan", 300)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("snn", 300),
+        ("step", 150),
+        ("scan", 100),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("snn", 1200), ("step", 600), ("scan", 300)]),
+    ],
+)
 def test_damaged_files_raise_our_errors_only(name, count, tmp_path):
     graph = random_graph(1, kind="integer")
     _, refused = fuzz(*write(tmp_path, name, graph, random_spikes(graph, 0, steps=2)), 0, count)

@@ -31,6 +31,7 @@ def test_primitives_equal_the_table():
     same_rows("primitives", interop.primitives_table())
 
 
+@pytest.mark.slow
 def test_modules_equal_the_table():
     same_rows("norse", interop.norse_table())
     same_rows("refused", interop.refused_table())

@@ -33,6 +33,7 @@ from spear_deploy.placement.place import place
 from spear_deploy.simulator import simulate
 from tests.interchange.test_round_trips import judge
 from tests.support.reference import random_graph, random_spikes
+from tests.support.seeds import few_first
 
 NAMES = ["fc", "lif1.lif", "output", "input_", "conv 1", "0", "fc.synapse", "delay", "if", "größe"]
 
@@ -148,10 +149,11 @@ def test_a_random_network_survives_or_is_refused_by_name(seeds, tmp_path):
     assert 0.6 < sum(written) / len(written) < 1.0  # both happen
 
 
-def test_a_random_network_needs_the_same_on_a_chip_when_it_is_read_again(tmp_path):
-    """Verdict, cores and each resource; 18 of these networks have a batch norm behind no weights."""
+@pytest.mark.parametrize("seeds", few_first([range(40), range(40, 160)], 1))
+def test_a_random_network_needs_the_same_on_a_chip_when_it_is_read_again(tmp_path, seeds):
+    """Verdict, cores and each resource; about one in seven of these networks has a batch norm behind no weights."""
     compared = 0
-    for seed in range(120):
+    for seed in seeds:
         graph = scattered_graph(seed)
         try:
             write_nir(graph, tmp_path / "a.nir")
@@ -159,7 +161,7 @@ def test_a_random_network_needs_the_same_on_a_chip_when_it_is_read_again(tmp_pat
             continue
         compared += 1
         assert judge(graph, "loihi2") == judge(read_nir(tmp_path / "a.nir"), "loihi2"), seed
-    assert compared > 100
+    assert compared > 0.8 * len(seeds)
 
 
 def test_random_integers_survive_or_are_refused_by_name(tmp_path):

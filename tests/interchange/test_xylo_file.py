@@ -23,7 +23,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.quantize.explain.findings import find_changed_parameters
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import Simulation
-from tests.support.seeds import seeds
+from tests.support.seeds import few_first, seeds
 from tests.support.xylo_networks import RECORDED, SEEDS, graph_of, random_network
 
 
@@ -99,7 +99,7 @@ def test_the_arrays_do_what_xylosim_recorded(seed: int) -> None:
         np.testing.assert_array_equal(runs["out_v"][:, 0], recorded[f"{seed}.out.v"])
 
 
-@pytest.mark.parametrize("chip", ["xylo_audio2", "xylo_audio3", "xylo_imu"])
+@pytest.mark.parametrize("chip", few_first(["xylo_audio3", "xylo_imu", "xylo_audio2"], 1))
 @pytest.mark.parametrize("seed", seeds(1, 8))
 def test_an_export_is_proven_equal_to_the_simulation(chip: str, seed: int, tmp_path: Path) -> None:
     graph = random_float_network(seed)
@@ -119,7 +119,7 @@ def test_an_export_is_proven_equal_to_the_simulation(chip: str, seed: int, tmp_p
     np.testing.assert_array_equal(beside["arrays"]["weights_rec"], arrays["weights_rec"])
 
 
-@pytest.mark.parametrize("seed", seeds(2, 6))
+@pytest.mark.parametrize("seed", seeds(1, 6))
 def test_a_bias_acts_as_early_in_the_simulation_as_on_the_chip(seed: int, tmp_path: Path) -> None:
     """Layers behind the first run on their biases, and on what these send, before the network's first step."""
     graph = random_biased_network(seed)

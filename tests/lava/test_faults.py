@@ -66,7 +66,7 @@ def test_a_fault_in_a_lava_process_ends_the_run(traces, fault, what, cause, mess
         slow("PyNetwork:init:raise", "exception", r"ValueError: this synapse is broken"),
         slow("PyNetwork:2:segfault", "died", r"network: killed by SIGSEGV"),
         slow("PyNetwork:2:sys.exit 0", "died", r"network: ended with exit code 0"),
-        ("PyNetwork:2:spin", "timeout", r"not done after 4 s"),
+        slow("PyNetwork:2:spin", "timeout", r"not done after 4 s"),
     ],
 )
 def test_a_fault_in_the_fast_model_ends_the_run(traces, fault, what, cause, message):

@@ -321,6 +321,7 @@ def test_a_layer_keeps_the_width_that_others_leave_it(tmp_path):
     assert facts["widths"] == {"a": [4, 2]} and facts["verdict"] == "fits"
 
 
+@pytest.mark.slow
 def test_layers_leave_the_clock_room_for_their_spikes(tmp_path):
     """A step of Xylo takes cycles for each spike and synapse: with a slow clock fewer neurons, down to half."""
     widths = {}
@@ -427,6 +428,7 @@ def test_verify_finds_every_edited_figure_of_the_adaptation_and_another_trained_
     assert "parts" not in compare() and "accuracy.trained" in compare()
 
 
+@pytest.mark.slow
 def test_check_deploy_and_verify_know_that_sums_stand_in_for_too_many_inputs(trained, tmp_path):
     few = {"connectivity.input_channels": 5}
     report = sd.check(trained, "loihi2", overrides=few)

@@ -15,10 +15,12 @@ from spear_deploy.interchange.snn_file import read_snn, write_snn
 from spear_deploy.network import IF
 from spear_deploy.pruning.tune.thin_weights import count_zero_weights
 from spear_deploy.training.fit import train
+from tests.support.seeds import few_first
 from tests.training.test_fit import quick, toy_data, toy_network
 
 
-def test_deploy_removes_weights_by_default_and_all_files_hold_the_zeros(tmp_path):
+@pytest.mark.parametrize("chip", few_first(["catalyst_n1", "truenorth"], 1))
+def test_deploy_removes_weights_by_default_and_all_files_hold_the_zeros(chip, tmp_path):
     data = toy_data()
     graph = toy_network(hidden=24).with_layers(lambda layer: replace(layer, neuron=IF()))
     write_snn(train(graph, data, recipe=quick(10)), tmp_path / "net.snn")
@@ -26,7 +28,7 @@ def test_deploy_removes_weights_by_default_and_all_files_hold_the_zeros(tmp_path
     x, y = ({f"{key}_{name}": getattr(split, key) for name, split in splits.items()} for key in "xy")
     np.savez(tmp_path / "data.npz", **x, **y)
     out = tmp_path / "out"
-    result = sd.deploy(tmp_path / "net.snn", "truenorth", tmp_path / "data.npz", out=out, synops="40%")
+    result = sd.deploy(tmp_path / "net.snn", chip, tmp_path / "data.npz", out=out, synops="40%")
     names = [row["lever"] for row in result.levers]
     assert names[:3] == ["trained", "channels", "weights"] and not result.failures
     assert json.loads((out / "provenance.json").read_text())["options"]["method"] == "recipe"
@@ -40,4 +42,4 @@ def test_deploy_removes_weights_by_default_and_all_files_hold_the_zeros(tmp_path
     assert json.loads((out / "nir" / "certificate.json").read_text())["mismatches"] == 0
     checked = sd.verify(out)
     assert checked.holds, checked.failures
-    assert sd.deploy(tmp_path / "net.snn", "truenorth", tmp_path / "data.npz", out=out, synops="40%").resumed
+    assert sd.deploy(tmp_path / "net.snn", chip, tmp_path / "data.npz", out=out, synops="40%").resumed

@@ -102,7 +102,7 @@ def as_other_file_order():
 @pytest.mark.parametrize(
     "form",
     few_first([partial(as_types, np.float32), as_parts, as_function, as_other_file_order,
-               *(partial(as_types, dtype) for dtype in (bool, np.float64, np.int64))], 4),
+               *(partial(as_types, dtype) for dtype in (bool, np.float64, np.int64))], 2),
     ids=["float32", "parts", "function", "order of splits", "bool", "float64", "int64"],
 )  # fmt: skip
 def test_the_form_of_the_data_changes_no_answer(inside, tmp_path, form):
@@ -163,6 +163,7 @@ def test_check_count_and_simulate_give_the_numbers_of_prune_for_the_file_that_it
     assert np.mean(decided == content["y"][test]) == facts["accuracy"]["pruned"]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_allows_more_and_none_is_exceeded(inside, tmp_path):
     rows = [
         prune(tmp_path / str(share), options=(*PRUNE, "--synops", f"{share}%"))

@@ -257,6 +257,7 @@ def test_wrong_sweep_files_are_refused(tmp_path, text, message):
         read_sweep(tmp_path / "none.toml")
 
 
+@pytest.mark.slow
 def test_a_sweep_without_methods_has_those_of_prune(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(time_steps, "BATCHES", 4)
     spiking = toy_network(hidden=16).with_layers(lambda layer: replace(layer, neuron=IF()))

@@ -204,6 +204,7 @@ def test_numbers_of_steps_whose_samples_the_chip_cannot_take_are_left_out(traine
     assert not list((tmp_path / "c").glob("*.snn"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chip", ["loihi2", pytest.param("xylo_audio2", marks=pytest.mark.slow)])
 def test_deploy_exports_and_verifies_the_chosen_steps(trained, tmp_path, chip):
     data = trained / "recorded.npz"

@@ -236,6 +236,7 @@ def test_the_page_states_the_kinds_of_tampering_that_are_tried():
     assert kinds >= 30 and f"{kinds} kinds, {kinds} found" in page
 
 
+@pytest.mark.slow
 def test_a_network_that_pruning_left_as_it_was_holds(tmp_path):
     sd.deploy(dense(), "loihi2", task(), out=tmp_path, **{**OPTIONS, "synops": "150%"})
     assert read(tmp_path, "search.json")["levers"] == []

@@ -19,6 +19,7 @@ from spear_deploy.simulator.synops import count_synops
 from tests.interchange.test_nir_roundtrip import scattered_graph
 from tests.support.rewrites import REWRITES, SAME_NEEDS, Rewritten
 from tests.support.rewritten_layers import LAYER_REWRITES, SAME_LAYER_NEEDS
+from tests.support.seeds import few_first
 from tests.support.varied_networks import KINDS, vary_network
 from tests.support.wild_graphs import wild_graph
 
@@ -92,9 +93,10 @@ def count_equal(seeds: range) -> dict[str, int]:
     return counts
 
 
-def test_networks_written_otherwise_are_the_same_networks() -> None:
-    counts = count_equal(range(7000, 7045))
-    assert min(counts.values()) >= 5, counts
+@pytest.mark.parametrize("seeds", few_first([range(7000, 7020), range(7020, 7065)], 1))
+def test_networks_written_otherwise_are_the_same_networks(seeds: range) -> None:
+    counts = count_equal(seeds)
+    assert min(counts.values()) >= 2, counts
 
 
 @pytest.mark.slow

@@ -341,7 +341,7 @@ def test_thresholds_scale_their_distance_from_rest_and_the_readout_stays(task, f
     assert moved["second"].neuron.v_threshold == pytest.approx(factor) and moved["out"] == graph["out"]
 
 
-@pytest.mark.parametrize("share", [0.94, 1.05])
+@pytest.mark.parametrize("share", [0.94, pytest.param(1.05, marks=pytest.mark.slow)])
 def test_thresholds_bring_a_network_to_its_budget_from_both_sides(share):
     from spear_deploy.data import load_data
 

@@ -120,6 +120,7 @@ def test_weights_make_a_network_fit_with_more_channels_than_channels_alone(learn
         assert min(both["accuracy"].values()) > 0.6
 
 
+@pytest.mark.slow
 def test_weights_alone_make_a_network_fit_or_that_is_refused(learnt, tmp_path):
     graph, data = learnt
     facts = prune(graph, chip(FAN_OUT), data, out=tmp_path / "alone", levers="weights", epochs=2)
@@ -129,6 +130,7 @@ def test_weights_alone_make_a_network_fit_or_that_is_refused(learnt, tmp_path):
         prune(graph, few, data, out=tmp_path / "few", levers="weights", epochs=2)
 
 
+@pytest.mark.slow
 def test_where_one_channel_is_too_much_weights_make_it_fit_and_are_named(learnt, tmp_path):
     graph, data = learnt
     tiny = chip({"core_groups.hidden.synapse_memory": 5})

@@ -218,6 +218,7 @@ def test_a_chip_whose_memory_is_exceeded_is_fitted_by_fewer_bits(learnt, tmp_pat
     assert check(state_layer_bits(pruned, {}), small).verdict == "does_not_fit"
 
 
+@pytest.mark.slow
 def test_without_the_lever_nothing_changes_but_a_note_and_other_budgets_need_no_bits(learnt, tmp_path):
     graph, data = learnt
     facts = prune(graph, LOIHI, data, out=tmp_path / "a", memory="40%", method="uniform", epochs=1)
@@ -285,6 +286,7 @@ def test_bits_alone_keep_all_channels_within_a_budget_of_memory(learnt, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_bits_alone_that_the_limits_do_not_hold_with_name_the_least(learnt, tmp_path):
     graph, data = learnt
     twos = state_layer_bits(graph, dict.fromkeys(("fc1", "fc2", "fc3"), 2))
@@ -334,6 +336,7 @@ def prefer_the_bits_of_the_network(learn):
     return learn_and_prefer
 
 
+@pytest.mark.slow
 def test_bits_that_the_network_states_stay_where_channels_are_better(learnt, tmp_path, monkeypatch):
     graph, data = learnt
     stating = state_layer_bits(graph, {"fc3": 3})

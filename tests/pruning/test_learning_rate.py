@@ -76,12 +76,12 @@ def is_scaled(rates, scale):
 @pytest.mark.parametrize(
     ("method", "more"),
     [
-        ("evolution", {"episodes": 4}), ("recipe", {"levers": "channels,weights"}),
+        ("recipe", {"levers": "channels,weights"}),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
-                ("uniform", {}), ("spear", {"episodes": 3}), ("recipe", {"levers": "channels,weights", "episodes": 3}),
-                ("rl", {"episodes": 2}),
+                ("evolution", {"episodes": 4}), ("uniform", {}), ("spear", {"episodes": 3}),
+                ("recipe", {"levers": "channels,weights", "episodes": 3}), ("rl", {"episodes": 2}),
             ]
         ),
     ],
@@ -103,6 +103,7 @@ def test_learning_with_rounding_keeps_it_too(task, rates):
     assert result.batches["bits"] > 0 and is_scaled(rates, 0.9) and rates[-1] == pytest.approx(0.9 * rounded_learning.PEAK)
 
 
+@pytest.mark.slow
 def test_trials_of_bits_and_of_time_steps_keep_it_too(rates, monkeypatch, tmp_path):
     for module, name in ((layer_bits, "BATCHES"), (layer_bits, "ROUNDED_BATCHES"), (time_steps, "BATCHES")):
         monkeypatch.setattr(module, name, 4)
@@ -186,6 +187,7 @@ def test_a_sweep_file_with_a_wrong_rate_is_refused(wrong, tmp_path):
         read_sweep(tmp_path / "sweep.toml")
 
 
+@pytest.mark.slow
 def test_a_sweep_prunes_with_the_rate_of_its_file(task, tmp_path, monkeypatch, rates):
     graph, data = task
     monkeypatch.chdir(tmp_path)

@@ -130,6 +130,7 @@ def test_bits_widths_and_densities_are_searched_together(learnt):
     assert both.removal is not None and both.layer_bits.changed
 
 
+@pytest.mark.slow
 def test_bits_stay_where_nothing_asks_for_fewer(learnt, tmp_path):
     for budget in ({"synops": "60%"}, {"synops": "60%", "memory": "100%"}):
         same = search(learnt, replace(SETTINGS, **{"memory": None, **budget}, episodes=1))
@@ -152,6 +153,7 @@ def narrowest(wide, bits):
     return words(wide[0], (1, 1), dict.fromkeys(("fc1", "fc2", "fc3"), bits))
 
 
+@pytest.mark.slow
 def test_fewer_than_four_bits_only_where_no_widths_are_within_the_limits(wide):
     assert narrowest(wide, 2) < narrowest(wide, 4) < narrowest(wide, 8)
     fours, twos = (search(wide, replace(SETTINGS, memory=narrowest(wide, n), episodes=1)) for n in (4, 2))

@@ -357,6 +357,7 @@ def test_later_rounds_learn_on_with_the_zeros_held(task):
         np.testing.assert_array_equal(weights_of(second.stages[-1].graph)[name] == 0, weight == 0)
 
 
+@pytest.mark.slow
 def test_later_recipes_are_proposed_and_all_learning_is_that_of_the_settings(task, tmp_path):
     graph, data = task
     settings = PruneSettings(synops="30%", method="recipe", levers="channels,weights", epochs=40, episodes=6)
@@ -634,6 +635,7 @@ def test_of_the_cycles_of_rounding_one_within_the_budgets_comes_first(task):
     assert rounded_learning._choose_best([first, measured(within, 0.4)]) is first
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_learning_with_rounding_is_noted_or_raised(task):
     graph, data = task
 
@@ -671,6 +673,7 @@ def test_a_deployment_stopped_in_a_later_cycle_of_rounding_ends_as_one_without_i
         assert (whole / name).read_bytes() == (stopped / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_deploy_takes_levers_and_shows_what_each_did(tmp_path):
     net, data = network(IF(), hidden=20), deploy_task()
     options = {"synops": "50%", "levers": "channels,weights", "lava_samples": 1}

@@ -119,6 +119,7 @@ def played(agent, seed, episodes=60, **kw):
     return toy.played
 
 
+@pytest.mark.slow
 def test_ddpg_learns_the_known_optimum_and_beats_uniform():
     history = played("ddpg", seed=0, episodes=60)
     late = np.mean([reward for _, _, reward in history[-15:]])

@@ -411,7 +411,7 @@ def test_neurons_that_spike_and_readouts_without_bias_need_no_room_for_biases():
         assert loihi._potential_limit(inputs) is None
 
 
-@pytest.mark.parametrize("size", [1.0, 1000.0])
+@pytest.mark.parametrize("size", [1.0, pytest.param(1000.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("bias", "bits", "least"), [(1000.0, 8, None), (150.0, 8, 8), (150.0, 2, None), (9.0, 4, 128), (9.0, 3, 128)]
 )

@@ -155,8 +155,8 @@ def run_crossbar(integer, cells, shifts, x):
     return {name: np.stack([row[name] for row in rows]) for name in names}
 
 
+@pytest.mark.parametrize("on_data", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [draw, draw_map])
-@pytest.mark.parametrize("on_data", [False, True])
 def test_drawn_networks_lie_in_cells_of_a_byte_that_send_the_spikes_of_the_integers(make, on_data):
     filled = 0
     for seed in range(25):

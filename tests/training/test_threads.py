@@ -47,6 +47,7 @@ def count_blas_threads():
     return {pool["num_threads"] for pool in own or pools}
 
 
+@pytest.mark.slow
 def test_the_outputs_of_a_teacher_do_not_depend_on_the_number_of_threads():
     found = set()
     for number in ("1", "2"):  # with these, products of numpy differ in the last digits
