@@ -127,47 +127,51 @@ class _TreeReader:
         if not h5py.is_hdf5(name):
             raise Unreadable("is not HDF5")
         with h5py.File(name, "r") as file:
-            return self._read_group(file, depth=0)
+            return self._read_group(file["/"].id, "", depth=0)
 
-    def _read_group(self, group: Any, *, depth: int) -> dict[str, Any]:
+    # Entries are read by h5py's lower interface: its objects take longer to make than a small array takes to read.
+
+    def _read_group(self, group: Any, place: str, *, depth: int) -> dict[str, Any]:
         import h5py
 
         if depth > self.limits["depth"]:
             raise Unreadable(f"groups are nested more than {self.limits['depth']} deep; write it again")
         tree: dict[str, Any] = {}
-        for name in group:
+        for stored_name in group:
             self.entries += 1
             if self.entries > self.limits["entries"]:
                 raise Unreadable(f"holds more than {self.limits['entries']} entries; write it again")
-            if isinstance(name, bytes):
-                raise Unreadable(f"an entry is called {name!r}, which is no text; rename it")
-            place = f"{group.name}/{name}".lstrip("/")
-            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-                raise Unreadable(f"'{place}' points to another place; write the network into one file without links")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                tree[name] = {"group": self._read_group(item, depth=depth + 1)}
-            elif isinstance(item, h5py.Dataset):
-                tree[name] = self._read_dataset(item, place)
+            try:
+                name = stored_name.decode()
+            except UnicodeDecodeError:
+                raise Unreadable(f"an entry is called {stored_name!r}, which is no text; rename it") from None
+            path = f"{place}/{name}".lstrip("/")
+            if group.links.get_info(stored_name).type != h5py.h5l.TYPE_HARD:
+                raise Unreadable(f"'{path}' points to another place; write the network into one file without links")
+            item = h5py.h5o.open(group, stored_name)
+            if isinstance(item, h5py.h5g.GroupID):
+                tree[name] = {"group": self._read_group(item, path, depth=depth + 1)}
+            elif isinstance(item, h5py.h5d.DatasetID):
+                tree[name] = self._read_dataset(item, path)
         return tree
 
     def _read_dataset(self, data: Any, place: str) -> dict[str, Any]:
         import h5py
 
-        stored = data.id.get_create_plist()
+        stored = data.get_create_plist()
         if stored.get_external_count() or stored.get_layout() == h5py.h5d.VIRTUAL:
             raise Unreadable(f"'{place}' lies in another file; write the network into one file")
-        shape, dtype = data.shape, data.dtype
-        if shape is None:
+        if data.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             raise Unreadable(f"'{place}' is empty; write it again")
+        shape, dtype = data.shape, data.dtype
         rows = h5py.check_vlen_dtype(dtype)
         if rows is not None and len(shape) == 1:
-            return self._copy_rows(data, place, rows)
+            return self._copy_rows(h5py.Dataset(data), place, rows)
         text = h5py.check_string_dtype(dtype) is not None
         if dtype.kind not in "biufSO" or (dtype.kind == "O" and not text):
             raise Unreadable(f"'{place}' holds {dtype}, expected numbers or text")
         count = math.prod(int(n) for n in shape)
-        self._check_bytes(place, count * max(1, dtype.itemsize), data.id.get_storage_size())
+        self._check_bytes(place, count * max(1, dtype.itemsize), data.get_storage_size())
         return self._read_texts(data, place) if text else self._copy_array(data, shape, dtype)
 
     def _check_bytes(self, place: str, declared: int, stored: int) -> None:
@@ -181,18 +185,19 @@ class _TreeReader:
             )
 
     def _copy_array(self, data: Any, shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
+        import h5py
         import numpy as np
 
         start = -(-self.end // ALIGNMENT) * ALIGNMENT
         size = math.prod(shape) * dtype.itemsize
         if size <= COPIED_BYTES:
-            os.pwrite(self.arrays, np.asarray(data[()]).tobytes(), start)
+            os.pwrite(self.arrays, _read_all(data).tobytes(), start)
         else:
             os.ftruncate(self.arrays, start + size)
             page = start - start % mmap.ALLOCATIONGRANULARITY
             with mmap.mmap(self.arrays, start + size - page, offset=page) as memory:
                 target: Any = np.frombuffer(memory, dtype, math.prod(shape), start - page).reshape(shape)
-                data.read_direct(target)
+                data.read(h5py.h5s.ALL, h5py.h5s.ALL, target)
                 del target
         self.end = start + size
         return {"array": [start, dtype.str, [int(n) for n in shape]]}
@@ -216,14 +221,25 @@ class _TreeReader:
         return {"rows": [start, dtype.str, [sum(lengths)]], "lengths": lengths}
 
     def _read_texts(self, data: Any, place: str) -> dict[str, Any]:
-        value = data[()]
+        value = _read_all(data)
         if not data.shape:
-            return {"text": _text(value)}
+            return {"text": _text(value[()])}
         texts = [_text(item) for item in value.ravel()]
         self.text_bytes += sum(map(len, texts))
         if self.text_bytes > self.limits["bytes"]:
             raise Unreadable(f"'{place}' holds {self.text_bytes} characters; write it again")
         return {"texts": texts, "shape": [int(n) for n in data.shape]}
+
+
+def _read_all(data: Any) -> Any:
+    """Return the whole array."""
+    import h5py
+    import numpy as np
+
+    array = np.zeros(data.shape, data.dtype)
+    if array.size:
+        data.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    return array
 
 
 def _text(value: Any) -> str:
