@@ -723,12 +723,14 @@ def returns_a_dictionary(self, x, state):
 
 
 def unpacks_with_a_star(self, x, state):
-    z, *rest = self.lif(self.fc(x), state)
-    return z, rest[0]
+    z, state = self.lif(self.fc(x), state)
+    first, *rest = z
+    return first + rest[0], state
 
 
 def makes_a_list(self, x, state):
-    return tuple(list(self.lif(self.fc(x), state)))
+    z, state = self.lif(self.fc(x), state)
+    return sum(list(z)), state
 
 
 def twice(self, x, state):
