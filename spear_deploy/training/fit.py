@@ -12,10 +12,12 @@ from spear_deploy.network.classes import count_classes, read_decision
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, join_readout, split_readout
 from spear_deploy.quantize.rounding import Rounding, RoundNetwork
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.recipe import Fit, Recipe
 from spear_deploy.training.silent_outputs import revive_outputs
 from spear_deploy.training.threads import limit_threads
 from spear_deploy.training.trainer import RemoveWeights, Trainer
+from spear_deploy.training.trainer_state import FitCheckpoint, WeightRemover
 from spear_deploy.util.memory import keep_freed_memory
 from spear_deploy.util.progress import Progress
 
@@ -90,6 +92,7 @@ def fit(
     rounding: RoundNetwork | None = None,
     remove: RemoveWeights | None = None,
     progress: Progress | None = None,
+    store: LearningStore | None = None,
 ) -> Fit:
     """Learn by a recipe, and return the network with the history of learning.
 
@@ -107,6 +110,8 @@ def fit(
         remove: chooses weights to remove, `REMOVALS` times between `REMOVAL_START` and `REMOVAL_END` of the batches; what it sets
             to zero stays zero until the next time.
         progress: is called after each epoch.
+        store: keeps how far it has learnt. The same fit goes on from there, on the same machine to the same bits; it is the same
+            where all of the above is equal, the code and the versions of its libraries. Not where `remove` is no `WeightRemover`.
 
     Raises:
         DataError: data and network do not fit, there is not a hint for each training sample and output, or no weight changes the
@@ -121,12 +126,20 @@ def fit(
             f"hints: of shape {hints.shape}, expected {expected}, the scores by class of a teacher for each "
             "training sample; compute them with `score_outputs`"
         )
+    remover = remove
     if has_host_readout(graph):
         rounding, remove = _join_rounding(rounding), _join_removal(remove)
     graph = join_readout(graph)
     with limit_threads(graph, learns=True), keep_freed_memory():
         graph = revive_outputs(graph, dataset.train) if recipe.revives_outputs else graph
-        result = Trainer(graph, dataset, recipe, hints, rounding, remove).run(progress)
+        trainer = Trainer(graph, dataset, recipe, hints, rounding, remove)
+        if store is not None and (remover is None or isinstance(remover, WeightRemover)):
+            content = {
+                "graph": graph, "recipe": recipe, "hints": hints, "rounding": trainer.rounding,
+                "removal": remover and remover.describe(),
+            }  # fmt: skip
+            trainer.checkpoint = FitCheckpoint(store=store, key=store.make_key(dataset, content), remover=remover)
+        result = trainer.run(progress)
     return replace(result, graph=split_readout(result.graph))
 
 

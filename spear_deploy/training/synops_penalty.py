@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spear_deploy.network import Array
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.simulator import InputKind
 from spear_deploy.simulator.synops import synops_per_spike
@@ -68,6 +69,19 @@ class SynOpsPenalty:
         self._cost = {name: torch.from_numpy(value.astype(np.float32)).to(self._device) for name, value in cost.items()}
         if self._kind == "current":
             del self._cost[INPUT]
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return the state as plain data, and the SynOps of each spike by layer."""
+        facts = {"dual": self.dual, "recent": self._recent, "start_limit": self.start_limit, "batches": self.batches}
+        return facts, {name: cost.cpu().numpy() for name, cost in self._cost.items()}
+
+    def restore(self, facts: Mapping[str, Any], costs: Mapping[str, Array]) -> None:
+        """Take a state that `save` returned."""
+        import torch
+
+        self.dual, self._recent = facts["dual"], list(facts["recent"])
+        self.start_limit, self.batches = facts["start_limit"], facts["batches"]
+        self._cost = {name: torch.from_numpy(np.array(cost)).to(self._device) for name, cost in costs.items()}
 
     def loss(self, x: torch.Tensor, spikes: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the term that a batch adds to the loss, and adapt the dual variable.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from spear_deploy.norse.network import NorseNetwork
+    from spear_deploy.training.trainer_state import FitCheckpoint
 
 SELECTION_START = 2 / 3
 """Share of the epochs after which an epoch may become the result."""
@@ -54,10 +55,12 @@ class Trainer:
         check_batchnorm(graph)
         self.dataset, self.recipe = dataset, recipe
         device, rate = recipe.device, recipe.learning_rate
+        self.rounding: Rounding | None = None
         if rounding is None:
             self.network = to_norse(graph, surrogate=recipe.surrogate).to(device)
         else:
-            graph, self.network, self.dataset = _round_network(graph, dataset, rounding, recipe)
+            self.rounding = rounding(graph)
+            graph, self.network, self.dataset = _round_network(dataset, self.rounding, recipe)
         self.steps = recipe.count_batches(len(dataset.train))
         if not list(self.network.parameters()):
             raise DataError("training: the network has no weights, so that nothing can be learnt; give one that has some")
@@ -74,7 +77,7 @@ class Trainer:
         self.rng = np.random.default_rng(recipe.seed)
         self.labels = torch.from_numpy(np.array(dataset.train.y)).to(device)
         self.hints = None if hints is None else torch.from_numpy(np.array(hints, np.float32)).to(device)
-        self.zeros = _find_zero_weights(self.network) if recipe.keeps_zeros else []
+        self.zeros = _find_zero_weights(self.list_weights()) if recipe.keeps_zeros else {}
         self.remove = remove
         self.removals = {} if remove is None else schedule_removals(self.steps)
         one_sign = dict.fromkeys((*recipe.keeps_signs, *list_one_sign_layers(graph)))
@@ -85,20 +88,34 @@ class Trainer:
         self.best = BestEpoch(graph)
         self.history: list[dict[str, float]] = []
         self.last: QuickEvaluation | None = None
-        self.steps_done = 0
+        self.epochs_done = self.steps_done = 0
+        self.checkpoint: FitCheckpoint | None = None
 
     @property
     def dual(self) -> float:
         """Dual variable of the penalty on SynOps; 0 without one."""
         return self.penalty.dual if self.penalty else 0.0
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the recipe is at its end."""
+        return self.epochs_done >= self.recipe.epochs or self.steps_done >= self.steps
+
+    def list_weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights that are learnt, by layer."""
+        from spear_deploy.norse.straight_through import latent_values
+
+        modules = {layer.name: self.network.module_of(layer.name).synapse for layer in self.network.graph.layers}
+        return {name: latent_values(module, "weight") for name, module in modules.items() if hasattr(module, "weight")}
+
     def run(self, progress: Progress | None) -> Fit:
-        """Learn to the end of the recipe, or until Ctrl-C."""
+        """Learn to the end of the recipe, or until Ctrl-C; from where the checkpoint is, if there is one."""
         interrupted = False
         try:
-            for epoch in range(self.recipe.epochs):
-                if self.steps_done < self.steps:
-                    self._run_epoch(epoch, progress)
+            if self.checkpoint is not None and self.checkpoint.restore(self) and progress is not None and self.history:
+                progress({"stage": "learn", "done": self.epochs_done, "of": self.recipe.epochs, **self.history[-1]})
+            while not self.is_finished:
+                self._run_epoch(self.epochs_done, progress)
         except KeyboardInterrupt:
             if not self.recipe.interruptible:
                 raise
@@ -119,6 +136,9 @@ class Trainer:
         self.history.append(row)
         late = epoch + 1 > SELECTION_START * self.recipe.epochs or self.steps_done >= self.steps
         self.best.offer(graph, self.last, self.recipe.synops_budget, late)
+        self.epochs_done = epoch + 1
+        if self.checkpoint is not None:
+            self.checkpoint.keep(self)
         if progress is not None:
             progress({"stage": "learn", "done": epoch + 1, "of": self.recipe.epochs, **row})
 
@@ -135,7 +155,7 @@ class Trainer:
             entropy = self._learn_batch(x, number)
             self.cycle.step()
             with torch.no_grad():
-                for weight, zero in self.zeros:
+                for weight, zero in self.zeros.values():
                     weight.masked_fill_(zero, 0.0)
                 for weight, sign in self.signs:
                     weight.masked_fill_(weight * sign < 0, 0.0)
@@ -199,20 +219,17 @@ class Trainer:
                 if weight is not None:
                     parameter: Any = latent_values(self.network.module_of(layer.name).synapse, "weight")
                     parameter.copy_(torch.from_numpy(np.array(weight)).reshape(parameter.shape))
-        self.zeros = _find_zero_weights(self.network)
+        self.zeros = _find_zero_weights(self.list_weights())
         if self.penalty is not None:
             self.penalty.price_spikes(thin)
 
 
-def _round_network(
-    graph: SNNGraph, dataset: Dataset, rounding: RoundNetwork, recipe: Recipe
-) -> tuple[SNNGraph, NorseNetwork, Dataset]:
+def _round_network(dataset: Dataset, rounded: Rounding, recipe: Recipe) -> tuple[SNNGraph, NorseNetwork, Dataset]:
     """Return a network with a chip's rounding, as a graph and to learn with, and the data that it takes."""
     from spear_deploy.norse.chip_cells import use_chip_neurons
     from spear_deploy.norse.network import to_norse
     from spear_deploy.norse.straight_through import round_values
 
-    rounded = rounding(graph)
     network = to_norse(rounded.latent, surrogate=recipe.surrogate).to(recipe.device)
     round_values(network, rounded.grids)
     use_chip_neurons(network, rounded.neurons)
@@ -229,14 +246,10 @@ def round_inputs(dataset: Dataset, rounding: Rounding) -> Dataset:
     return replace(dataset, **rounded)
 
 
-def _find_zero_weights(network: NorseNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return the weights of each synapse that has zeros, and where these are: (weight, boolean of its shape)."""
-    from spear_deploy.norse.straight_through import latent_values
-
-    modules = (network.module_of(layer.name).synapse for layer in network.graph.layers)
-    weights = (latent_values(module, "weight") for module in modules if hasattr(module, "weight"))
-    pairs = [(weight, weight.detach() == 0) for weight in weights]
-    return [(weight, zero) for weight, zero in pairs if bool(zero.any())]
+def _find_zero_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return by layer the weights that have zeros, and where these are: (weight, boolean of its shape)."""
+    pairs = {name: (weight, weight.detach() == 0) for name, weight in weights.items()}
+    return {name: (weight, zero) for name, (weight, zero) in pairs.items() if bool(zero.any())}
 
 
 def _find_signs(network: NorseNetwork, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,13 +1,17 @@
-"""SHA-256 digests of plain data, files and the package's code."""
+"""SHA-256 digests of plain data, arrays, files and the package's code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 PACKAGES = (
     "spear-deploy", "numpy", "torch", "norse", "lava-nc", "stable-baselines3", "gymnasium", "networkx", "scikit-learn", "nir",
@@ -24,6 +28,46 @@ def hash_value(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_content(value: Any) -> str:
+    """Return the sha256 of numbers, text and arrays, and of mappings, sequences and dataclasses of these.
+
+    Raises:
+        TypeError: something else, such as a function, whose content is not known.
+
+    >>> hash_content({"a": np.zeros(2), "b": 1}) == hash_content({"b": 1, "a": np.zeros(2)})
+    True
+    """
+    digest = hashlib.sha256()
+    _add_content(value, digest)
+    return digest.hexdigest()
+
+
+def _add_content(value: Any, digest: Any) -> None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        digest.update(f"{type(value).__name__} {value!r};".encode())
+    elif isinstance(value, np.ndarray):
+        digest.update(f"array {value.dtype.str} {value.shape};".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    elif is_dataclass(value) and not isinstance(value, type):
+        digest.update(f"{type(value).__name__};".encode())
+        _add_content({field.name: getattr(value, field.name) for field in fields(value)}, digest)
+    elif isinstance(value, Mapping):
+        digest.update(f"mapping {len(value)};".encode())
+        for key in sorted(value, key=repr):
+            _add_content(key, digest)
+            _add_content(value[key], digest)
+    elif isinstance(value, (list, tuple)):
+        digest.update(f"sequence {len(value)};".encode())
+        for item in value:
+            _add_content(item, digest)
+    else:
+        raise TypeError(
+            f"digest: the content of a {type(value).__name__} is not known; give numbers, text, arrays or dataclasses"
+        )
 
 
 def hash_file(path: Path) -> str:

@@ -139,10 +139,10 @@ def find_beside(folder: Path, name: str, endings: tuple[str, ...]) -> str:
     return str(folder / name) if file.lower().endswith(endings) else name
 
 
-def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
-    """Write arrays as a compressed `.npz`, whole or not at all."""
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compressed: bool = True) -> None:
+    """Write arrays as an `.npz`, whole or not at all; compressed unless the time counts more than the size."""
     with replace_from_memory(path) as memory:
-        np.savez_compressed(memory, **arrays)
+        (np.savez_compressed if compressed else np.savez)(memory, **arrays)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

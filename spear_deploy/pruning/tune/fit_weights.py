@@ -20,6 +20,7 @@ import numpy as np
 
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.errors import BudgetError
+from spear_deploy.hardware.profile import hash_profile
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import CONVS, Array, Dense, Layer
 from spear_deploy.network.graph import INPUT, SNNGraph
@@ -182,3 +183,7 @@ class ChipWeightRemoval(WeightRemoval):
                 "removes channels alone"
             )
         return cut_weights(whole, cuts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what its choices depend on, see `training.trainer_state`."""
+        return {**super().describe(), "chip": hash_profile(self.chip.profile), "chips": self.chip.chips, "cuts": self.cuts}

@@ -220,6 +220,11 @@ class WeightRemoval:
         self.thinned = self.thin(graph, self.unthinned, share)
         return self.thinned
 
+    def describe(self) -> dict[str, Any]:
+        """Return what its choices depend on, see `training.trainer_state`."""
+        networks = {"unthinned": self.unthinned, "thinned": self.thinned}
+        return {"removal": type(self).__name__, "split": self.split, "kept": self.kept, **networks}
+
     def thin(self, graph: SNNGraph, whole: SNNGraph, share: float) -> SNNGraph:
         """Return the network with all weights, less those that are removed by now."""
         counts = evaluate(graph, self.split).counts
@@ -242,6 +247,10 @@ class LayerWeightRemoval(WeightRemoval):
     def thin(self, graph: SNNGraph, whole: SNNGraph, share: float) -> SNNGraph:
         """Return the network with all weights, less those that are removed by now."""
         return thin_layers(whole, {name: density**share for name, density in self.densities.items()})
+
+    def describe(self) -> dict[str, Any]:
+        """Return what its choices depend on, see `training.trainer_state`."""
+        return {**super().describe(), "densities": self.densities}
 
 
 def thin_layers(graph: SNNGraph, densities: Mapping[str, float]) -> SNNGraph:
