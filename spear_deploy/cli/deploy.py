@@ -65,7 +65,7 @@ def deploy(
     """Prune, quantise, prove on Lava, check, export and report, in one command.
 
     A run that was stopped continues: stages that DIR holds for the same inputs are not repeated. Of pruning that was stopped
-    the measurements of the search are kept; fine-tuning begins anew.
+    the measurements of the search are kept, and fine-tuning goes on behind its last epoch.
 
     Example: spear-deploy deploy mymodels:conv_net --chip loihi2 --data digits --synops 50% --out build
     """

@@ -81,7 +81,7 @@ def prune(
     chooses bits by layer with the widths, where memory or cores are exceeded and `--levers channels,bits` names them.
 
     Several budgets hold together. Measurements are kept in checkpoint.json: after an interruption the same command continues
-    from them, and fine-tunes from the beginning.
+    from them, and fine-tunes on behind the last epoch, kept in learning-*.npz.
 
     Example: spear-deploy prune digits --chip loihi2 --data digits --synops 35% --out pruned
     """

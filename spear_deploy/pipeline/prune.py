@@ -35,6 +35,7 @@ from spear_deploy.pruning.tune.measure import BudgetMonitor, measure_unseen
 from spear_deploy.report import write_report
 from spear_deploy.training.device import choose_device
 from spear_deploy.training.evaluation import Evaluation, evaluate
+from spear_deploy.training.learning_store import forget_learning
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
 from spear_deploy.util.progress import Progress
@@ -61,8 +62,8 @@ def prune(
 ) -> dict[str, Any]:
     """Prune a network to its budgets and write `pruned.snn`, `search.json`, `plan.json` and the page `prune.html`.
 
-    Without a budget the network is made to fit the chip; a network that fits is not changed. A search that was stopped goes on
-    from `checkpoint.json` in the same folder.
+    Without a budget the network is made to fit the chip; a network that fits is not changed. A pruning that was stopped goes on
+    from `checkpoint.json` in the same folder, and its fine-tuning from `learning-*.npz`, behind the last epoch.
 
     Args:
         net, chip, data, out, overrides, progress: those of `deploy`.
@@ -95,9 +96,10 @@ def prune(
         steps = parse_steps(coding["steps"]) if is_range else None
         facts = _prune_into(folder, inputs, settings, steps, progress)
         write_json(folder / FACTS, {"front": [facts], **_describe_run(command, inputs)})
-        return add_header(
-            {**facts, "files": {**facts["files"], "report": write_report(folder, results=FACTS).name}}, inputs.network
-        )
+        facts["files"]["report"] = write_report(folder, results=FACTS).name
+        if not facts["interrupted"]:
+            forget_learning(folder)
+        return add_header(facts, inputs.network)
 
 
 def _describe_run(command: str | None, inputs: CheckedInputs) -> dict[str, Any]:
@@ -168,6 +170,9 @@ def prune_front(
         rows = _prune_front_into(folder, inputs, synops, settings, progress)
         write_json(folder / FRONT, {"front": rows, **_describe_run(command, inputs)})
         files = {"front": FRONT, "report": write_report(folder, results=FRONT).name}
+        for row, budget in zip(rows, synops, strict=False):
+            if not row["interrupted"]:
+                forget_learning(folder / _name_folder(budget))
         return add_header({"front": rows, "files": files}, inputs.network)
 
 
@@ -232,7 +237,7 @@ def _prune_front_into(
             chip=costs, checkpoint=folder / CHECKPOINT, progress=progress,
         )  # fmt: skip
     rows = []
-    for budget_settings, pruned in _fine_tune_plans(inputs, all_settings, plans, costs, progress):
+    for budget_settings, pruned in _fine_tune_plans(inputs, all_settings, plans, costs, folder, progress):
         name = _name_folder(budget_settings.synops)
         files = {kind: f"{name}/{file}" for kind, file in _write_result(pruned, folder / name).items()}
         facts = _measure_result(pruned, inputs, budget_settings, dense, costs)
@@ -247,6 +252,7 @@ def _fine_tune_plans(
     all_settings: Sequence[PruneSettings],
     plans: Iterable[SearchResult],
     costs: ChipCosts,
+    folder: Path,
     progress: Progress | None,
 ) -> Iterator[tuple[PruneSettings, PrunedResult]]:
     """Yield each budget with its network; fewer where Ctrl-C ended the search.
@@ -257,7 +263,8 @@ def _fine_tune_plans(
     pairs = zip(all_settings, plans, strict=False)
     if workers is None:
         for settings, plan in pairs:
-            yield settings, _fine_tune_plan((inputs, costs), (settings, plan), progress)
+            checkpoint = folder / _name_folder(settings.synops) / CHECKPOINT  # learning alone is kept beside it
+            yield settings, _fine_tune_plan((inputs, costs), (settings, plan), progress, checkpoint)
         return
     jobs = [(replace(settings, workers=None), plan) for settings, plan in pairs]
     names = [f"fine-tune to {settings.synops}" for settings, _ in jobs]
@@ -268,13 +275,16 @@ def _fine_tune_plans(
 
 
 def _fine_tune_plan(
-    shared: tuple[CheckedInputs, ChipCosts], job: tuple[PruneSettings, SearchResult], progress: Progress | None = None
+    shared: tuple[CheckedInputs, ChipCosts],
+    job: tuple[PruneSettings, SearchResult],
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> PrunedResult:
     inputs, costs = shared
     settings, plan = job
     return prune_to_budget(
         inputs.network, inputs.dataset, settings, deployed=inputs.forms, chip=costs, search_result=plan,
-        progress=progress,
+        checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from spear_deploy.simulator import ChipRun, spike_comparison
 from spear_deploy.simulator.recordings import read_counts, write_counts
 from spear_deploy.simulator.run import decide
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.learning_store import forget_learning
 from spear_deploy.util.files import write_arrays, write_json
 from spear_deploy.util.progress import Progress
 from spear_deploy.util.workers import give_logs
@@ -96,8 +97,8 @@ def evaluate_dense(task: Task) -> StageOutput:
 def prune(task: Task, mark: str) -> StageOutput:
     """Search, prune and fine-tune until the *integer* network is within the budget on validation.
 
-    Measurements of the search are kept in a file named by `mark`, a digest of all inputs: with the same inputs, a search that was
-    stopped goes on. So Ctrl-C ends it at once: a network of half a search would not be deployed.
+    Measurements of the search are kept in a file named by `mark`, a digest of all inputs, and learning beside it: with the same
+    inputs, a pruning that was stopped goes on. So Ctrl-C ends it at once: a network of half a search would not be deployed.
     """
     checkpoint = task.folder / CHECKPOINT.format(mark)
     levers = task.settings.levers
@@ -126,6 +127,7 @@ def prune(task: Task, mark: str) -> StageOutput:
     write_json(task.folder / SEARCH, facts)
     for path in task.folder.glob(CHECKPOINT.format("*")):
         path.unlink()
+    forget_learning(task.folder)
     value = {name: facts[name] for name in ("widths", "levers", "budgets", "batches", "notes")}
     return StageOutput(files=(PRUNED, SEARCH), value=value)
 

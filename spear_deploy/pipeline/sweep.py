@@ -52,6 +52,7 @@ from spear_deploy.pruning.search.settings import check_method
 from spear_deploy.report import write_report
 from spear_deploy.report.sweep_page import measure_cell
 from spear_deploy.training.device import choose_device
+from spear_deploy.training.learning_store import forget_learning
 from spear_deploy.util.arguments import MAX_SEED
 from spear_deploy.util.digests import hash_code, hash_value
 from spear_deploy.util.files import find_beside, read_text, write_json
@@ -338,6 +339,7 @@ def _run_cell(shared: _Shared, job: tuple[Cell, str]) -> dict[str, Any]:
             named = (plan.find_network(cell.network), "--chip", plan.find_chip(cell.chip), "--data", plan.find_data())
             error.adapting = shlex.join(named)
         row["error"] = str(error)
+        forget_learning(folder)
     else:
         names = ("accuracy", "synops", "verdict", "cores_used", "cores_limit", "met", "batches", "seconds", "notes", "widths")
         row |= {name: facts[name] for name in names}

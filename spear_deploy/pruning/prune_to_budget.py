@@ -34,6 +34,7 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, DeployedForm
 from spear_deploy.pruning.tune.rounded_learning import RoundedLearning, learn_with_rounding
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.training.threads import limit_threads
@@ -72,7 +73,8 @@ def prune_to_budget(
         deployed: forms of the network that will run; the one that uses most has to keep the budgets. The network itself unless
             given. An `IntegerForm` among them is learnt for where its integers lose accuracy.
         chip: defines cores, memory, energy and latency; needed for budgets of these.
-        checkpoint: of the search.
+        checkpoint: of the search. Files beside it keep how far fine-tuning has learnt: the same pruning goes on behind its
+            last epoch; who writes the result removes them (`training.learning_store.forget_learning`).
         search_result: of `search_front`, to fine-tune its plan.
         progress: is called after each evaluation and epoch, and at once with each `note` that makes this pruning doubtful.
 
@@ -82,7 +84,8 @@ def prune_to_budget(
     begin = time.perf_counter()
     with limit_threads(graph, learns=True):
         monitor = BudgetMonitor(graph.with_full_weights(), dataset, settings.budgets, deployed, chip)
-        task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress)
+        store = None if checkpoint is None else LearningStore(checkpoint.parent, progress)
+        task = PruneTask(monitor=monitor, settings=settings, checkpoint=checkpoint, progress=progress, store=store)
         doubts = _show_doubts(task)
         use = monitor.measure(task.graph)
         if use.met and dataset.full is None:
@@ -170,7 +173,7 @@ def _tune(planned: PlannedPruning) -> TunedPruning:
         search.graph, task.monitor,
         criterion=settings.search_settings.criterion, unthinned=search.unthinned, removal=search.removal,
         hints=search.hints, rate_scale=settings.rate_scale, seed=settings.seed, device=settings.search_settings.device,
-        completes=settings.completes, progress=task.progress,
+        completes=settings.completes, progress=task.progress, store=task.store,
     )  # fmt: skip
     tuning.run(_count_left_epochs(settings, search.batches, len(task.dataset.train)))
     rounded = None if tuning.interrupted else _learn_rounded(task, tuning.graph, tuning.hints, tuning.dual)
@@ -200,5 +203,5 @@ def _learn_rounded(task: PruneTask, graph: SNNGraph, hints: Array, dual: float =
     return learn_with_rounding(
         graph, task.monitor, task.form, epochs=max(1, settings.epochs // 3), hints=hints, dual=dual,
         rate_scale=settings.rate_scale, seed=settings.seed, device=settings.search_settings.device, completes=settings.completes,
-        progress=task.progress,
+        progress=task.progress, store=task.store,
     )  # fmt: skip

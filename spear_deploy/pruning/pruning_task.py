@@ -14,6 +14,7 @@ from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.pruning.tune.fine_tuning import FineTuning
 from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse
 from spear_deploy.pruning.tune.rounded_learning import IntegerForm, RoundedLearning
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.util.progress import Progress
 
 
@@ -26,12 +27,14 @@ class PruneTask:
         settings: budgets, levers, search, epochs and seed.
         checkpoint: of the search.
         progress: is called after each evaluation and epoch.
+        store: keeps how far fine-tuning has learnt.
     """
 
     monitor: BudgetMonitor
     settings: PruneSettings
     checkpoint: Path | None = None
     progress: Progress | None = None
+    store: LearningStore | None = None
 
     @property
     def graph(self) -> SNNGraph:

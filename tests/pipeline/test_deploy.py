@@ -40,6 +40,7 @@ from spear_deploy.simulator import simulate
 from spear_deploy.simulator.recordings import read_counts, write_counts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.learning_store import list_learning
 from spear_deploy.util.digests import hash_file
 from tests.support.deployments import OPTIONS, arrays, dense, deployed, network, task
 from tests.support.reference import random_spikes
@@ -321,10 +322,11 @@ def test_a_search_stopped_by_ctrl_c_ends_in_the_result_of_an_uninterrupted_run(t
         again(out, progress=stopping(stage, done))
     assert not (out / "pruned.snn").exists() and not (out / "lava.json").exists()  # nothing is learnt that is not used
     assert len(list(out.glob("checkpoint-*.json"))) == 1
+    assert len(list_learning(out)) == (stage == "fine-tune")
     result = again(out)
     assert result.resumed == ("evaluate",)
     assert without_seconds(result.to_json()) == without_seconds(deployed()[0].to_json())
-    assert not list(out.glob("checkpoint-*.json"))
+    assert not list(out.glob("checkpoint-*.json")) and not list_learning(out)
 
 
 @pytest.mark.lava

@@ -196,8 +196,22 @@ def test_ctrl_c_in_fine_tuning_completes_no_network_and_the_same_sweep_goes_on(i
     monkeypatch.chdir(inputs)
     with pytest.raises(KeyboardInterrupt):
         sweep("sweep.toml", out=tmp_path, progress=stop_in_fine_tuning)
-    assert {path.name for path in tmp_path.glob("*/*")} == {"checkpoint.json"}
+    (learning,) = tmp_path.glob("*/learning-*.npz")
+    assert {path.name for path in tmp_path.glob("*/*")} == {"checkpoint.json", learning.name}
     assert facts_of(sweep("sweep.toml", out=tmp_path)["cells"]) == facts_of(swept[1]["cells"])
+    assert not list(tmp_path.glob("*/learning-*"))
+
+
+def test_a_combination_that_cannot_be_leaves_no_learning(inputs, tmp_path, monkeypatch):
+    def refuse(*_, out, **__):
+        out.mkdir()
+        (out / f"learning-{'0' * 12}-{'1' * 32}.npz").touch()
+        raise BudgetError("budget: out of reach")
+
+    monkeypatch.chdir(inputs)
+    monkeypatch.setattr("spear_deploy.pipeline.sweep.prune", refuse)
+    assert {row["error"] for row in sweep("sweep.toml", out=tmp_path)["cells"]} == {"budget: out of reach"}
+    assert {path.name for path in tmp_path.glob("*/*")} == {CELL}
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "nan" * 3])

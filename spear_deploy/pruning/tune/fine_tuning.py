@@ -28,6 +28,7 @@ from spear_deploy.pruning.tune.thin_weights import WeightRemoval, fill_zero_weig
 from spear_deploy.quantize.rounding import INTEGERS_COUNT
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.losses import score_outputs
 from spear_deploy.training.recipe import Recipe, schedule_removals
 from spear_deploy.util.progress import Progress
@@ -76,6 +77,7 @@ class FineTuning:
         device: of torch.
         completes: whether Ctrl-C keeps the best network so far; else it is raised.
         progress: is called after each epoch.
+        store: keeps how far it has learnt, see `training.fit`.
 
     Attributes:
         graph, use: the network, and its use of the budgets.
@@ -104,8 +106,9 @@ class FineTuning:
         device: str = "cpu",
         completes: bool = True,
         progress: Progress | None = None,
+        store: LearningStore | None = None,
     ) -> None:
-        self.device, self.completes = device, completes
+        self.device, self.completes, self.store = device, completes, store
         self.graph, self.monitor = graph, monitor
         self.dense, self.dataset = monitor.dense, monitor.dataset
         self.criterion, self.unthinned, self.seed, self.progress = criterion, unthinned, seed, progress
@@ -231,7 +234,8 @@ class FineTuning:
         report = self.progress
         progress = None if report is None else (lambda facts: report({**facts, "stage": "fine-tune"}))
         tuned = fit(
-            self.graph, self.dataset, recipe, hints=self.hints, rounding=self.rounding, remove=removal, progress=progress
+            self.graph, self.dataset, recipe, hints=self.hints, rounding=self.rounding, remove=removal, progress=progress,
+            store=self.store,
         )  # fmt: skip
         if removal is not None:
             removals = schedule_removals(recipe.count_batches(len(self.dataset.train)))

@@ -17,6 +17,7 @@ from spear_deploy.pruning.tune.measure import BudgetMonitor, BudgetUse, Deployed
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.recipe import Recipe
 from spear_deploy.util.progress import Progress
 
@@ -105,6 +106,7 @@ def learn_with_rounding(
     device: str = "cpu",
     completes: bool = True,
     progress: Progress | None = None,
+    store: LearningStore | None = None,
 ) -> RoundedLearning | None:
     """Learn on with the chip's rounding, and keep the result where its integers are more accurate within the budgets.
 
@@ -123,6 +125,7 @@ def learn_with_rounding(
         device: of torch.
         completes: whether Ctrl-C keeps the best epoch so far; else it is raised.
         progress: is called after each epoch.
+        store: keeps how far it has learnt, see `training.fit`.
 
     Returns:
         None where the integers lose no more than `TOLERANCE`.
@@ -140,7 +143,7 @@ def learn_with_rounding(
         interruptible=completes, device=device,
     )  # fmt: skip
     start = _Measured(graph=graph, use=use, right=integers.right, batches=0)
-    networks, interrupted = _learn_cycles(start, monitor, form, recipe, hints, before.accuracy, progress)
+    networks, interrupted = _learn_cycles(start, monitor, form, recipe, hints, before.accuracy, progress, store)
     best = _choose_best(networks)
     kept = best is not start
     named = best if kept else max(networks, key=lambda network: network.accuracy)
@@ -158,6 +161,7 @@ def _learn_cycles(
     hints: Array | None,
     accuracy: float,
     progress: Progress | None,
+    store: LearningStore | None,
 ) -> tuple[list[_Measured], bool]:
     """Learn until the integers lose no more than `ENOUGH` of an accuracy.
 
@@ -168,7 +172,7 @@ def _learn_cycles(
     networks, latest, batches = [start], start.graph, 0
     for cycle in range(CYCLES):
         note = _name_cycle(progress, cycle)
-        tuned = fit(latest, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note)
+        tuned = fit(latest, monitor.dataset, recipe, hints=hints, rounding=form.rounding, progress=note, store=store)
         latest, recipe, batches = tuned.graph, replace(recipe, dual=tuned.dual), batches + tuned.batches
         networks.append(hold(latest, monitor, form, batches))
         if tuned.interrupted or accuracy - _choose_best(networks).accuracy <= ENOUGH:
