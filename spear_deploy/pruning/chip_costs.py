@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from spear_deploy.budget.check import check
 from spear_deploy.budget.core_rows import BudgetRow, measure_core_use
 from spear_deploy.budget.energy import estimate_energy
 from spear_deploy.budget.intervals import upper_end
@@ -115,6 +116,19 @@ def build_chip_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) 
     base = build_what_if(graph, populations, stored_bits(graph, profile), profile, chips=chips)
     place_axons(graph, base)
     return ChipCosts(profile=profile, chips=chips, groups=list_prunable_groups(graph), base=base)
+
+
+def build_measured_costs(graph: SNNGraph, profile: HardwareProfile, chips: int = 1) -> ChipCosts:
+    """Place a network that is measured, and return its costs: those of a check.
+
+    In floating point on TrueNorth it takes the cores and copies of its integers, rounded without data.
+    """
+    costs = build_chip_costs(graph, profile, chips)
+    if profile.connectivity.weight_palette.max_value is not None and not graph.is_integer:
+        placement = check(graph, profile, chips=chips, remedies=False).placement
+        if placement.counted:
+            costs.base.take_placement(placement)
+    return costs
 
 
 def measure_sizes(placement: Placement) -> dict[str, float | None]:

@@ -129,6 +129,23 @@ def test_a_budget_of_cores_holds_for_the_axons_of_each_type_of_the_integers():
     assert "cores" in {row.resource for row in build_chip_costs(integer, one_core).place((40,))[1]}
 
 
+def test_shares_of_a_budget_are_those_of_what_a_check_of_the_network_says():
+    """On TrueNorth 12 neurons in front of two stand in copies for the types of their integers' weights, as in a check."""
+    rng, data = np.random.default_rng(0), toy_data()
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(size=size).astype(np.float32)), neuron=IF())
+        for name, size in (("a", (12, 6)), ("b", (2, 12)))
+    ]
+    graph, chip = chain(layers, input_shape=(6,)), load_profile("truenorth")
+    half = Amount(value=0.5, relative=True)
+    monitor = BudgetMonitor(graph, data, Budgets(energy_j=half, memory_words=half), chip=build_chip_costs(graph, chip))
+    report = check(graph, chip, activity=evaluate(graph, data.val).counts)
+    assert monitor.limits["energy_j"] == pytest.approx(report.energy.total / 2)
+    words = sum(row.used for row in report.rows if row.resource == "synapse_memory")
+    assert monitor.limits["memory_words"] == words / 2 > 12 * 6 / 2
+    assert report.work.updates.sum() > 14
+
+
 def test_messages_of_a_pruned_network_are_those_of_the_zeros_of_the_channels_that_are_kept():
     """4 neurons of 4 spikes: two on one core of 2 kept readers have no weights, where the first two readers have all."""
     weight = np.ones((4, 4), np.float32)

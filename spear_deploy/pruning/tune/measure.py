@@ -15,7 +15,7 @@ from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.pruning.budgets import ACTIVE, OF_CHIP, Budgets
 from spear_deploy.pruning.candidates import count_parameters
-from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs, describe_rows, max_use
+from spear_deploy.pruning.chip_costs import ChipCosts, build_chip_costs, build_measured_costs, describe_rows, max_use
 from spear_deploy.pruning.tune.margins import (
     POOLED_SIGMAS,
     SOURCE_DRIFT,
@@ -204,7 +204,7 @@ def measure_values(
     values: dict[str, float | None] = {"synops": evaluation.synops.total, "parameters": float(count_parameters(network))}
     if chip is None or not any(name in OF_CHIP for name in budgets.amounts):
         return values
-    costs = build_chip_costs(running, chip.profile, chip.chips)
+    costs = build_measured_costs(running, chip.profile, chip.chips)
     widths = tuple(group.channels for group in costs.groups)
     return {**values, **costs.sizes(widths), **costs.activity(running, widths, evaluation.counts)}
 
