@@ -21,7 +21,8 @@ from tests.support.chips import random_net, small_chip
 SIZES = ("neurons", "synapse_memory", "axons_in", "axons_out")
 RESOURCES = ("cores", "neuron_memory", "bias_memory", "fan_out_cores", *SIZES, *COUNTED)
 CHIPS = ("akd1500", "brainscales2", "loihi1", "odin", "reckon", "speck2f", "spinnaker1", "spinnaker2", "truenorth", "xylo_audio3")
-"""Loihi 2 is not among them: its compiler's rule may cut finer where a core holds more."""
+"""Loihi 2 is not among them: its compiler's rule may cut finer where a core holds more. Nor is Catalyst N1, whose compiler packs
+layers in a row: behind a narrower layer another one begins on the core before, and its synapses then leave that core."""
 
 
 def draw_chip(rng: np.random.Generator, base: str) -> HardwareProfile:
@@ -54,7 +55,9 @@ def zero_weights(net: SNNGraph, rng: np.random.Generator) -> SNNGraph:
     return net.with_layers(thin)
 
 
-@pytest.mark.parametrize("base", [pytest.param(chip, marks=pytest.mark.slow if chip == "truenorth" else ()) for chip in CHIPS])
+@pytest.mark.parametrize(
+    "base", [pytest.param(chip, marks=pytest.mark.slow if chip in ("truenorth", "reckon", "akd1500") else ()) for chip in CHIPS]
+)
 def test_fewer_channels_fewer_weights_and_larger_cores_take_nothing_over_its_limit(base: str) -> None:
     fitting = 0
     for seed in range(12):
