@@ -50,10 +50,10 @@ def complete(shell, line):
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("rank digits --chip al", "plain,all\n"),
         ("rank digits --chip a", "plain,all\nplain,akd1000\nplain,akd1500\n"),
-        ("rank digits --chip my", "file,my\n"),
         ("check digits --chip al", "file,al\n"),
+        pytest.param("rank digits --chip al", "plain,all\n", marks=pytest.mark.slow),
+        pytest.param("rank digits --chip my", "file,my\n", marks=pytest.mark.slow),
     ],
 )
 def test_rank_completes_the_word_for_all_chips(words, completed):
@@ -112,11 +112,16 @@ def test_bash_completes_with_the_script_itself(tmp_path):
     [
         ("spear-deploy com", {"plain,compare", "plain,completion"}),
         ("spear-deploy check dig", {"plain,digits"}),
-        ("spear-deploy check mine", {"file,mine"}),
         ("spear-deploy rank digits --chip loihi2:", {"plain,loihi2:kapoho_point"}),
-        ("spear-deploy count digits --data d", {"plain,digits"}),
-        ("spear-deploy export digits --to n", {"plain,nir", "plain,netx"}),
-        ("spear-deploy compare digits digits --chip-b xylo_i", {"plain,xylo_imu"}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("spear-deploy check mine", {"file,mine"}),
+                ("spear-deploy count digits --data d", {"plain,digits"}),
+                ("spear-deploy export digits --to n", {"plain,nir", "plain,netx"}),
+                ("spear-deploy compare digits digits --chip-b xylo_i", {"plain,xylo_imu"}),
+            ]
+        ),
     ],
 )
 def test_completion_of_networks_chips_data_and_formats(line, wanted):

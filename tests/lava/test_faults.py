@@ -81,7 +81,7 @@ def test_a_fault_in_the_fast_model_ends_the_run(traces, fault, what, cause, mess
 
 
 @pytest.mark.parametrize(
-    "what", ["PyDenseModelBitAcc:3:spin", slow("PyLifResetModelBitAcc:3:sleep"), slow("PySendModelFixed:init:sleep")]
+    "what", ["PyLifResetModelBitAcc:3:sleep", slow("PyDenseModelBitAcc:3:spin"), slow("PySendModelFixed:init:sleep")]
 )
 def test_a_hang_ends_at_the_time_limit(traces, fault, what):
     set_fault, _ = fault

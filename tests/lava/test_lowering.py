@@ -45,6 +45,7 @@ from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.simulator import simulate, synapse_math
 from spear_deploy.simulator.stepper import synaptic_input
 from tests.support.lava_networks import random_jobs
+from tests.support.seeds import seeds
 
 
 def lif(**parameters):
@@ -274,7 +275,7 @@ def test_offsets_are_the_depths_of_the_graph():
             assert made.offsets == {name: job.graph.depths[name] + (job.graph[name].neuron is None) for name in made.offsets}
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", seeds(15, 50))
 def test_offsets_are_the_smallest_without_negative_delay(seed):
     rng = np.random.default_rng(seed)
     names = "abcde"

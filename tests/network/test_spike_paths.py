@@ -10,6 +10,7 @@ from spear_deploy.network import IF, Dense, Layer
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from spear_deploy.network.spike_paths import carries_spikes, find_delayed_paths, find_loops_without_neurons, find_spike_sources
 from tests.support.reference import random_graph
+from tests.support.seeds import seeds
 
 
 def test_carries_spikes_through_pools_and_sums_of_spikes_only():
@@ -91,7 +92,7 @@ def shortest(start, end, loop_of, steps):
     return min(sum(delays) for names, delays in walk_simple_ways(start, inside) if names[-1] == end)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", seeds(3, 10))
 def test_sources_of_spikes_are_those_of_all_ways_one_by_one(block):
     """A loop is crossed by the shortest way; the shortest delay from each source is that of all ways."""
     loops = 0

@@ -127,6 +127,7 @@ def test_simulate_and_export_take_bits(tmp_path):
     assert "--bits goes with --to netx, whose file has bits by layer; nir has none" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.lava
 def test_a_deployment_states_shows_and_proves_its_bits(tmp_path):
     write_snn(network(IF()), tmp_path / "net.snn")

@@ -182,9 +182,9 @@ def test_the_order_of_budgets_and_the_number_of_workers_change_no_row_of_a_front
     fronts = [
         {row["wanted"]: {key: row[key] for key in row if key not in NAMES}
          for row in prune(tmp_path / str(name), options=("--budgets", budgets, *options, *more))["front"]}
-        for name, budgets, more in ((0, "80%,50%", ()), (1, "50%,80%", ()), (2, "80%,50%", ("--workers", "2")))
+        for name, budgets, more in ((0, "80%,50%", ()), (1, "50%,80%", ("--workers", "2")))
     ]  # fmt: skip
-    assert set(fronts[0]) == {"50% SynOps", "80% SynOps"} and fronts[0] == fronts[1] == fronts[2]
+    assert set(fronts[0]) == {"50% SynOps", "80% SynOps"} and fronts[0] == fronts[1]
 
 
 @pytest.mark.parametrize("chip", list_profiles())

@@ -174,6 +174,7 @@ def prefer_fewer_bits(learn):
     return learn_and_prefer
 
 
+@pytest.mark.slow
 def test_the_candidate_that_is_more_certain_is_taken(learnt, tmp_path):
     graph, data = learnt
     facts = prune(graph, LOIHI, data, out=tmp_path / "a", memory="40%", levers="channels,bits", method="uniform", epochs=1)
@@ -204,6 +205,7 @@ def test_where_bits_alone_are_enough_all_channels_stay_and_it_goes_on_from_its_c
         assert again[name] == first[name]
 
 
+@pytest.mark.slow
 def test_a_chip_whose_memory_is_exceeded_is_fitted_by_fewer_bits(learnt, tmp_path, monkeypatch):
     graph, data = learnt
     monkeypatch.setattr(layer_bits._Trial, "learn", prefer_fewer_bits(layer_bits._Trial.learn))
@@ -315,6 +317,7 @@ def test_bits_alone_are_refused_where_they_do_nothing(learnt, tmp_path):
         prune(graph, override_facts(LOIHI, {"core.axons_in": 5}), data, out=tmp_path / "b", levers="bits")
 
 
+@pytest.mark.slow
 def test_bits_that_the_network_states_stay_where_fewer_are_chosen(learnt, tmp_path, monkeypatch):
     graph, data = learnt
     stating = state_layer_bits(graph, {"fc3": 3})

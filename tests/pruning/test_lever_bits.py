@@ -58,6 +58,7 @@ def words(graph, widths, bits):
     return build_chip_costs(graph, LOIHI).with_bits(bits).sizes(tuple(widths))["memory_words"]
 
 
+@pytest.mark.slow
 def test_every_plan_takes_all_the_memory_that_its_bits_leave(learnt, found):
     graph, _ = learnt
     limit = found.limits["memory_words"]

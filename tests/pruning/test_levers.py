@@ -338,6 +338,7 @@ def test_a_search_of_recipes_that_was_stopped_goes_on_to_the_same_network(task, 
         recipes.search_recipes(graph, data, settings)
 
 
+@pytest.mark.slow
 def test_later_rounds_learn_on_with_the_zeros_held(task):
     graph, data = task
     details = replace(SHORT, rounds=(20, 6))
@@ -452,6 +453,7 @@ def test_chips_that_reward_zeros_get_half_widths_and_half_weights_unless_somethi
     assert settle_method(parameters, truenorth) is parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chip", "method"), [pytest.param("xylo_audio2", "recipe", marks=pytest.mark.slow), ("loihi2", "evolution")]
 )

@@ -559,7 +559,7 @@ def test_random_networks_become_integers_or_are_refused_by_name(seed):
     assert integer.shape_of(integer.output) == graph.shape_of(graph.output)
 
 
-@pytest.mark.parametrize("format", ["loihi", "spinnaker", "xylo"])
+@pytest.mark.parametrize("format", ["loihi", "spinnaker", pytest.param("xylo", marks=pytest.mark.slow)])
 def test_a_readout_keeps_the_leaks_of_its_neurons(format):
     """Its values are compared with each other: neurons that rest at 0, 5 and -2 do so in integers, within their rounding."""
     readout = LI(tau_s=0.008, v_leak=np.array([0.0, 5.0, -2.0]))

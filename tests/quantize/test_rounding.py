@@ -73,8 +73,10 @@ CASES: dict[str, SNNGraph] = {
 }
 
 
-@pytest.mark.parametrize("on_data", [False, True])
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("bits", "on_data"),
+    [(8, True), (4, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(8, False), (4, True)])],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_sums_and_neurons_of_what_is_read_are_those_of_the_integers(name: str, bits: int, on_data: bool):
     """gain · (sum in floating point − biases of the neurons) is the sum of the integers, and with the biases their neurons."""

@@ -241,6 +241,7 @@ def conv_network(seed=0):
     return chain(layers, input_shape=(1, 8, 8))
 
 
+@pytest.mark.slow
 def test_digits_keep_their_accuracy_on_speck():
     """Measured: 91.1 % in floating point, 86.4 % on Speck; most of it is neurons that send several spikes a step."""
     pytest.importorskip("torch")

@@ -105,6 +105,7 @@ def test_time_constants_between_powers_are_findings():
     assert layer.neuron.dash_mem.tolist() == [2, 3]
 
 
+@pytest.mark.slow
 def test_gains_chosen_on_data_reduce_the_error_of_rounded_time_constants():
     graph = one_layer(np.random.default_rng(0).normal(size=(30, 12)), cuba(5.5, 3))
     x = spikes((12,), 1, steps=100)
@@ -294,7 +295,7 @@ def test_weights_of_two_ways_from_one_source_are_exported_as_their_sum(tmp_path)
     assert api.export(graph, tmp_path / "net.npz", to="xylo", x=x)["mismatches"] == 0
 
 
-@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("grows", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_learnt_scale_is_kept_where_the_chip_holds_the_sums_of_two_ways_that_were_learnt(tmp_path, grows):
     """Where weights grew beyond 8 bits in sum, `check` said that it fits, and the export was refused."""
     rng, x = np.random.default_rng(0), spikes((7,), 1)

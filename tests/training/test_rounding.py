@@ -235,6 +235,7 @@ def test_a_grid_holds_the_nearest_values_within_its_limits():
     np.testing.assert_array_equal(to_graph(network)["hidden"].synapse.weight, module.weight.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loihi", "speck", "xylo"])
 def test_what_learns_with_rounding_loses_nothing_in_three_bits(name):
     data = toy_data()
