@@ -26,6 +26,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator import simulate
 from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import LOGIT_SCALE, evaluate
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.losses import score_outputs
 from spear_deploy.util.progress import Progress, prefix_stage
 from spear_deploy.util.workers import Workers, map_jobs
@@ -237,6 +238,7 @@ def learn(
     one_sign: Sequence[str] = (),
     few: FewValues | None = None,
     progress: Progress | None = None,
+    store: LearningStore | None = None,
 ) -> tuple[SNNGraph, int]:
     """Fine-tune an adapted network.
 
@@ -255,6 +257,7 @@ def learn(
         one_sign: layers of which each source keeps its sign.
         few: values of a weight, where the chip has few.
         progress: is called after each epoch.
+        store: keeps how far it has learnt, see `training.fit`.
 
     Returns:
         (the best epoch by validation, the batches that were learnt from).
@@ -268,7 +271,7 @@ def learn(
         if not epochs or best.accuracy >= aim - (AS_GOOD if number < MORE_ROUNDS else find_loss(few)):
             break
         recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
-        best = best.learn_on(dataset, recipe, hints=hints, progress=progress)
+        best = best.learn_on(dataset, recipe, hints=hints, progress=progress, store=store)
         factor, epochs = LARGER_STEPS if best.accuracy < aim - FAR else SMALLER_STEPS, settings.epochs - first
     if few is None or not is_last:
         return best.graph, best.batches
@@ -276,7 +279,7 @@ def learn(
     best = replace(best, accuracy=-1.0)  # that of other values of the weights
     for factor in (1.0, SMALLER_STEPS):
         recipe = settings.recipe(one_sign, epochs=epochs, factor=factor)
-        best = best.learn_on(dataset, recipe, hints=hints, rounding=few.round_network, progress=note)
+        best = best.learn_on(dataset, recipe, hints=hints, rounding=few.round_network, progress=note, store=store)
         if best.accuracy >= aim - find_loss(few):
             break
     return best.graph, best.batches

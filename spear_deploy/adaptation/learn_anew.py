@@ -16,6 +16,7 @@ from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.quantize.rounding import RoundNetwork
 from spear_deploy.training import Recipe, fit
 from spear_deploy.training.evaluation import LOGIT_SCALE as POTENTIALS
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.losses import score_outputs
 from spear_deploy.util.progress import Progress
 
@@ -38,6 +39,7 @@ def learn_anew(
     settings: LearnSettings,
     rounding: RoundNetwork,
     progress: Progress | None = None,
+    store: LearningStore | None = None,
 ) -> tuple[SNNGraph, int]:
     """Return the best epoch on validation, and the batches that were learnt from.
 
@@ -48,6 +50,7 @@ def learn_anew(
         settings: epochs of a network that keeps its weights, learning rate, seed and device.
         rounding: of the chip.
         progress: is called after each epoch.
+        store: keeps how far it has learnt, see `training.fit`.
     """
     recipe = Recipe(
         epochs=max(1, round(EPOCHS * settings.epochs)),
@@ -61,5 +64,5 @@ def learn_anew(
         device=settings.device,
     )
     hints = score_outputs(teacher, dataset.train)
-    result = fit(graph, sum_inputs(dataset, graph), recipe, hints=hints, rounding=rounding, progress=progress)
+    result = fit(graph, sum_inputs(dataset, graph), recipe, hints=hints, rounding=rounding, progress=progress, store=store)
     return result.graph, result.batches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,6 +64,7 @@ def adapt(
     from spear_deploy.pipeline import api
     from spear_deploy.pipeline.adapt import adapt as run_adapt
     from spear_deploy.pipeline.adaptation.results import RESULTS
+    from spear_deploy.training.learning_store import list_learning
     from spear_deploy.util.folder_lock import require_kept
 
     if data is None:
@@ -79,9 +81,10 @@ def adapt(
             )  # fmt: skip
     except KeyboardInterrupt:
         sooner = "" if data is None else "; a smaller --epochs ends sooner"
-        raise KeyboardInterrupt(
-            f"files are written when all is learnt, so nothing is kept; `{command_line()}` begins anew{sooner}"
-        ) from None
+        kept = f"nothing is kept; `{command_line()}` begins anew"
+        if list_learning(Path(out)):
+            kept = f"learning alone is kept; `{command_line()}` goes on from there"
+        raise KeyboardInterrupt(f"files are written when all is learnt, so {kept}{sooner}") from None
     emit(facts, as_json=as_json, out=None, show=lambda c: _show(c, facts, label_layers(graph), out))
     if not facts["missing"]:
         words = api.repeat_chip(chip, overrides=overrides)

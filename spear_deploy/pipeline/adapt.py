@@ -24,6 +24,7 @@ from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.report import write_report
 from spear_deploy.report.adaptation_page import PAGE
 from spear_deploy.training.device import choose_device
+from spear_deploy.training.learning_store import LearningStore, forget_learning
 from spear_deploy.util.extras import require_packages
 from spear_deploy.util.files import write_json
 from spear_deploy.util.folder_lock import own_folder, require_kept
@@ -44,6 +45,8 @@ def adapt(
     **options: Any,
 ) -> dict[str, Any]:
     """Replace what a chip lacks, learn it, and write `adapted.snn`, `integers.snn`, `adapt.json` and the page `adapt.html`.
+
+    Fine-tuning that was stopped goes on from `learning-*.npz` in the same folder, behind the last epoch.
 
     Args:
         net: a file, a name, a torch model, `package.module:function` or an `SNNGraph` (`pipeline.inputs`).
@@ -79,8 +82,11 @@ def adapt(
     dataset = _load_data(data, network, settings.seed, coding)
     if dataset is not None:  # learning would end in the same refusal
         require_unsigned(profile, dataset.train.x, dataset.kind, f"data '{dataset.name}'")
-    task = AdaptTask(network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress)
     with own_folder(out) as folder:
+        task = AdaptTask(
+            network=network, profile=profile, chips=chips, dataset=dataset, settings=settings, progress=progress,
+            store=None if dataset is None else LearningStore(folder, progress),
+        )  # fmt: skip
         facts = describe_adapted(adapt_network(task), task, folder)
         files = {**facts["files"], "report": PAGE}
         for name in set(RESULTS) - set(files.values()):  # of a run before, of another network or another readout
@@ -89,6 +95,7 @@ def adapt(
         facts["notes"] = [*(dataset.notes if dataset else []), *facts["notes"]]
         write_json(folder / FACTS, facts)
         write_report(folder, results=FACTS)
+        forget_learning(folder)
     return facts
 
 

@@ -31,6 +31,7 @@ from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
 from spear_deploy.quantize.fold import fold_chained_weights
 from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.report.tables import count_kinds
+from spear_deploy.training.learning_store import LearningStore, forget_learning
 from spear_deploy.util.files import write_json
 from spear_deploy.util.number_format import plural
 from spear_deploy.util.workers import give_logs
@@ -69,12 +70,13 @@ def adapt_for_deployment(
             seed=settings.seed, readout=settings.readout, device=settings.device,
             workers=give_logs(settings.workers, cache.folder),
         ),
-        progress=cache.progress,
+        progress=cache.progress, store=LearningStore(cache.folder, cache.progress),
     )  # fmt: skip
 
     def run() -> StageOutput:
         write_snn(network, cache.folder / TRAINED)
         facts = describe_adapted(adapt_network(task), task, cache.folder, quantises=False)
+        forget_learning(cache.folder)
         return StageOutput(files=(ADAPTED, TRAINED), value=facts)
 
     inputs = {

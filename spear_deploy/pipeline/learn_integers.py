@@ -18,6 +18,7 @@ from spear_deploy.pruning.tune.rounded_learning import TOLERANCE
 from spear_deploy.quantize import FORMATS
 from spear_deploy.quantize.rounding import ROUNDED
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.util.number_format import percent, plural
 from spear_deploy.util.progress import Progress
 
@@ -29,6 +30,7 @@ def learn_integers(
     aim: float = 0.0,
     hints: Array | None = None,
     progress: Progress | None = None,
+    store: LearningStore | None = None,
 ) -> Reached:
     """Learn on with a chip's rounding where its integers lose accuracy, and once more with smaller steps where they miss the aim.
 
@@ -38,6 +40,7 @@ def learn_integers(
         aim: accuracy on validation below which it learns on, whatever the integers lose.
         hints: of the trained network, see `adaptation.learn.make_hints`.
         progress: is called after each epoch.
+        store: keeps how far it has learnt, see `training.fit`.
 
     Returns:
         The best network, the given one where nothing was better; the accuracy of its integers on validation, in floating point
@@ -61,8 +64,9 @@ def learn_integers(
         recipe = replace(settings.for_network(best.graph).recipe(factor=factor), keeps_zeros=keeps_zeros)
         try:
             best = best.learn_on(
-                dataset, recipe, measure=measure, keeps_equal=True, hints=hints, rounding=inputs.round_network, progress=progress
-            )
+                dataset, recipe, measure=measure, keeps_equal=True, hints=hints, rounding=inputs.round_network, progress=progress,
+                store=store,
+            )  # fmt: skip
         except (UnsupportedError, QuantizationError):
             break
     return best

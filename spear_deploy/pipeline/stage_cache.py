@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, RootModel, ValidationError
 
 from spear_deploy.errors import ChipError, FileError, SpearError
+from spear_deploy.training.learning_store import list_learning
 from spear_deploy.util.digests import hash_code, hash_file, hash_value, package_versions
 from spear_deploy.util.files import read_bytes, write_json
 from spear_deploy.util.progress import Progress
@@ -146,6 +147,8 @@ class StageCache:
 
     def _tell_stop(self) -> NoReturn:
         nothing = f"no stage is finished; {self.advice(None)} begins anew"
+        if list_learning(self.folder):
+            nothing = f"no stage is finished; its learning is kept in '{self.folder}', and {self.advice(None)} goes on from there"
         raise KeyboardInterrupt(self._kept_so_far(None) if self.done else nothing) from None
 
     def conclude(self, files: Iterable[str]) -> None:

@@ -3,8 +3,10 @@
 import json
 import shlex
 import signal
+from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from spear_deploy.cli.adapt import _choose_next
@@ -63,20 +65,24 @@ def test_a_chip_that_has_all_says_that_nothing_is_replaced(tmp_path):
     assert result.exit_code == 0 and "nothing is replaced" in result.stdout
 
 
-def test_an_adaptation_that_is_stopped_says_that_nothing_is_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ["nothing is kept; `{}` begins anew", "learning alone is kept; `{}` goes on from there"])
+def test_an_adaptation_that_is_stopped_says_what_is_kept(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_snn(small_map_network(), "net.snn")
     x = np.random.default_rng(0).integers(0, 2, (60, 4, *small_map_network().input_shape))
     np.savez("data.npz", x=x, y=np.arange(60) % 3)
 
     def stop(_):
+        if words.startswith("learning"):
+            Path("out", f"learning-{'0' * 12}-{'1' * 32}.npz").touch()
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("spear_deploy.pipeline.adapt.adapt_network", stop)
     result = run("net.snn", "--chip", "speck2f", "--data", "data.npz", "--out", "out", "--quiet")
     assert result.exit_code == 143, result.output
-    assert result.stderr.startswith("interrupted; files are written when all is learnt, so nothing is kept; `")
-    assert result.stderr.endswith("` begins anew; a smaller --epochs ends sooner\n")
+    before, after = words.split("{}")
+    assert result.stderr.startswith(f"interrupted; files are written when all is learnt, so {before}")
+    assert result.stderr.endswith(f"{after}; a smaller --epochs ends sooner\n")
     assert not list((tmp_path / "out").glob("*.snn"))
 
 

@@ -35,8 +35,9 @@ from spear_deploy.pipeline.verification.failures import Failures
 from spear_deploy.pipeline.verification.results import derive
 from spear_deploy.quantize.for_chip import require_unsigned
 from spear_deploy.simulator import simulate
-from spear_deploy.training import train
+from spear_deploy.training import learning_store, train
 from spear_deploy.training.evaluation import evaluate
+from spear_deploy.training.learning_store import list_learning
 from spear_deploy.util import memory
 from tests.support.deployments import OPTIONS, dense, task
 from tests.training.test_fit import quick, toy_data
@@ -454,6 +455,26 @@ def test_too_many_outputs_lead_to_another_chip_and_are_refused_before_anything_i
         sd.deploy(trained, "loihi2", task(), out=tmp_path / "out", overrides=few, **OPTIONS)
 
 
+def test_an_adaptation_that_is_stopped_goes_on_behind_its_last_epoch_to_the_same_files(trained, speck, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_store, "COST_SHARE", np.inf)
+    told = []
+
+    def stop(facts):
+        if (facts["stage"], facts["done"]) == ("learn", 4):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sd.adapt(trained, "speck2f", task(), out=tmp_path, epochs=15, progress=stop)
+    assert list_learning(tmp_path)
+    again = sd.adapt(trained, "speck2f", task(), out=tmp_path, epochs=15, progress=told.append)
+    assert next(facts["done"] for facts in told if facts["stage"] == "learn") == 4
+    facts, folder = speck
+    assert not list_learning(tmp_path)
+    for name in (facts["files"]["adapted"], facts["files"]["integers"]):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert again["accuracy"] == facts["accuracy"] and again["waterfall"] == facts["waterfall"]
+
+
 def test_ctrl_c_while_a_deployment_adapts_keeps_no_half_learnt_network(trained, tmp_path):
     """A network of half an adaptation was taken for the adapted one, by this run and the next."""
 
@@ -463,7 +484,7 @@ def test_ctrl_c_while_a_deployment_adapts_keeps_no_half_learnt_network(trained, 
             raise KeyboardInterrupt
 
     seen = []
-    with pytest.raises(KeyboardInterrupt, match="no stage is finished; the same call begins anew"):
+    with pytest.raises(KeyboardInterrupt, match="no stage is finished; its learning is kept in '.*', and the same call goes on"):
         sd.deploy(trained, "speck2f", task(), out=tmp_path, progress=stop, **OPTIONS)
     assert seen and not (tmp_path / "adapted.snn").exists() and not (tmp_path / "stages.json").exists()
 

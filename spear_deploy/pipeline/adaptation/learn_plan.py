@@ -107,7 +107,7 @@ def _learn_stages(
         if plan.learnt or trial.widths or teacher.few:
             graph, batches = learn(
                 graph, dataset, settings, aim=teacher.accuracy, hints=teacher.hints, is_last=number == len(stages) - 1,
-                few=teacher.few, one_sign=list_one_sign(steps), progress=task.progress,
+                few=teacher.few, one_sign=list_one_sign(steps), progress=task.progress, store=task.store,
             )  # fmt: skip
             if batches:
                 waterfall.add_learning("learning", batches, graph)
@@ -120,8 +120,9 @@ def _learn_rounded(
     """Learn on in the chip's integers, fit the host's readout to them, and note how far they are from the trained network."""
     inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))
     result = learn_integers(
-        inputs, task.settings.learning, aim=teacher.accuracy - teacher.allowed, hints=teacher.hints, progress=task.progress
-    )
+        inputs, task.settings.learning, aim=teacher.accuracy - teacher.allowed, hints=teacher.hints, progress=task.progress,
+        store=task.store,
+    )  # fmt: skip
     if result.graph is not graph:
         waterfall.add_learning(f"learning with the rounding of {task.profile.name}", result.batches, result.graph)
     graph, fitted = _fit_host(replace(inputs, network=result.graph), waterfall)
@@ -154,7 +155,9 @@ def _learn_anew(task: AdaptTask, dataset: Dataset, plan: Plan, notes: Sequence[s
             return few.round_network(network)
         return read_rounding(network, api.quantize_for_chip(network, task.profile))
 
-    graph, batches = learn_anew(plan.graph, task.network, dataset, task.settings.learning, round_network, progress=task.progress)
+    graph, batches = learn_anew(
+        plan.graph, task.network, dataset, task.settings.learning, round_network, progress=task.progress, store=task.store
+    )
     waterfall.add_learning("learning", batches, graph)
     graph = state_facts(graph, task.profile, adapted_to=task.profile.name)
     inputs = CheckedInputs(network=graph, profile=task.profile, chips=task.chips, dataset=sum_inputs(dataset, graph))

@@ -12,6 +12,7 @@ from spear_deploy.data import Dataset
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.hardware.profile import HardwareProfile
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.training.learning_store import LearningStore
 from spear_deploy.training.recipe import MAX_EPOCHS
 from spear_deploy.util.arguments import require_seed, require_switch, require_whole_number
 from spear_deploy.util.progress import Progress
@@ -79,6 +80,7 @@ class AdaptTask:
         dataset: learns from `train`, chooses by `val`, is measured on `test`; None: nothing is learnt.
         settings: of the adaptation.
         progress: is called while it learns.
+        store: keeps how far it has learnt.
     """
 
     network: SNNGraph
@@ -87,6 +89,7 @@ class AdaptTask:
     dataset: Dataset | None = None
     settings: AdaptSettings = AdaptSettings()
     progress: Progress | None = None
+    store: LearningStore | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
