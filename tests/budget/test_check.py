@@ -32,6 +32,7 @@ from spear_deploy.simulator import SpikeCounts, simulate
 from spear_deploy.simulator.synops import count_synops
 from tests.conftest import shared
 from tests.support.chips import dense_net, random_net, small_chip
+from tests.support.seeds import seeds
 
 LOIHI1, LOIHI2, SPECK, TRUENORTH = (load_profile(name) for name in ("loihi1", "loihi2", "speck2f", "truenorth"))
 KEYS = ["profile", "verdict", "cores_used", "cores_limit", "rows", "synops", "energy", "latency_s", "unsupported"]
@@ -256,7 +257,7 @@ def test_a_readout_is_placed_and_needs_no_output_axons() -> None:
     assert next(row for row in report.rows if row.resource == "axons_out").used == 0
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(8, 60))
 def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
     """Every core of the placement against every limit, one by one."""
     rng = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from spear_deploy.quantize.explain.stages import build_stages
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.sign_sums import pack_signs, split_signs
 from spear_deploy.simulator.synapse_math import apply_synapse, make_weigher
+from tests.support.seeds import seeds
 
 
 def random_network(seed: int) -> SNNGraph:
@@ -72,7 +73,7 @@ def sum_by_sign(graph: SNNGraph, path: Any) -> tuple[Any, Any]:
     return split_signs(flat)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(13, 40))
 def test_the_synapses_of_the_script_are_rounded_to_those_of_the_integers(seed: int) -> None:
     graph = random_network(seed)
     description, arrays = build_document(graph, chip="spinnaker1")

@@ -32,6 +32,7 @@ from spear_deploy.norse.network import SURROGATES, reestimate_batchnorm, to_grap
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.neurons import start, step
 from tests.support.reference import random_graph, random_spikes
+from tests.support.seeds import seeds
 
 torch.set_num_threads(1)
 
@@ -58,7 +59,7 @@ def small_graph(seed=0):
     return SNNGraph(layers=layers, edges=tuple(edges), input_shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(13, 40))
 def test_equals_the_simulator_spike_for_spike(seed):
     graph = random_graph(seed)
     x = random_spikes(graph, seed)

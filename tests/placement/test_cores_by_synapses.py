@@ -14,6 +14,7 @@ from spear_deploy.network.graph import INPUT
 from spear_deploy.placement.place import place
 from spear_deploy.quantize.shared_cells import ONE_CELL
 from tests.support.chips import small_chip
+from tests.support.seeds import seeds
 from tests.support.single_synapses import Way, draw_graph, find_neurons, find_ways
 
 CROSSBARS = {
@@ -66,7 +67,7 @@ def count_rows_of_core(parts: list[tuple[list[Way], np.ndarray]], chip: Hardware
     return sum(int(np.max(counts, axis=0).sum()) for counts in by_row.values())
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", seeds(8, 24))
 def test_every_core_holds_what_single_synapses_need(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = draw_graph(rng)

@@ -37,6 +37,7 @@ from spear_deploy.report.search_charts import draw_search
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import train
 from tests.benchmarks.fit import perceptron
+from tests.support.seeds import seeds
 from tests.training.test_fit import quick, toy_data
 
 LOIHI = load_profile("loihi1")
@@ -85,7 +86,7 @@ def make_problem(seed: int):
     return start, saved, losses, lambda bits: sum(sizes[name] * bits[name] for name in names) > limit
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(13, 40))
 def test_bits_are_within_the_limits_and_no_layer_can_have_more(seed):
     """Against all combinations: a result wherever there is one, and a loss above the least by no more than one step's."""
     start, saved, losses, is_over = make_problem(seed)

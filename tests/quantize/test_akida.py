@@ -14,6 +14,7 @@ from spear_deploy.quantize import quantize
 from spear_deploy.simulator import simulate
 from tests.support.akida_networks import DT, network
 from tests.support.framework_environments import NotInstalled, install
+from tests.support.seeds import seeds
 
 SCRIPT = Path(__file__).parents[1] / "support" / "akida_frames.py"
 
@@ -32,7 +33,7 @@ def read_layers(integer):
         yield layer, weight, step - bias - layer.neuron.v_leak, step
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(8, 20))
 def test_dense_networks_send_what_a_loop_over_whole_numbers_gives(seed):
     integer = quantize(network(seed), format="akida")
     x = np.random.default_rng(seed).integers(0, 16, (5, 4, 7))  # each step is a frame: nothing is kept

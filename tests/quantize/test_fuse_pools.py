@@ -15,6 +15,7 @@ from spear_deploy.quantize import fuse_pools as module
 from spear_deploy.quantize.fuse_pools import count_unsummed, fuse_pools
 from spear_deploy.quantize.shared_cells import sum_cells
 from tests.interchange.test_pynn_integers import random_network
+from tests.support.seeds import seeds
 
 POOL = SumPool(kernel_size=(2,), stride=(1,))
 
@@ -34,7 +35,7 @@ def sum_weights(graph: SNNGraph) -> dict[tuple[str, str, int], Any]:
     return sums
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(13, 40))
 def test_the_sums_of_weights_and_biases_stay(seed: int) -> None:
     graph = random_network(seed)
     fused = fuse_pools(graph)

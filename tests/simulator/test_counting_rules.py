@@ -8,6 +8,7 @@ from spear_deploy.network.graph import chain
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.synops import count_by_rules, count_synops
 from tests.support.reference import random_graph, random_spikes
+from tests.support.seeds import seeds
 from tests.support.wild_graphs import wild_graph, wild_spikes
 
 
@@ -42,7 +43,7 @@ def test_exact_is_the_count_itself(seed):
 
 
 @pytest.mark.parametrize("kind", ["spikes", "current"])
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", seeds(10, 30))
 def test_exact_is_the_count_itself_on_networks_of_all_layers(seed, kind):
     graph = wild_graph(seed)
     counts = simulate(graph, wild_spikes(graph, seed), kind=kind).counts
