@@ -245,6 +245,7 @@ ROCKPOOL = Framework(
         "ActWrapper": "it changes what a module returns as it runs; give the network as it was before make_act_T_network",
         "SynNet": "its output is the membrane's potential; make it with output='spikes'",
         "WaveSenseNet WaveBlock": "its synapses hold spikes back; use SynNet",
+        "TorchFFwdStack": "it makes weights between its modules; use Sequential, with LinearTorch between them",
         "TimeStepDropout": "it drops time steps; make the network with p_dropout=0",
     },
     supported=(

@@ -182,7 +182,7 @@ def _check_types(kind: Any, path: str) -> None:
         UnsupportedError: it does.
     """
     code = getattr(kind.forward, "__code__", None)
-    if code is not None and not kind.__module__.startswith((PACKAGE, "torch.")):
+    if code is not None and not kind.forward.__module__.startswith((PACKAGE, "torch.")):
         if any(step.opname == "LOAD_GLOBAL" and step.argval == "type" for step in dis.get_instructions(code)):
             raise UnsupportedError(f"{name_module(path)} calls type() in its forward, which is not read; use isinstance()")
 

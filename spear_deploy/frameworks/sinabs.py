@@ -131,7 +131,9 @@ def _check_sizes(model: torch.nn.Module, name: str, what: str) -> None:
 
 
 def _add_merge(context: TraceContext, module: Any, path: str, x: Symbol, others: tuple[Symbol, ...]) -> Symbol:
-    """Add the sum of two signals."""
+    """Add the sum of two signals, with time and batch in two axes or in one."""
+    if type(x) is Merged and type(others[0]) is Merged:
+        return Merged(_add_merge(context, module, path, x.signal, (others[0].signal,)))
     place, hint = name_module(path), context.framework.hint_state
     check_hooks(module, place)
     a, b = (require_signal(symbol, place, hint) for symbol in (x, others[0]))

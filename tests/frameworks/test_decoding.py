@@ -500,7 +500,8 @@ def test_other_writes_to_a_tensor_are_refused(model, message):
     ("make", "message"),
     [
         (torch.zeros_like, "^the model makes zeros like the input of all steps, expected the output of a module; append the"),
-        (lambda x: torch.zeros_like(x[:, :, :5]), r"takes \[:, :, :5\] of the input of all steps; take channels of x\[t\] in"),
+        (lambda x: torch.zeros_like(x[:, :5]), r"takes \[:, :5\] of the input of all steps; take channels of x\[t\] in the loop"),
+        (lambda x: torch.zeros_like(x[:, :, :5]), "^the model makes zeros like 4 values, expected the output of a module; app"),
     ],
 )
 def test_zeros_of_the_shape_of_all_inputs_are_refused(make, message):

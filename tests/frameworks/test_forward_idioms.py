@@ -239,3 +239,137 @@ def test_a_size_of_what_a_call_gives_is_refused_by_its_cause(make):
         UnsupportedError, match="counts with the size of a tensor whose shape is not known in a trace; take the size"
     ):
         read_model(Loop(forward), (12,))
+
+
+# ----------------------------------------------------------------------------------------------- outputs put behind each other
+
+
+def with_a_new_axis(z, dim):
+    return z[None] if dim == 0 else z[:, None]
+
+
+@pytest.mark.parametrize("put", [torch.unsqueeze, with_a_new_axis], ids=("unsqueeze", "index"))
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("grows", [False, True])
+def test_outputs_that_cat_puts_behind_each_other_are_those_of_all_steps(put, dim, grows):
+    def forward(self, x):
+        a, b, out = None, None, []
+        for step in x:
+            z, a = self.l1(self.fc1(step), a)
+            z, b = self.l2(self.fc2(z), b)
+            out.append(put(z, dim))
+            if grows and len(out) == 2:
+                out = [torch.cat(out, dim)]
+        out = torch.cat(out, dim) if not grows else out[0]
+        return out if dim == 0 else out.transpose(0, 1)
+
+    check(Loop(forward))
+
+
+def test_outputs_that_cat_puts_in_front_of_each_other_are_refused():
+    def forward(self, x):
+        state, out = None, None
+        for step in x:
+            z, state = self.l1(self.fc1(step), state)
+            out = z[None] if out is None else torch.cat((z[None], out))
+        return out
+
+    with pytest.raises(
+        UnsupportedError, match="returns the output of 'l1' for step 0, for the last one the output of 'l1' 3 steps"
+    ):
+        read_model(Loop(forward), (12,))
+
+
+class Runs(nn.Module):
+    """A layer with its own loop over time."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.fc = nn.Linear(inputs, outputs)
+        self.cell = norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.4)))
+        nn.init.uniform_(self.fc.weight, -0.6, 1)
+
+    def forward(self, x):
+        state, out = None, []
+        for t in range(x.shape[0]):
+            z, state = self.cell(self.fc(x[t]), state)
+            out.append(z)
+        return torch.stack(out)
+
+
+class Branches(Loop):
+    """Layers one after the other, each over all steps."""
+
+    def __init__(self, forward):
+        super().__init__(forward)
+        del self.fc1, self.fc2, self.l1, self.l2
+        torch.manual_seed(0)
+        self.a, self.b, self.c = Runs(12, 8), Runs(8, 6), Runs(14, 5)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda x, a, b: torch.cat([a, b], -1),
+        lambda x, a, b: torch.cat((b, a), dim=2),
+        lambda x, a, b: torch.cat([a[..., 2:], b, a[:, :, :2]], -1),
+        lambda x, a, b: torch.concat([x[:, :, :6], a], axis=2),
+    ],
+    ids=("last axis", "third axis", "slices", "input"),
+)
+def test_outputs_of_all_steps_are_put_side_by_side(join):
+    def forward(self, x):
+        a = self.a(x)
+        return self.c(join(x, a, self.b(a)))
+
+    check(Branches(forward))
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_outputs_of_all_steps_behind_each_other_are_refused(dim):
+    def forward(self, x):
+        a = self.a(x)
+        return self.b(torch.cat([a, a], dim))
+
+    with pytest.raises(
+        UnsupportedError, match="counts with the size of a tensor whose shape is not known in a trace; take the size"
+    ):
+        read_model(Branches(forward), (12,))
+
+
+def test_channels_of_the_last_layer_are_an_output():
+    def of_a_loop(self, x):
+        state, out = None, []
+        for step in x:
+            z, state = self.l1(self.fc1(step), state)
+            out.append(z[:, 2:6])
+        return torch.stack(out)
+
+    def of_one_step(self, x, state):
+        z, state = self.l1(self.fc1(x), state)
+        return z[:, 2:6], state
+
+    graphs = check(Loop(of_a_loop)), check(Net(of_one_step))
+    assert [[layer.name for layer in graph.layers] for graph in graphs] == [["l1", "model.channels"]] * 2
+
+
+def test_channels_that_differ_between_steps_are_no_output():
+    def in_a_loop(self, x):
+        state, out = None, []
+        for step in x:
+            z, state = self.l1(self.fc1(step), state)
+            out.append(z[:, :4] if len(out) < 20 else z[:, 4:])
+        return torch.stack(out)
+
+    def in_a_step(self, x, state):
+        z, inner = self.l1(self.fc1(x), state)
+        return z[:, :4] if state is None else z[:, 4:], inner
+
+    with pytest.raises(
+        UnsupportedError, match="the model: its forward returns channels of the output of 'l1' 33 steps before for"
+    ):
+        read_model(Loop(in_a_loop), (12,))
+    with pytest.raises(
+        UnsupportedError, match="returns channels of the output of 'l1', in the second step channels of the output"
+    ):
+        read_model(Net(in_a_step), (12,))

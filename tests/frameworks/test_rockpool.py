@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("rockpool")
 
-from rockpool.nn.combinators import Residual, Sequential  # noqa: E402
+from rockpool.nn.combinators import FFwdStack, Residual, Sequential  # noqa: E402
 from rockpool.nn.modules import ExpSynTorch, LIFBitshiftTorch, LIFNeuronTorch, LIFTorch, LinearTorch, RateTorch, aLIFTorch  # noqa: E402
 from rockpool.nn.modules.torch.torch_module import TorchModule  # noqa: E402
 
@@ -509,3 +509,48 @@ class ChoosingByType(Choosing):
 def test_what_a_forward_reads_of_a_module_is_refused(model, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(model, (6,))
+
+
+class OwnEvolve(TorchModule):
+    """Layers whose evolve stands in place of a forward."""
+
+    def __init__(self):
+        super().__init__(shape=(6, 5))
+        self.fc, self.lif = LinearTorch((6, 5)), LIFTorch(5)
+
+    def evolve(self, x, record=False):
+        return self.lif(self.fc(x)[0])[0], {}, {}
+
+
+class GoesThroughRecords(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif, self.kept = LinearTorch((6, 5)), LIFTorch(5), {}
+
+    def forward(self, x):
+        out, _, records = self.lif(self.fc(x)[0], record=True)
+        for name, value in records.items():
+            self.kept[name] = value
+        return out
+
+
+class TakesRecord(GoesThroughRecords):
+    def forward(self, x):
+        out, *rest = self.lif(self.fc(x)[0], record=True)
+        self.kept["vmem"] = rest[1]["vmem"]
+        return out
+
+
+def test_own_evolves_stacks_and_loops_over_records_are_refused_by_their_cause():
+    stack = FFwdStack(LIFTorch(6), LIFTorch(5))
+    for model, message in (
+        (OwnEvolve(), "the model is OwnEvolve with its own evolve, which is not read"),
+        (
+            GoesThroughRecords(),
+            r"by a star, list\(\) or a loop, which cannot be traced; .* or take parts by name, as in record.'vmem'.",
+        ),
+        (stack, "is TorchFFwdStack, .*: it makes weights between its modules; use Sequential, with LinearTorch between them"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            read_model(model, (6,))
+    assert [layer.name for layer in read_model(TakesRecord(), (6,)).layers] == ["lif"]

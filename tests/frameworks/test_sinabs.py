@@ -380,3 +380,119 @@ def test_a_state_of_an_earlier_run_has_a_note():
     assert read_model(model, (6,)).metadata["assumptions"] == [expected]
     model[1].reset_states()
     assert "assumptions" not in read_model(model, (6,)).metadata
+
+
+class Moves(nn.Module):
+    """A batch norm, or another module, on channels in front of time."""
+
+    def __init__(self, inner, there, back):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.inner, self.lif = nn.Linear(12, 8), inner, sl.LIF(tau_mem=5.0, norm_input=False)
+        self.there, self.back = there, back
+        nn.init.uniform_(self.fc.weight, -0.6, 1)
+
+    def forward(self, x):
+        return self.lif(self.back(self.inner(self.there(self.fc(x)))))
+
+
+def draw_norm():
+    norm = nn.BatchNorm1d(8)
+    for values, bounds in ((norm.weight, (0.6, 1.4)), (norm.running_mean, (-0.5, 0.5)), (norm.running_var, (0.5, 2))):
+        nn.init.uniform_(values, *bounds)
+    return norm
+
+
+ORDERS = {
+    "transpose": (lambda x: x.transpose(1, 2), lambda x: x.transpose(-1, 1)),
+    "permute": (lambda x: x.permute(0, 2, 1), lambda x: torch.permute(x, (0, 2, 1))),
+    "time in front": (lambda x: x.permute(1, 2, 0), lambda x: x.permute(2, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_batch_norm_on_channels_in_front_of_time_is_one_of_every_step(order):
+    model = Moves(nn.Sequential(draw_norm(), nn.Dropout(0.2)), *ORDERS[order]).eval()
+    x = (np.random.default_rng(0).random((50, 3, 12)) < 0.3).astype(np.float32)
+    graph = read_model(model, (12,))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).transpose(0, 1)).transpose(0, 1).numpy()
+    assert 0.05 < expected.mean() < 2
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+    assert [(layer.name, layer.norm is not None) for layer in graph.layers] == [("lif", True)]
+
+
+@pytest.mark.parametrize(
+    ("there", "inner", "message"),
+    [
+        (
+            ORDERS["transpose"][0],
+            nn.Conv1d(8, 8, 3, padding=1),
+            "'inner' is Conv1d on the output of 'fc' in front of time or batch",
+        ),
+        (lambda x: x.transpose(1, 2).abs(), nn.Identity(), "the model calls 'abs', which has no counterpart"),
+        (
+            lambda x: x.transpose(1, 2) * 2,
+            nn.Identity(),
+            "calls 'mul' on the output of 'fc' in front of time or batch; put time and",
+        ),
+        (lambda x: x.transpose(1, 2).transpose(0, 1), nn.Identity(), "calls 'transpose', which has no counterpart here"),
+        (lambda x: x[:, 0].unsqueeze(1), nn.Identity(), "takes .:, 0. of the output of 'fc'; return all steps"),
+    ],
+)
+def test_other_calls_on_channels_in_front_of_time_are_refused(there, inner, message):
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Moves(inner, there, ORDERS["transpose"][1]), (12,))
+
+
+def test_neurons_on_channels_in_front_of_time_are_refused():
+    model = Moves(nn.Identity(), ORDERS["transpose"][0], lambda x: x)
+    with pytest.raises(
+        UnsupportedError, match="module 'lif' is LIF on the output of 'fc' in front of time or batch, where it would"
+    ):
+        read_model(model, (12,))
+
+
+@pytest.mark.parametrize(
+    ("take", "message"),
+    [
+        (lambda x: [x[:, t].unsqueeze(1) for t in range(x.shape[1])], "its modules run over time: give them all steps at once"),
+        (lambda x: x.split(1, 1), "by 'split'; give modules that run over time all steps at once"),
+        (lambda x: torch.chunk(x, x.shape[1], 1), "by 'chunk'; give modules that run over time all steps at once"),
+    ],
+)
+def test_a_loop_around_modules_over_time_is_refused_by_its_cause(take, message):
+    class Looped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.lif = nn.Linear(12, 8), sl.LIF(tau_mem=5.0)
+
+        def forward(self, x):
+            return torch.cat([self.lif(self.fc(step)) for step in take(x)], 1)
+
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(Looped(), (12,))
+
+
+class WithSteps(nn.Module):
+    """The same on samples x time, which its forward puts into one axis and parts again."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Skip(2)
+
+    def forward(self, x):
+        samples, steps = x.shape[:2]
+        return self.net(x.reshape(samples * steps, *x.shape[2:])).reshape(samples, steps, -1)
+
+
+def test_signals_with_time_in_the_batch_are_merged_too():
+    torch.manual_seed(0)
+    model, x = WithSteps(), (torch.rand(50, 2, 1, 4, 4) < 0.5).float()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.mul_(3 if name.endswith("weight") else 1)
+        spikes = model(x.transpose(0, 1)).transpose(0, 1).numpy()
+    graph = read_model(model, (1, 4, 4))
+    np.testing.assert_array_equal(simulate(graph, x.numpy()).output, spikes)
+    assert spikes.any() and graph == read_model(model, (1, 4, 4))

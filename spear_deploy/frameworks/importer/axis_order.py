@@ -15,7 +15,7 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.builder import GraphBuilder
-from spear_deploy.frameworks.importer.symbols import Reordered, Signal, describe, name_module
+from spear_deploy.frameworks.importer.symbols import Moved, Reordered, Signal, describe, name_module
 from spear_deploy.network import Array, BatchNorm, Conv1d, Conv2d, Dense, Flatten, Shape, Synapse, write_out
 from spear_deploy.util.number_format import format_shape
 
@@ -101,6 +101,20 @@ def add_reordered(builder: GraphBuilder, path: str, x: Reordered, part: Synapse 
 def make_refusal(x: Reordered, path: str) -> UnsupportedError:
     """Return the error for a module or function that gets axes in another order than a network has them."""
     return UnsupportedError(f"{name_module(path)} gets {describe(x)}; {KEEP_CHANNELS_IN_FRONT}")
+
+
+def check_moved(module: torch.nn.Module, x: Moved, path: str, folded: tuple[type, ...]) -> None:
+    """Check that a module computes the same on a signal whose channels stand between time and batch.
+
+    Raises:
+        UnsupportedError: it is no batch norm of torch, and none of those that change nothing.
+    """
+    is_norm = isinstance(module, torch.nn.BatchNorm1d) and type(module).forward is torch.nn.BatchNorm1d.forward
+    if not is_norm and not isinstance(module, folded):
+        raise UnsupportedError(
+            f"{name_module(path)} is {type(module).__name__} on {describe(x)}, where it would act along time; give it time and "
+            "batch in front, a batch norm alone takes them so"
+        )
 
 
 def takes_last_axis(module: torch.nn.Module, x: Reordered) -> bool:

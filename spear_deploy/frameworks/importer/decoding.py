@@ -27,6 +27,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Decoded,
     Grouped,
     Merged,
+    Moved,
     Reordered,
     Signal,
     State,
@@ -71,6 +72,8 @@ def stack(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0) -> Symb
 def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
     """Exchange time and batch of the outputs of all steps, or put the axes of a signal into another order."""
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    if isinstance(value, (Signal, Moved)) and (moved := _move_time(call, value, order)) is not None:
+        return moved
     is_swap = set(order) == {0, 1} if call.name != "permute" else order == (1, 0, *range(2, len(order)))
     if is_swap and isinstance(value, BatchFirst) and not isinstance(value, TimeLast):
         return value.outputs
@@ -84,6 +87,20 @@ def transpose(call: FunctionCall, value: Symbol, *axes: Any) -> Symbol:
         f"{call.place} calls '{call.name}', which has no counterpart here: only time and batch of all steps can be exchanged"
         + (f"; {KEEP_CHANNELS_IN_FRONT}" if list_signals(value) else "")
     )
+
+
+def _move_time(call: FunctionCall, value: Signal | Moved, axes: tuple[Any, ...]) -> Signal | Moved | None:
+    """Return a signal of one axis with its channels between time and batch, or put back behind both; None of any other order.
+
+    As `fc(x).transpose(1, 2)` has them, for a batch norm, which takes channels as its second axis.
+    """
+    own = value.order if isinstance(value, Moved) else (0, 1, 2)
+    signal = value.signal if isinstance(value, Moved) else value
+    order = read_order(call.name, axes, 3) if call.context.form == "layers" and len(signal.shape) == 1 else None
+    made = tuple(own[place] for place in order) if order is not None else ()
+    if made[:2] == (0, 1) or (isinstance(value, Moved) and made[:2] == (1, 0)):
+        return signal
+    return Moved(signal, made) if made[1:2] == (2,) else None
 
 
 def _reorder_axes(call: FunctionCall, value: Signal | Reordered | Channels, axes: tuple[Any, ...]) -> Signal | Reordered:

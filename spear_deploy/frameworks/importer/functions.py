@@ -53,6 +53,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Concat,
     Decoded,
     Merged,
+    Moved,
     OneStep,
     OutputAndState,
     Reordered,
@@ -145,6 +146,8 @@ def _prepare_arguments(call: FunctionCall, make: Any, args: tuple[Symbol, ...]) 
     """
     args = tuple(call.join_channels(symbol) for symbol in args)
     for symbol in args:
+        if isinstance(symbol, Moved):
+            raise UnsupportedError(f"{call.place} calls '{call.name}' on {describe(symbol)}; put time and batch in front first")
         if isinstance(symbol, Reordered) and make not in TAKE_ANY_ORDER:
             raise make_order_refusal(symbol, call.owner)
     return tuple(call.replace_zero(symbol, args) for symbol in args) if make is add else args

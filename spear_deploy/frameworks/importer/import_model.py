@@ -65,11 +65,12 @@ def trace_layers(
 
     Arguments and errors are those of `import_model`, which merges the layers.
     """
-    form = detect_form(_copy(model), input_shape, framework)
+    untraced = _copy(model)
+    form = detect_form(untraced, input_shape, framework)  # which copies what it traces
     build = partial(_build, input_shape=input_shape, form=form, framework=framework, dt_s=dt_s)
     counts = COUNTS
     try:
-        graph, builder = build(_copy(model), counts=counts)
+        graph, builder = build(untraced, counts=counts)
     except (LateDifferenceError, OnlyZerosError) as error:  # such as a longer delay, which begins in a later step
         counts, graph, builder = _build_from_more_steps(model, build, error, form)
     if builder.reads_sizes or form in LOOPS:  # numbers of the forward may come from its input, and steps may differ

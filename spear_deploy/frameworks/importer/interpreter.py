@@ -24,6 +24,7 @@ from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize
 from spear_deploy.frameworks.importer.symbols import (
     AxisSize,
     BatchFirst,
+    Channels,
     Concat,
     Decoded,
     Merged,
@@ -242,7 +243,7 @@ class TraceInterpreter:
         first, second = shifted_by(self._resolve(result[0]), -1), self._resolve(result[1])
         if isinstance(first, Signal) and isinstance(second, Signal) and self.unrolled.stands_for(second, first):
             return second
-        if isinstance(first, (Signal, OutputAndState, Concat)) and second != first and self.unrolled.first_is_matched:
+        if isinstance(first, (Signal, OutputAndState, Concat, Channels)) and second != first and self.unrolled.first_is_matched:
             raise UnsupportedError(
                 f"{name_module(self.path)}: its forward returns {describe(first)}, in the second step {describe(second)}"
             )
@@ -254,7 +255,7 @@ class TraceInterpreter:
         returned = returned.outputs if isinstance(returned, BatchFirst) else returned
         outputs = returned.outputs if isinstance(returned, Decoded) else returned
         steps = self.traced.steps
-        if isinstance(outputs, (Signal, Concat, State, OutputAndState)):
+        if isinstance(outputs, (Signal, Concat, Channels, State, OutputAndState)):
             last = self._read_last_output(outputs)
             self._strip_decoding(returned if isinstance(returned, Decoded) else Decoded(last, "last"))
             return last
@@ -267,7 +268,7 @@ class TraceInterpreter:
         self._strip_decoding(returned)
         last = outputs[-1]
         for t, output in enumerate(outputs):
-            if not isinstance(output, (Signal, Concat)) or output != shifted_by(last, steps - 1 - t):
+            if not isinstance(output, (Signal, Concat, Channels)) or output != shifted_by(last, steps - 1 - t):
                 raise UnsupportedError(
                     f"{name_module(self.path)}: its forward returns {describe(output)} for step {t}, for the last one "
                     f"{describe(last)}"
@@ -336,7 +337,7 @@ class TraceInterpreter:
             UnsupportedError: no single output, or an output or state that is kept for later.
         """
         place = name_module(self.path)
-        output = join(self.context, self._output, self.path) if isinstance(self._output, Concat) else self._output
+        output = join(self.context, self._output, self.path) if isinstance(self._output, (Channels, Concat)) else self._output
         state, others = self._read_states(self.traced.states[0])
         fed_back = self.form == "step" and takes_state(self.traced.model)
         if others and not fed_back and isinstance(output, Signal):

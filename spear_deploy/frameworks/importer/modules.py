@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.frameworks.importer.axis_order import add_reordered, takes_last_axis
+from spear_deploy.frameworks.importer.axis_order import add_reordered, check_moved, takes_last_axis
 from spear_deploy.frameworks.importer.axis_order import make_refusal as make_order_refusal
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import (
@@ -26,6 +26,7 @@ from spear_deploy.frameworks.importer.symbols import (
     Concat,
     Decoded,
     Merged,
+    Moved,
     OneStep,
     OutputAndState,
     Reordered,
@@ -63,7 +64,7 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
     for kind, handle in framework.handlers.items():
         if isinstance(module, kind):
             return handle(context, module, path, x, others)
-    if isinstance(x, (Merged, Decoded, OneStep)):
+    if isinstance(x, (Merged, Moved, Decoded, OneStep)):
         return _add_on_other_axes(context, module, path, x, kwargs)
     if isinstance(x, Complement):
         x = unrolled.make_once((path, "complement", x), lambda key: join(context, key[2], path))
@@ -89,12 +90,15 @@ def call_module(context: TraceContext, module: Any, path: str, args: tuple[Symbo
 
 
 def _add_on_other_axes(
-    context: TraceContext, module: Any, path: str, x: Merged | Decoded | OneStep, kwargs: dict[str, Symbol]
+    context: TraceContext, module: Any, path: str, x: Merged | Moved | Decoded | OneStep, kwargs: dict[str, Symbol]
 ) -> Symbol:
     """Return the result of a module on values whose axes are not those of a network's time, samples and neurons."""
     if is_row(x) and isinstance(module, ROW_POOLS):
         check_hooks(module, name_module(path))
         return pool_row(context, module, path, x)
+    if isinstance(x, Moved):
+        check_moved(module, x, path, (*FOLDED, *context.framework.folded))
+        return replace(x, signal=call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
     if isinstance(x, Merged):
         return _add_on_merged(context, module, path, x, kwargs)
     if isinstance(x, Decoded):

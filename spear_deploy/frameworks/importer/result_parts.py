@@ -15,9 +15,11 @@ from spear_deploy.frameworks.importer.decoding import (
     take_last,
 )
 from spear_deploy.frameworks.importer.function_call import FunctionCall
+from spear_deploy.frameworks.importer.shapes import unsqueeze
 from spear_deploy.frameworks.importer.symbols import (
     BatchFirst,
     Channels,
+    Concat,
     Decoded,
     OutputAndState,
     Signal,
@@ -32,6 +34,8 @@ from spear_deploy.frameworks.importer.symbols import (
 from spear_deploy.network.graph import INPUT
 from spear_deploy.util.number_format import format_shape
 
+NEW_AXES: tuple[Any, ...] = (None, (slice(None), None))
+"""Indices that put an axis of one value in front of a tensor, or behind its first axis."""
 MAX_RESULTS = 4
 """A module with a state returns its output and up to three parts of its state."""
 
@@ -47,6 +51,8 @@ def get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
         return last
     if isinstance(symbol, dict) or (isinstance(symbol, tuple) and isinstance(index, (int, slice))):
         return symbol[index]
+    if isinstance(symbol, (Signal, Concat)) and index in NEW_AXES:
+        return unsqueeze(call, symbol, NEW_AXES.index(index))
     if isinstance(symbol, StepInputs) and isinstance(index, int):
         age = call.context.unrolled.step - index
         if age < 0:
@@ -76,6 +82,9 @@ def _say_expected(symbol: Symbol, index: Any, axes_before: int) -> str:
         if isinstance(symbol, StepInputs):
             return "take channels of x[t] in the loop"
         return f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
+    is_step = len(leading) == axes_before == 2 and leading[0] == slice(None) and isinstance(leading[1], int)
+    if is_input and is_step and isinstance(symbol, Signal):
+        return "its modules run over time: give them all steps at once, in place of a loop over x[:, t]"
     if is_input and isinstance(index, tuple) and isinstance(index[-1], int):
         return "let time be its first axis, x[t], or its second, x[:, t]"
     return "return all steps, channels and positions"

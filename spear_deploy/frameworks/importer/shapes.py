@@ -17,6 +17,7 @@ from spear_deploy.frameworks.importer.modules import add_part
 from spear_deploy.frameworks.importer.symbols import (
     MERGED,
     AxisSize,
+    BatchFirst,
     Concat,
     Decoded,
     Grouped,
@@ -24,6 +25,7 @@ from spear_deploy.frameworks.importer.symbols import (
     OneStep,
     Signal,
     Symbol,
+    TimeLast,
     describe,
     list_signals,
     map_decoded,
@@ -85,11 +87,21 @@ def squeeze_row(call: FunctionCall, value: OneStep | Decoded, dim: int | None = 
     return map_decoded(value, call.place, lambda row: row.output) if isinstance(value, Decoded) else value.output
 
 
+def _list_steps(symbol: Symbol, dim: int) -> tuple[Symbol, ...]:
+    """Return the outputs of the steps that a symbol has along an axis: of one step, or of those that were put together before."""
+    if isinstance(symbol, OneStep):
+        return (symbol.output,) if symbol.axis == dim else ()
+    if isinstance(symbol, BatchFirst) and not isinstance(symbol, TimeLast) and dim == 1:
+        return symbol.outputs
+    return symbol if isinstance(symbol, tuple) and dim == 0 and list_signals(symbol) else ()
+
+
 def concatenate(call: FunctionCall, tensors: tuple[Symbol, ...], dim: int = 0, axis: int | None = None) -> Symbol:
     """Concatenate signals along their channels, or the outputs of all steps along time."""
     dim = dim if axis is None else axis
-    if tensors and all(isinstance(symbol, OneStep) and symbol.axis == dim for symbol in tensors):
-        return stack(call, tuple(symbol.output for symbol in tensors), dim)
+    steps = [_list_steps(symbol, dim) for symbol in tensors]
+    if steps and all(steps):
+        return stack(call, tuple(output for outputs in steps for output in outputs), dim)
     tensors = tuple(call.join_channels(symbol) for symbol in tensors)
     if not all(isinstance(symbol, (Signal, Concat)) for symbol in tensors):
         what = next(describe(symbol) for symbol in tensors if not isinstance(symbol, (Signal, Concat)))

@@ -23,6 +23,7 @@ from spear_deploy.frameworks.importer.traced_model import TracedModel, list_node
 
 RESHAPES = ("view", "reshape")
 SWAPS = ("transpose", "swapaxes", "swapdims", "permute")
+CATS = ("cat", "concat", "concatenate")
 SAME_FOR_EVERY_STEP = (
     "add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "neg", "relu", "dropout", "linear",
     "contiguous", "float", "clone", "detach", "detach_", "to",
@@ -173,6 +174,8 @@ def find_layout(node: fx.Node, module: Any, framework: Framework, shape: Any, *,
         return layout
     if is_layers and (module is not None or node.target is run_stepwise or _is_output(node)):
         return layout
+    if is_layers and (name in CATS or node.target is operator.getitem):
+        return None  # its symbol knows
     return _find_of_steps(node, module, layout)
 
 
@@ -191,6 +194,10 @@ def _find_of_steps(node: fx.Node, module: Any, layout: Layout) -> Layout | None:
         return layout if read_flatten(node)[0] >= 2 else None
     if name in SWAPS and _keeps_leading(node):
         return layout
+    if name in CATS:
+        return layout if _puts_side_by_side(node) else None
+    if node.target is operator.getitem:
+        return layout if _read_slices(node) is not None else None
     if name in SWAPS:
         order = get_sizes(node)
         is_swap = order[:2] == (1, 0) and order[2:] == tuple(range(2, len(order)))
@@ -200,6 +207,29 @@ def _find_of_steps(node: fx.Node, module: Any, layout: Layout) -> Layout | None:
     if isinstance(module, (torch.nn.Linear, torch.nn.ReLU, *FOLDED)) or (module is None and name in SAME_FOR_EVERY_STEP):
         return layout
     return None
+
+
+def _read_cat(node: fx.Node) -> tuple[Any, Any]:
+    """Return the tensors that a cat puts side by side, and the axis."""
+    given = dict(zip(("tensors", "dim"), node.args, strict=False)) | dict(node.kwargs)
+    return given.get("tensors", ()), given.get("dim", given.get("axis", 0))
+
+
+def _puts_side_by_side(node: fx.Node) -> bool:
+    """Return whether a cat puts tensors of all steps side by side along an axis of their values: in every step the same."""
+    parts, dim = _read_cat(node)
+    are_of_steps = all(isinstance(part, fx.Node) and part.meta.get("layout") for part in parts)
+    return are_of_steps and isinstance(dim, int) and (dim >= 2 or dim == -1)
+
+
+def _read_slices(node: fx.Node) -> tuple[Any, ...] | None:
+    """Return the index that takes in every step what slices behind time and batch take of all steps; None of another index."""
+    index: Any = node.args[1]
+    if not isinstance(index, tuple) or len(index) < 2 or not all(part is ... or isinstance(part, slice) for part in index):
+        return None
+    if index[0] is ... and len(index) == 2:
+        return index
+    return index[1:] if len(index) > 2 and index[:2] == (slice(None), slice(None)) and ... not in index else None
 
 
 def _keeps_leading(node: fx.Node) -> bool:
@@ -334,6 +364,11 @@ def _copy_for_step(
             return inputs[t]
         order = get_sizes(node)[name == "permute" :]
         new = graph.call_method(name, (inputs[t], *(axis - (axis > 0) for axis in order)))
+    elif name in CATS and not layout.merged:
+        parts, dim = _read_cat(node)
+        new = graph.call_function(torch.cat, (tuple(expanded[part][t] for part in parts), dim - (dim > 0)))
+    elif node.target is operator.getitem and not source.meta["layout"].merged:
+        new = graph.call_function(operator.getitem, (inputs[t], _read_slices(node)))
     elif isinstance(module, torch.nn.Flatten) and not source.meta["layout"].merged:
         new = graph.call_method("flatten", (inputs[t], module.start_dim - 1, module.end_dim - (module.end_dim > 0)))
     else:

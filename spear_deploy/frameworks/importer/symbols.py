@@ -81,6 +81,19 @@ class Reordered:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """A signal of one axis in a model over time, with time or batch behind it.
+
+    Attributes:
+        signal: the signal.
+        order: which of the three axes, time and batch in their own order and then the signal's, stands at each place.
+    """
+
+    signal: Signal
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Complement:
     """1 less a signal of spikes: 1 where a neuron sends none."""
 
@@ -259,6 +272,7 @@ def describe(symbol: Symbol) -> str:
         (Concat, "outputs side by side"),
         (Channels, f"channels of {describe(symbol.signal)}" if isinstance(symbol, Channels) else ""),
         (Reordered, f"{describe(symbol.signal)} with its axes in another order" if isinstance(symbol, Reordered) else ""),
+        (Moved, f"{describe(symbol.signal)} in front of time or batch" if isinstance(symbol, Moved) else ""),
         (Complement, f"1 less {describe(symbol.signal)}" if isinstance(symbol, Complement) else ""),
         (Grouped, f"groups of {describe(symbol.signal)}" if isinstance(symbol, Grouped) else ""),
         (Statistic, "a number taken over samples"),
@@ -337,7 +351,7 @@ def list_signals(symbol: Symbol) -> list[Signal]:
     """Return the signals in a symbol in order; a shape holds none."""
     if isinstance(symbol, Signal):
         return [symbol]
-    if isinstance(symbol, (Channels, Complement, Grouped, Reordered)):
+    if isinstance(symbol, (Channels, Complement, Grouped, Moved, Reordered)):
         return [symbol.signal]
     if isinstance(symbol, (OutputAndState, OneStep)):
         return list_signals(symbol.output)

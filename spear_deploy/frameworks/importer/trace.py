@@ -268,7 +268,7 @@ def _explain_failure(error: Exception, shape: Shape, form: Form, needed: list[st
     if "cannot be iterated" in text:
         return (
             "its forward goes through what a module returns by a star, list() or a loop, which cannot be traced; give each value "
-            "a name, as in `spikes, state = cell(x, state)`"
+            "a name, as in `spikes, state = cell(x, state)`, or take parts by name, as in record['vmem']"
         )
     if "item assignment" in text or ("cannot assign" in text and "as parameter" in text):
         return (

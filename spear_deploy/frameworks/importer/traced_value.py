@@ -152,8 +152,14 @@ class TracedValue(SizedValue):
         if axis in dims and not self._is_merged():
             does, instead = {
                 "flip": ("turns the steps of its input round", "turn the data round before the network"),
-            }.get(name, ("takes the steps of its input apart, each with an axis of time", "take x[t], or x.unbind(0)"))
+            }.get(name, ("takes the steps of its input apart, each with an axis of time", self._name_steps()))
             raise UnsupportedError(f"{name_module(self.tracer.path_of_caller())} {does}, by '{name}'; {instead}")
+
+    def _name_steps(self) -> str:
+        """Return how a forward takes steps apart, if its modules run one step."""
+        if self.tracer.form == "layers":
+            return "give modules that run over time all steps at once"
+        return "take x[t], or x.unbind(0)"
 
     def permute(self, *axes: Any) -> Any:
         """Exchange time and batch; other orders have no counterpart."""
