@@ -21,6 +21,7 @@ from spear_deploy.placement.place import Placement, place_populations
 from spear_deploy.placement.splitting import find_largest
 from tests.adaptation.random_networks import random_map_network
 from tests.support.chips import small_chip
+from tests.support.seeds import seeds
 
 
 def sum_in_pools(place: str, seed: int) -> SNNGraph:
@@ -80,7 +81,7 @@ def draw_leaky(seed: int) -> SNNGraph:
 
 
 @pytest.mark.parametrize("kind", ["in front", "behind", "apart", "border", "one sign", "dense", "drawn"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_rows_are_open_between_words_without_padding_and_the_longest_matrices(kind: str, seed: int) -> None:
     graph = draw_leaky(seed) if kind == "drawn" else sum_in_pools(kind, seed)
     chip = small_chip("spinnaker1", core__neurons=16 + seed, chip__usable_cores=1000, chip__cores=1000)

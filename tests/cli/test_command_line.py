@@ -21,6 +21,7 @@ from spear_deploy.interchange.snn_file import write_snn
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pruning.search.settings import DEFAULT_METHOD, METHODS
+from tests.support.seeds import few_first
 
 PROGRAM = Path(sys.executable).with_name("spear-deploy")
 SMALL = str(Path(__file__).parents[2] / "examples" / "smallchip.yaml")
@@ -264,7 +265,7 @@ def test_start_up_takes_at_most_0_4_to_0_7_seconds(arguments, seconds):
     assert measure_cpu_s([PROGRAM, *arguments]) <= seconds * slower
 
 
-@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+@pytest.mark.parametrize("chosen", few_first([None, "ACTIVE"], 1))
 def test_threads_of_a_command_sleep_while_they_wait_unless_the_environment_says_otherwise(chosen):
     code = (
         "import os, sys; from spear_deploy.cli import main; sys.argv = ['spear-deploy', 'profiles']\n"

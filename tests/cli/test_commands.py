@@ -212,6 +212,7 @@ def test_integers_that_an_input_file_sets_the_scales_of_have_a_note_and_stored_o
         assert "notes" not in json.loads(run("simulate", *stored, "--json").stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.lava
 def test_simulate_on_lava_gives_the_same_recording(run):
     run("simulate", "int.snn", "--input", "in.npz", "--record", "spikes,v,u", "--out", "fast.npz")

@@ -144,7 +144,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM), slow(signal.SIGKILL)])
 def test_no_process_or_file_survives_the_caller(traces, number):
     caller = subprocess.Popen([sys.executable, "-c", CALLER.format(root=str(Path(__file__).parents[2]))])
     traces.callers.append(caller.pid)

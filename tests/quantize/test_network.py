@@ -20,6 +20,7 @@ from spear_deploy.quantize import FAMILIES, quantize, quantize_input
 from spear_deploy.quantize.integer_layers import RESET_DELAY
 from spear_deploy.quantize.network import _name_own_layers, choose_input_scale
 from spear_deploy.simulator import simulate
+from tests.support.seeds import few_first
 
 WIDTHS = {
     "loihi": (2, 8), "speck": (2, 8), "xylo": (2, 8), "truenorth": (2, 9), "spinnaker": (16, 16), "reckon": (2, 8),
@@ -99,7 +100,7 @@ def network_of(family):
     return graph
 
 
-@pytest.mark.parametrize("family", WIDTHS)
+@pytest.mark.parametrize("family", few_first(WIDTHS, 5))
 def test_a_network_of_one_family_is_refused_by_all_others_and_returned_by_its_own(family, tmp_path):
     """By quantize, simulate, check, and export with a chip; no run, and no file, of another chip's numbers."""
     rounded = quantize(network_of(family), format=family)
