@@ -1,11 +1,12 @@
 """A pruning that is killed or stopped in its learning goes on to the same files."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
-import pytest
 
 import spear_deploy as sd
 from spear_deploy.network import IF
@@ -15,28 +16,34 @@ from spear_deploy.training.learning_store import list_learning
 from tests.pipeline.test_deploy import network, task
 
 FAST = {"method": "uniform", "epochs": 3}
-
+OPTIONS = {"synops": "50%", "method": "uniform", "epochs": 5}
+PRUNE_AND_DIE = f"""
+import os, signal, sys
+import numpy as np
+import spear_deploy as sd
+from spear_deploy.network import IF
+from spear_deploy.training import learning_store
+from tests.pipeline.test_deploy import network, task
 
 def kill_in_learning(facts):
     if (facts["stage"], facts.get("done")) == ("fine-tune", 3):
         os.kill(os.getpid(), signal.SIGKILL)
 
+learning_store.COST_SHARE = np.inf
+sd.prune(network(IF(), hidden=20), "loihi2", task(samples=300), out=sys.argv[1], progress=kill_in_learning, **{OPTIONS!r})
+"""
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="copies a process")
+
 def test_a_pruning_killed_in_its_learning_goes_on_behind_the_last_epoch_to_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_store, "COST_SHARE", np.inf)
     net, data, told = network(IF(), hidden=20), task(samples=300), []
-    options = {"synops": "50%", "method": "uniform", "epochs": 5}
-    sd.prune(net, "loihi2", data, out=tmp_path / "whole", **options)
+    sd.prune(net, "loihi2", data, out=tmp_path / "whole", **OPTIONS)
     out = tmp_path / "killed"
-    if not (child := os.fork()):
-        try:
-            sd.prune(net, "loihi2", data, out=out, progress=kill_in_learning, **options)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    command = [sys.executable, "-W", "ignore", "-c", PRUNE_AND_DIE, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert list_learning(out) and not (out / "pruned.snn").exists()
-    sd.prune(net, "loihi2", data, out=out, progress=told.append, **options)
+    sd.prune(net, "loihi2", data, out=out, progress=told.append, **OPTIONS)
     assert [facts["done"] for facts in told if facts["stage"] == "fine-tune"][:3] == [3, 4, 5]  # two epochs are learnt
     assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
     assert (out / "pruned.snn").read_bytes() == (tmp_path / "whole" / "pruned.snn").read_bytes()
