@@ -1,6 +1,6 @@
 """Energy of an inference, term by term.
 
-    synapse         SynOps, of each copy of a neuron · energy of one
+    synapse         SynOps onto all neurons and their copies on the cores · energy of one
     mac             multiplications of an analogue first layer · energy of one
     neuron update   neurons and their copies · steps · energy of one, every neuron counted as active
     spike           messages (a spike goes once to each core that takes it) · energy within a tile, or of a packet
@@ -8,6 +8,7 @@
     active cores    power of a core at work · cores · time of the inference, where a chip states it
     static          power of the chips used · time of the inference
 
+Neurons that read the same sums of weights have synapses of their own on a chip, so that SynOps and MACs count for each of them.
 A term is missing if the chip's number, or the count it needs, is not known; then there is no total, and the report names the
 missing terms. An all-in figure includes everything and is used alone. SynOps and messages come from counted spikes.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import isclose
 from typing import Any
 
 from spear_deploy.budget.intervals import Interval, weakest
@@ -31,6 +33,7 @@ from spear_deploy.hardware.fields import Number, Range
 from spear_deploy.hardware.schema import Fact, HardwareProfile
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.place import Placement
+from spear_deploy.quantize.fuse_weights import find_chained_weights
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import SynOps
 from spear_deploy.util.number_format import join_names, plural, with_prefix
@@ -163,15 +166,17 @@ def estimate_energy(
     traffic = count_traffic(graph, profile, placement, counts) if traffic is None else traffic
     latency = estimate_latency(graph, profile, placement, counts, traffic)
     measured = tuple(_describe_run(run) for run in profile.energy.measured)
+    network, operations = operations, _count_placed(graph, operations, traffic)
+    remark = _describe_placed(network, operations, traffic)
     effective = _count_effective_ops(profile, placement, counts, operations)
     price = profile.energy.all_in_pj_per_synop
     if price.value is not None:
-        remark = ", ".join(filter(None, (_describe_copied(traffic), "everything else included")))
-        term = _price(ALL_IN, operations.total + traffic.copied_synops, price, "SynOps", remark)
+        remark = ", ".join(filter(None, (remark, "everything else included")))
+        term = _price(ALL_IN, operations.total, price, "SynOps", remark)
         part = Interval(low=0.0, high=term.joules, evidence=term.evidence, source=term.source, how=f"a part of {term.how}")
         energy = Energy(total=term.joules, missing=(), terms=(term,), measured=measured, dynamic=part, static=part)
         return replace(energy, effective_ops=effective), latency
-    parts = _terms(profile, placement, counts, operations, traffic, latency)
+    parts = _terms(profile, placement, counts, operations, traffic, latency, remark)
     missing = tuple(name for name, term in parts.items() if term is None)
     terms = tuple(term for term in parts.values() if term is not None)
     total = None if missing else sum(term.joules for term in terms)
@@ -210,6 +215,7 @@ def _terms(
     operations: SynOps,
     traffic: Traffic,
     latency: Latency,
+    remark: str,
 ) -> dict[str, EnergyTerm | None]:
     prices = profile.energy
     updates = _count_updates(placement, counts.steps)
@@ -217,9 +223,7 @@ def _terms(
     which = "all counted as active" if idle is None else f"all counted as active; {idle:g} pJ each if none were"
     message = prices.packet_pj if prices.spike_local_pj.value is None else prices.spike_local_pj
     terms = {
-        "synapse": _term(
-            "synapse", operations.total + traffic.copied_synops, prices.synop_pj, "SynOps", _describe_copied(traffic)
-        ),
+        "synapse": _term("synapse", operations.total, prices.synop_pj, "SynOps", remark),
         "neuron update": _term("neuron update", updates, prices.neuron_active_pj, "updates", which),
         "spike": _term("spike", traffic.messages, message, "spikes sent to a core"),
         "hop": _hop_term(profile, placement, traffic),
@@ -236,8 +240,27 @@ def _terms(
     return terms
 
 
-def _describe_copied(traffic: Traffic) -> str:
-    return f"{traffic.copied_synops:,.0f} of them onto copies of neurons" if traffic.copied_synops else ""
+def _count_placed(graph: SNNGraph, network: SynOps, traffic: Traffic) -> SynOps:
+    """Return the operations of all cores; those of the network where rounding alone parts them, or weights follow on weights.
+
+    Weights behind weights have no neurons to be placed with until they are fused.
+    """
+    if find_chained_weights(graph):
+        return network
+    counted, placed = network.total + traffic.copied_synops, float(traffic.core_synops.sum())
+    macs = network.macs_first_layer if isclose(network.macs_first_layer, traffic.macs) else traffic.macs
+    return replace(network, total=counted if isclose(counted, placed) else placed, macs_first_layer=macs)
+
+
+def _describe_placed(network: SynOps, placed: SynOps, traffic: Traffic) -> str:
+    """Return why the cores have other SynOps than the network."""
+    shared = placed.total - network.total - traffic.copied_synops
+    parts = (
+        (traffic.copied_synops, "of them onto copies of neurons"),
+        (max(shared, 0.0), "of them since neurons read the same sums"),
+        (max(-shared, 0.0), "of the network reach no neuron"),
+    )
+    return ", ".join(f"{amount:,.0f} {what}" for amount, what in parts if round(amount))
 
 
 def _list_unstated(profile: HardwareProfile, missing: tuple[str, ...], latency: Latency) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Traffic:
         core_synops: SynOps of each core, those of all copies of its neurons.
         slice_synops: the same of each slice of a layer, by layer.
         copied_synops: SynOps of the copies beyond one of each neuron (`Placement.copies_on_core`), which no network counts.
+        macs: multiplications by an analogue input onto all neurons and their copies.
         messages: spikes times the cores each is sent to; the network's input comes from outside and is not in it.
         core_messages: messages into each core; those from outside included.
         arrivals: spikes that each slice of a layer takes, by (layer, number of its projection); those from outside included. Of
@@ -53,6 +54,7 @@ class Traffic:
 
     core_synops: Array
     copied_synops: float
+    macs: float
     slice_synops: Mapping[str, Array]
     arrivals: Mapping[tuple[str, int], Array]
     messages: float
@@ -69,7 +71,7 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     core_synops, core_messages = np.zeros(placement.cores_used), np.zeros(placement.cores_used)
     messages, ew, ns, longest = 0.0, 0.0, 0.0, [0, 0]
     by_name = {population.name: population for population in placement.populations}
-    slice_synops, arrivals, copied_synops = {}, {}, 0.0
+    slice_synops, arrivals, copied_synops, macs = {}, {}, 0.0, 0.0
     for population in placement.populations:
         parts = placement.slices_of(population.name)
         received = _synops_onto(graph, population.name, counts).reshape(population.shape) / counts.samples
@@ -77,6 +79,9 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
         slice_synops[population.name] = np.array([(values * copies).sum() for values, copies in sums])
         copied_synops += float(sum((values * (copies - 1)).sum() for values, copies in sums))
         np.add.at(core_synops, [part.core for part in parts], slice_synops[population.name])
+        if counts.input_kind == "current":
+            products = _synops_onto(graph, population.name, counts, of_values=True).reshape(population.shape) / counts.samples
+            macs += float(sum((products[_slices(part.box)] * placement.copies_on_core(part)).sum() for part in parts))
     taken = _TakenSpikes(profile, placement)
     for population, index, projection in taken.ways:
         parts = placement.slices_of(population.name)
@@ -107,6 +112,7 @@ def count_traffic(graph: SNNGraph, profile: HardwareProfile, placement: Placemen
     return Traffic(
         core_synops=core_synops,
         copied_synops=copied_synops,
+        macs=macs,
         slice_synops=slice_synops,
         arrivals=arrivals,
         messages=messages,
@@ -140,24 +146,31 @@ def _mesh(profile: HardwareProfile, placement: Placement) -> Array | None:
     return np.stack([np.where(row % 2, columns - 1 - column, column), row], axis=1)
 
 
-def _synops_onto(graph: SNNGraph, name: str, counts: SpikeCounts, passed: tuple[str, ...] = ()) -> Array:
+def _synops_onto(
+    graph: SNNGraph, name: str, counts: SpikeCounts, passed: tuple[str, ...] = (), *, of_values: bool = False
+) -> Array:
     """Count the SynOps onto each neuron of a layer, those of the weighted layers in front of it included.
 
     Args:
         passed: layers behind it, to which a loop without neurons leads back.
+        of_values: count the products of an analogue input instead.
     """
     layer = graph[name]
     total: Array = np.zeros(graph.shape_of(name))
     if has_synapses(graph, layer):
         for edge in graph.edges_into(name):
             if carries_spikes(graph, edge.source):
-                arrived = _pool_values(layer.synapse, split_arrivals(graph, counts, edge)[0].astype(np.float64))
+                sent = split_arrivals(graph, counts, edge)[int(of_values)]
+                if sent is None:
+                    continue
+                arrived = _pool_values(layer.synapse, sent.astype(np.float64))
                 total = total + _meet_weights(layer.synapse, arrived, graph.shape_of(name))
     if isinstance(layer.synapse, WEIGHTED):
         return total
     for edge in graph.edges_into(name):
         if edge.source not in (INPUT, name, *passed) and graph[edge.source].neuron is None:
-            total = total + _pool_values(layer.synapse, _synops_onto(graph, edge.source, counts, (*passed, name)))
+            onto = _synops_onto(graph, edge.source, counts, (*passed, name), of_values=of_values)
+            total = total + _pool_values(layer.synapse, onto)
     return total
 
 

@@ -15,7 +15,7 @@ from spear_deploy.budget.energy import estimate_energy, unknown_energy
 from spear_deploy.budget.latency import count_core_neurons
 from spear_deploy.budget.traffic import count_traffic
 from spear_deploy.hardware.profile import HardwareProfile, load_profile, override_facts
-from spear_deploy.network import IF, Conv1d, Dense, Flatten
+from spear_deploy.network import IF, Conv1d, Dense, Flatten, SumPool
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.placement.place import place
 from spear_deploy.simulator import SpikeCounts, simulate
@@ -209,6 +209,44 @@ def test_copies_of_neurons_take_synops_and_updates_too() -> None:
     work = measure_core_work(chip, placement, flow, counts.steps, {})
     assert work.updates.tolist() == [4, 6, 6] and work.memory_reads is not None
     assert work.memory_reads.tolist() == [6 * 4 / 5, 5 * 6 / 5, 5 * 6 / 5]
+
+
+@pytest.mark.parametrize("chip", ["generic45nm", "spinnaker2"])
+def test_sums_that_two_layers_of_neurons_read_are_paid_by_each(chip: str) -> None:
+    """3 inputs meet 4 weights each, which two layers read; 10 spikes an input, 5 and 2 of a neuron onto 2 outputs."""
+    layers = [
+        Layer(name="w", synapse=Dense(weight=np.ones((4, 3)))),
+        *(Layer(name=name, neuron=IF(reset="subtract")) for name in ("a", "b")),
+        Layer(name="out", synapse=Dense(weight=np.ones((2, 4))), neuron=IF(reset="subtract")),
+    ]
+    ways = ((INPUT, "w"), ("w", "a"), ("w", "b"), ("a", "out"), ("b", "out"))
+    net = SNNGraph(layers=layers, edges=[Edge(source=s, target=t) for s, t in ways], input_shape=(3,), output="out")
+    sent = {INPUT: np.full(3, 10), "a": np.full(4, 5), "b": np.full(4, 2), "out": np.zeros(2)}
+    counts = SpikeCounts(sent=sent, steps=10, samples=1)
+    report = check(net, load_profile(chip), activity=counts, remedies=False)
+    assert report.synops == 30 * 4 + (20 + 8) * 2 and report.work.synops.sum() * 10 == report.synops + 30 * 4
+    term = next(term for term in report.energy.terms if term.name == "synapse")
+    price = load_profile(chip).energy.synop_pj.value
+    assert term.joules == pytest.approx(296 * price * 1e-12, rel=1e-12)
+    assert term.how == f"296 SynOps at {price:g} pJ, 120 of them since neurons read the same sums"
+    values = replace(counts, input_kind="current")
+    priced = override_facts(load_profile(chip), {"energy.mac_pj": 2.0})
+    macs = next(term for term in run(net, priced, values)[0].terms if term.name == "mac")
+    assert macs.joules == pytest.approx(30 * 4 * 2 * 2e-12, rel=1e-12)
+
+
+def test_synapses_that_reach_no_neuron_are_not_paid() -> None:
+    """A pool over 2 of 3 positions drops the last, on which 6 of 15 spikes arrive."""
+    layers = [
+        Layer(name="w", synapse=Conv1d(weight=np.ones((1, 1, 1)))),
+        Layer(name="pool", synapse=SumPool(kernel_size=(2,), stride=(2,))),
+        Layer(name="out", neuron=IF(reset="subtract")),
+    ]
+    net = chain(layers, input_shape=(1, 3))
+    sent = {INPUT: np.array([[4, 5, 6]]), "out": np.zeros((1, 1))}
+    energy, _ = run(net, load_profile("generic45nm"), SpikeCounts(sent=sent, steps=6, samples=1))
+    assert energy.terms[0].how == "9 SynOps at 0.9 pJ, 6 of the network reach no neuron"
+    assert energy.terms[0].joules == pytest.approx(9 * 0.9e-12, rel=1e-12)
 
 
 def test_several_chips_leave_hops_and_time_unknown() -> None:
