@@ -210,9 +210,11 @@ def note_open_loads(loads: Sequence[StepLoad], profile: HardwareProfile) -> Iter
     for load in loads:
         if load.used is None and load.worst > load.limit:
             limit = f"{load.limit:,.0f}"
-            most = f"if all spiked at every step it would be {load.worst:,.0f} {unit_noun(load.unit, load.worst)} of {limit}"
+            work = f"{load.worst:,.0f} {unit_noun(load.unit, load.worst)}"
+            most = f"if all spiked at every step, as often as they can, it would be {work} of {limit}"
             if isinf(load.worst):
-                most = f"neurons or inputs may spike any number of times in a step, and the limit is {limit} {load.unit}"
+                unit = unit_noun(load.unit, load.limit)
+                most = f"neurons or inputs may spike any number of times in a step, and the limit is {limit} {unit}"
             yield f"pace: whether {profile.name} does the work of a step in time depends on the activity (`--activity`); {most}"
 
 

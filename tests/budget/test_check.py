@@ -393,7 +393,14 @@ def test_a_limit_that_is_kept_needs_no_remedy() -> None:
 def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None, worst: float, notes: int) -> None:
     load = StepLoad(resource="events", where="fc", used=used, worst=worst, limit=10.0, unit="event")
     found = list(note_open_loads([load], LOIHI2))
-    assert len(found) == notes and all(note.endswith("spiked at every step it would be 11 events of 10") for note in found)
+    assert len(found) == notes
+    assert all(note.endswith("every step, as often as they can, it would be 11 events of 10") for note in found)
+
+
+def test_a_load_without_a_largest_worst_case_names_the_limit() -> None:
+    load = StepLoad(resource="events", where="fc", used=None, worst=np.inf, limit=10.0, unit="event")
+    (note,) = note_open_loads([load], LOIHI2)
+    assert note.endswith("; neurons or inputs may spike any number of times in a step, and the limit is 10 events")
 
 
 def test_notes_name_the_layers_that_reset_late_and_those_that_send_several_spikes_by_what_the_chip_sends() -> None:

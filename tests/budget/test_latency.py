@@ -209,7 +209,7 @@ def test_without_activity_an_undecided_load_is_a_note() -> None:
     assert report.verdict == "fits" and not [row for row in report.rows if row.resource == "events"]
     pace = next(note for note in report.notes if note.startswith("pace: "))
     assert "depends on the activity (`--activity`); " in pace and pace.endswith(
-        "if all spiked at every step it would be 80 events of 50"
+        "if all spiked at every step, as often as they can, it would be 80 events of 50"
     )
 
 
