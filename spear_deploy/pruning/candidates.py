@@ -179,11 +179,14 @@ class Evaluator:
         return sizes if self.chip is None else {**sizes, **measure_sizes(self.place(widths)[0])}
 
     def place(self, widths: Widths) -> Placed:
-        """Return the placement of a plan on the chip with the rows that are over their limit, by its own weights of 0."""
+        """Return the placement of a plan on the chip with the rows that are over their limit, by its weights where they count."""
         assert self.chip is not None  # its callers have one
         if widths not in self._placed:
-            graph = prune(self.graph, self.plan(widths)) if self.chip.knows_zeros else None
-            self._placed[widths] = self.chip.place(widths, graph)
+            if self.chip.counts_types:
+                self._placed[widths] = self.chip.place_weights(prune(self.graph, self.plan(widths)))
+            else:
+                graph = prune(self.graph, self.plan(widths)) if self.chip.knows_zeros else None
+                self._placed[widths] = self.chip.place(widths, graph)
         return self._placed[widths]
 
     def estimated_activity(self, widths: Widths) -> dict[str, float | None]:

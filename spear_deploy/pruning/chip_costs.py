@@ -1,6 +1,7 @@
 """Cores, memory, energy and latency of a plan on a chip.
 
-Cores and memory need sizes alone, without building the pruned network, unless the chip counts which weights are 0.
+Cores and memory need sizes alone, without building the pruned network, unless the chip counts which weights are 0, or
+has axons of types by weights.
 
 A plan narrows the populations of the network (`narrow_populations`), which are placed again. So the search sees
 the steps of the hardware: one channel more may take one core more.
@@ -27,6 +28,7 @@ from spear_deploy.network.graph import SNNGraph
 from spear_deploy.placement.chip_populations import find_chip_populations
 from spear_deploy.placement.place import Placement
 from spear_deploy.placement.weight_bits import stored_bits
+from spear_deploy.quantize.for_chip import ask_integers
 from spear_deploy.simulator import SpikeCounts
 from spear_deploy.simulator.synops import count_synops
 from spear_deploy.util.number_format import quantity
@@ -73,6 +75,17 @@ class ChipCosts:
             change = Change(widths=tuple((group.name, width) for group, width in pairs if width < group.channels))
             self._placed[widths] = _list_over(self.base.evaluate(change), self.profile)
         return self._placed[widths]
+
+    @property
+    def counts_types(self) -> bool:
+        """Whether axons have types by the values of weights (TrueNorth), so that sizes alone leave the cores of a plan open."""
+        return self.profile.connectivity.weight_palette.max_value is not None
+
+    def place_weights(self, graph: SNNGraph) -> Placed:
+        """Place a pruned network with the cores and copies of its integers, rounded without data; as it is where it has none."""
+        integer = graph if graph.is_integer else ask_integers(graph, self.profile)
+        costs = build_chip_costs(integer if isinstance(integer, SNNGraph) else graph, self.profile, self.chips)
+        return costs.place(tuple(group.channels for group in costs.groups))
 
     def with_bits(self, bits: Mapping[str, int]) -> ChipCosts:
         """Return the costs of the network with other bits of its weights, by layer."""

@@ -130,6 +130,29 @@ def test_a_budget_of_cores_holds_for_the_axons_of_each_type_of_the_integers():
     assert "cores" in {row.resource for row in build_chip_costs(integer, one_core).place((40,))[1]}
 
 
+def test_a_search_places_a_plan_on_truenorth_with_the_axons_of_its_integers():
+    """A core of 48 neurons has room for 40 in front of two, but not for their copies in front of each type of axon."""
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer(name=name, synapse=Dense(weight=rng.normal(size=size).astype(np.float32)), neuron=IF(reset="subtract"))
+        for name, size in (("a", (40, 6)), ("b", (2, 40)))
+    ]
+    graph, chip = chain(layers, input_shape=(6,)), override_facts(load_profile("truenorth"), {"core.neurons": 48})
+    evaluator = Evaluator(graph, toy_data(), chip=build_chip_costs(graph, chip))
+    cores = []
+    for width in (40, 20, 4):
+        report = check(prune_channels(graph, evaluator.plan((width,))), chip, remedies=False)
+        assert evaluator.place((width,))[0] == report.placement
+        assert evaluator.sizes((width,))["cores"] == report.cores_used
+        cores.append(report.cores_used)
+    assert cores[0] > cores[-1] == 1
+    one_core = override_facts(chip, {"chip.usable_cores": 1})
+    limited = evaluator.with_chip(build_chip_costs(graph, one_core))
+    assert [bool(limited.place((width,))[1]) for width in (40, 4)] == [
+        check(prune_channels(graph, evaluator.plan((width,))), one_core, remedies=False).verdict != "fits" for width in (40, 4)
+    ]
+
+
 def test_shares_of_a_budget_are_those_of_what_a_check_of_the_network_says():
     """On TrueNorth 12 neurons in front of two stand in copies for the types of their integers' weights, as in a check."""
     rng, data = np.random.default_rng(0), toy_data()
