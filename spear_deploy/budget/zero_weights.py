@@ -16,7 +16,8 @@ def fill_zero_weights(graph: SNNGraph, profile: HardwareProfile) -> SNNGraph:
     """Return the network whose SynOps are those that the chip works on: where it skips no zeros, layers with zeros hold ones.
 
     Layers that lie side by side between the same layers are one list of synapses with delays of its own; their zeros are the
-    synapses of the other layers and stay. Without a published fact zeros cost nothing.
+    synapses of the other layers and stay; zeros of all of them are not counted (`docs/limits.md`). Without a published fact zeros
+    cost nothing.
     """
     if not profile.weights.zero_synops.value:
         return graph
