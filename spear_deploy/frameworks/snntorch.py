@@ -70,6 +70,11 @@ def _hands_state(module: Any) -> bool:
     return module.output or not module.init_hidden
 
 
+def _list_held(module: Any) -> tuple[Any, ...]:
+    """Return the potential that a module keeps by itself."""
+    return (getattr(module, "mem", None),) if getattr(module, "init_hidden", False) else ()
+
+
 def _count_results(module: Any) -> int:
     """Return the number of values that a module of neurons returns."""
     if not isinstance(module, NEURONS) or not _hands_state(module):
@@ -253,7 +258,8 @@ SNNTORCH = Framework(
         *(kind for kind in vars(snn).values() if isinstance(kind, type) and kind.__name__.endswith("LSTM")),
     ),
     keeps_state=True,
-    list_held=lambda module: (getattr(module, "mem", None),) if getattr(module, "init_hidden", False) else (),
+    list_held=_list_held,
+    list_set=_list_held,
     hands_state=_hands_state,
     count_results=_count_results,
     watching_resets=_watch_resets,

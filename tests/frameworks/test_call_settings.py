@@ -3,7 +3,9 @@
 import norse.torch as norse
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
+from snntorch import utils
 from torch import nn
 
 from spear_deploy.errors import UnsupportedError
@@ -141,3 +143,100 @@ def assign_row(s, t=None):
 def test_a_parameter_that_the_forward_assigns_is_refused_by_its_cause(before):
     with pytest.raises(UnsupportedError, match="the model: its forward sets a parameter, or a part of a tensor that it computes"):
         read_model(Sets(before=before), (12,))
+
+
+class Hidden(nn.Module):
+    """Neurons that keep their state, in a loop over time or for one step, with functions around their calls."""
+
+    def __init__(self, before=None, behind=None, *, after=None, is_loop=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.is_loop = nn.Linear(12, 8), snn.Leaky(beta=0.8, threshold=0.4, init_hidden=True), is_loop
+        self.before, self.behind, self.after = (change or (lambda s: None) for change in (before, behind, after))
+        nn.init.uniform_(self.fc.weight, -0.6, 1)
+
+    def forward(self, x):
+        self.before(self)
+        if not self.is_loop:
+            return self._run_step(x)
+        outputs = torch.stack([self._run_step(step) for step in x])
+        self.after(self)
+        return outputs
+
+    def _run_step(self, x):
+        spikes = self.lif(self.fc(x))
+        self.behind(self)
+        return spikes
+
+
+def detach_state(s):
+    s.lif.mem = s.lif.mem.detach()
+
+
+def halve_state(s):
+    s.lif.mem = s.lif.mem * 0.5
+
+
+def clip_state(s):
+    s.lif.mem.clamp_(max=0.5)
+
+
+def reset_state(s):
+    s.lif.reset_mem()
+
+
+def reset_all(s):
+    utils.reset(s)
+
+
+def make_zeros(s):
+    s.lif.mem = torch.zeros(3, 8)
+
+
+def make_others(s):
+    s.lif.mem = torch.full((3, 8), 0.2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"before": reset_all, "behind": detach_state},
+        {"before": make_zeros, "after": reset_state},
+        {"behind": detach_state, "is_loop": False},
+    ],
+)
+def test_states_that_neurons_keep_are_read_where_they_go_on(options):
+    x = (np.random.default_rng(0).random((STEPS, 3, 12)) < 0.3).astype(np.float32)
+    graph, net = read_model(Hidden(**options), (12,)), Hidden(**options)
+    with torch.no_grad():
+        steps = torch.from_numpy(x)
+        expected = (net(steps) if net.is_loop else torch.stack([net(step) for step in steps])).numpy()
+    assert 0.05 < expected.mean() < 0.95
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+
+
+@pytest.mark.parametrize("is_loop", [True, False])
+@pytest.mark.parametrize("behind", [halve_state, clip_state, reset_state], ids=lambda f: f.__name__)
+def test_a_state_that_the_forward_sets_between_steps_is_refused(behind, is_loop):
+    with pytest.raises(UnsupportedError, match="module 'lif' has another state in a later step, since the forward sets it; let"):
+        read_model(Hidden(behind=behind, is_loop=is_loop), (12,))
+
+
+@pytest.mark.parametrize("options", [{"before": reset_all}, {"behind": reset_all}])
+def test_a_forward_of_one_step_that_resets_is_no_loop_over_the_same_input(options):
+    with pytest.raises(UnsupportedError, match="it resets module 'lif' between two of its steps, which no layer here does; let"):
+        read_model(Hidden(**options, is_loop=False), (12,))
+
+
+def test_a_state_to_start_from_that_neurons_keep_is_refused():
+    with pytest.raises(UnsupportedError, match="module 'lif' starts from a state that the forward sets, other than that of its"):
+        read_model(Hidden(make_others), (12,))
+
+
+def test_a_forward_that_computes_with_a_state_that_neurons_keep_is_refused():
+    class Takes(Hidden):
+        def _run_step(self, x):
+            return self.lif(self.fc(x) + self.lif.mem)
+
+    with pytest.raises(UnsupportedError, match="the forward computes with 'mem' of module 'lif', which keeps it; let the module"):
+        read_model(Takes(make_zeros), (12,))

@@ -21,6 +21,7 @@ from spear_deploy.frameworks.importer.traced_model import UnclearForward
 
 NUMBERS = (bool, int, float, str, type(None))
 END = ("behind its call", "set it in front of its calls alone")
+STARTS_ELSEWHERE = "{} starts from a state that the forward sets, other than that of its reset; let it start from its reset"
 MAX_COPIED = 10_000
 """Values up to which a tensor is copied, to tell whether what changes it changes a value."""
 
@@ -28,12 +29,35 @@ MAX_COPIED = 10_000
 class CallSettings:
     """Numbers and tensors of the modules that a forward calls, as they were at the first call of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, list_held: Callable[[Any], tuple[Any, ...]], list_set: Callable[[Any], tuple[Any, ...]]) -> None:
+        """`list_held` names the states that a module keeps, `list_set` those that a forward may set."""
+        self._list_held, self._list_set = list_held, list_set
+        self._held: dict[int, list[tuple[int, int]]] = {}
+        self._states: dict[str, list[tuple[int, int]]] = {}
         self._first: dict[str, dict[str, Any]] = {}
         self._called: dict[str, Any] = {}
         self._nodes: dict[str, fx.Node] = {}
         self._reset: set[str] = set()
         self._starts: list[tuple[Callable[[Any], bool], bool]] = []
+
+    def note_start(self, model: torch.nn.Module) -> None:
+        """Take down the states that the modules of a model keep in front of the forward."""
+        self._held = {id(module): _note_memory(self._list_set(module)) for module in model.modules()}
+
+    def check_read(self, root: torch.nn.Module, graph: fx.Graph) -> None:
+        """Check that a forward computes with no state that neurons keep, which has another value in each step.
+
+        Raises:
+            UnsupportedError: it takes one from the module.
+        """
+        for node in graph.nodes:
+            path, _, name = str(node.target).rpartition(".") if node.op == "get_attr" else ("", "", "")
+            module = root.get_submodule(path)
+            if path and any(state is getattr(module, name, None) for state in self._list_set(module) if state is not None):
+                place = name_module(path.removeprefix("model").strip("."))
+                raise UnsupportedError(
+                    f"the forward computes with '{name}' of {place}, which keeps it; let the module return it, and hand it back"
+                )
 
     def note_call(self, module: torch.nn.Module, path: str) -> dict[str, dict[str, Any]]:
         """Check a call of a module against the first one, and return what it holds that the forward has computed.
@@ -49,14 +73,17 @@ class CallSettings:
         if path in self._reset:
             raise UnclearForward(f"it resets {place} between two of its steps, which no layer here does; let all states go on")
         if path not in self._called and not next((own for concerns, own in reversed(self._starts) if concerns(module)), True):
-            raise UnsupportedError(
-                f"{place} starts from a state that the forward sets, other than that of its reset; let it start from its reset"
-            )
+            raise UnsupportedError(STARTS_ELSEWHERE.format(place))
         held = _list_settings(module)
         if path not in self._first:  # to copy its tensors at each call would take most of a trace
             self._first[path] = {name: _keep(value) for name, value in held.items()}
         first = self._first[path]
         self._called[path] = module
+        states = _note_memory(self._list_set(module))
+        if path not in self._states and states != self._held.get(id(module)) and any(map(_is_other, self._list_set(module))):
+            raise UnsupportedError(STARTS_ELSEWHERE.format(place))
+        if self._states.setdefault(path, states) != states:
+            raise UnsupportedError(f"{place} has another state in a later step, since the forward sets it; let its state go on")
         self._check_same(held, first, place, "in a later step", "let every step compute the same")
         nodes = {name: value.node for name, value in held.items() if isinstance(value, fx.Proxy)}
         for name in nodes:
@@ -73,14 +100,14 @@ class CallSettings:
         """Take down the node of a call."""
         self._nodes.setdefault(path, node)
 
-    def check_end(self, list_held: Callable[[Any], tuple[Any, ...]]) -> None:
-        """Check that the modules hold behind the trace what they held at their calls; `list_held` names their states.
+    def check_end(self) -> None:
+        """Check that the modules hold behind the trace what they held at their calls.
 
         Raises:
             UnsupportedError: the forward has set a number or tensor behind a call.
         """
         for path, module in self._called.items():
-            states = list_held(module)
+            states = self._list_held(module)
             held = {name: value for name, value in _list_settings(module).items() if all(value is not state for state in states)}
             self._check_same(held, self._first[path], name_module(path.removeprefix("model").strip(".")), *END)
 
@@ -89,6 +116,11 @@ class CallSettings:
         for name, value in held.items():
             if name in first and not _is_same(first[name], value):
                 raise UnsupportedError(f"{place} has another '{name}' {when}, since the forward sets it; {remedy}")
+
+    @property
+    def resets(self) -> bool:
+        """Return whether the states of modules were reset."""
+        return bool(self._starts)
 
     def note_reset(self, concerns: Callable[[Any], bool], *, is_own: bool = True) -> None:
         """Take down that the states of some modules are reset, to their own values or to others."""
@@ -128,6 +160,17 @@ def _set_tensor(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> Non
     for place in (module._parameters, module._buffers):
         place.pop(name, None)
     vars(module)[name] = tensor
+
+
+def _is_other(state: Any) -> bool:
+    """Return whether a state is a tensor with values other than zero."""
+    return isinstance(state, torch.Tensor) and bool(state.detach().any())
+
+
+def _note_memory(states: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """Return the memory of tensors, which is the same behind `detach`, and how often it was changed."""
+    tensors = [state for state in states if isinstance(state, torch.Tensor) and state.layout == torch.strided]
+    return [(tensor.untyped_storage()._cdata, tensor._version) for tensor in tensors]
 
 
 def _list_settings(module: torch.nn.Module) -> dict[str, Any]:

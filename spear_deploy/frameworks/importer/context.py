@@ -61,6 +61,7 @@ class Framework:
         folded: modules that change nothing in evaluation.
         keeps_state: whether its modules keep their state themselves, so that a forward need not hand it on.
         list_held: f(module) returns what a module keeps of its state between runs, which the next one goes on from.
+        list_set: f(module) returns what it keeps that a forward may set or read, which nothing else watches.
         hands_state: whether a module with a state returns it beside its output.
         count_results: how many values a module returns that hands its state back, 0 of any other.
         loops_inside: whether a forward may call a module once for every step on the same input.
@@ -106,6 +107,7 @@ class Framework:
     folded: ModuleTypes = ()
     keeps_state: bool = False
     list_held: Callable[[Any], tuple[Any, ...]] = lambda module: ()
+    list_set: Callable[[Any], tuple[Any, ...]] = lambda module: ()
     hands_state: Callable[[Any], bool] = lambda module: True
     count_results: Callable[[Any], int] = lambda module: 0
     loops_inside: bool = False

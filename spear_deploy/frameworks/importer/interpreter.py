@@ -18,6 +18,7 @@ from spear_deploy.frameworks.importer.context import Form, Framework, TraceConte
 from spear_deploy.frameworks.importer.decoding import EACH, read_decision
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_later_steps, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
+from spear_deploy.frameworks.importer.in_place import make_refusal as make_change_refusal
 from spear_deploy.frameworks.importer.later_steps import check_later_steps
 from spear_deploy.frameworks.importer.modules import call_module, join
 from spear_deploy.frameworks.importer.step_layout import TracedRatio, TracedSize
@@ -94,6 +95,8 @@ def interpret(
     interpreter = TraceInterpreter(traced, path, builder, counts)
     interpreter.run(graph, x)
     result, logged = interpreter.finish(), interpreter.find_kept(in_lists=True)
+    if traced.change is not None:
+        raise make_change_refusal(traced.change, path)
     if untraced is not None and (traced.keeps_others or logged is not None):  # a later step may compute something else by them
         try:
             check_later_steps(*run(untraced, later_steps=count_later_steps(untraced)), path)
@@ -205,6 +208,11 @@ class TraceInterpreter:
             raise UnsupportedError(
                 f"{name_module(owner)}: its forward sets the parameter '{self._full_path(name)}' to None as it runs; set it "
                 "where the model is made"
+            )
+        if isinstance(tensor, fx.Proxy):
+            raise UnsupportedError(
+                f"{name_module(self.path)}: its forward sets the tensor '{name.removeprefix('model.')}' that it starts from, so "
+                "that its next run goes on from there; let it start from None, or from zeros that the forward makes"
             )
         is_zero = not tensor.detach().cpu().float().numpy().any()
         if is_zero and self._is_state(node):

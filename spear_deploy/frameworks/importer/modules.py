@@ -172,8 +172,13 @@ def check_hooks(module: torch.nn.Module, place: str) -> None:
     """Refuse hooks, which may change the result of a module; run torch's own pruning and normalising hooks.
 
     Raises:
-        UnsupportedError: a hook of the user, or one of torch.ao's preparation for rounding.
+        UnsupportedError: a hook of the user, one of torch.ao's preparation for rounding, or a forward set on the object alone.
     """
+    if "forward" in vars(module):
+        raise UnsupportedError(
+            f"{place} has a forward that was set on the object, in place of that of {type(module).__name__}; remove it, or write "
+            "what it computes in the forward of a class around it"
+        )
     if any(str(getattr(hook, "__module__", "")).startswith("torch.ao.") for hook in module._forward_hooks.values()):
         raise UnsupportedError(
             f"{place} was prepared by torch.ao.quantization, which observes and rounds what it computes; give the model as it "

@@ -23,6 +23,7 @@ from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.call_settings import read_generators
 from spear_deploy.frameworks.importer.context import Form, Framework, run_stepwise
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_steps, list_arguments, takes_state
+from spear_deploy.frameworks.importer.in_place import find_change
 from spear_deploy.frameworks.importer.repetition import detach_repetitions
 from spear_deploy.frameworks.importer.step_layout import (
     LayoutError,
@@ -70,6 +71,7 @@ def detect_form(model: torch.nn.Module, shape: Shape, framework: Framework) -> F
         if (form := _find_repeat(model, shape, framework)) is not None:
             return form
         is_unclear = isinstance(error, UnclearForwardError) and framework.loops_inside
+        is_unclear = is_unclear and not _resets_each_step(model, shape, framework)
         return _find_loop(model, shape, framework, is_expected=not is_unclear) or ("repeat" if is_unclear else "step")
     if any(node.target is run_stepwise for node in graph.nodes):
         return "layers"
@@ -106,6 +108,15 @@ def _find_repeat(model: torch.nn.Module, shape: Shape, framework: Framework) -> 
     except (LoopsOverTime, UnsupportedError):
         return None
     return "repeat" if traced.repeats_input else None
+
+
+def _resets_each_step(model: torch.nn.Module, shape: Shape, framework: Framework) -> bool:
+    """Return whether a forward runs its neurons once, and resets them: it has no steps that it repeats."""
+    try:
+        traced, _ = trace(copy_model(model), shape, path="", form="repeat", framework=framework)
+    except (LoopsOverTime, UnsupportedError):
+        return False
+    return traced.resets and traced.steps == 1
 
 
 def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is_expected: bool = False) -> Form | None:
@@ -215,9 +226,11 @@ def _trace(
         generators = read_generators()
         watching = framework.watching_resets(tracer.settings.note_reset)
         watching_potentials = framework.watching_potentials(tracer.read_potential)
+        tracer.settings.note_start(model)
         with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.buffers:
             graph = tracer.trace(traced)
-        tracer.settings.check_end(framework.list_held)
+        tracer.settings.check_end()
+        tracer.settings.check_read(traced, graph)
         if read_generators() != generators:
             raise RandomForwardError(
                 f"{name_module(path)}: its forward draws random numbers, which are others in each run; encode the data before "
@@ -225,6 +238,7 @@ def _trace(
             )
         traced.taken, traced.takes_columns, traced.reads_sizes = tracer.taken, tracer.takes_columns, tracer.reads_sizes
         traced.repeats_input, traced.fills_batch = tracer.repeats_input, tracer.fills_batch
+        traced.resets = tracer.settings.resets
         if form in LOOPS and traced.taken:
             traced.steps, traced.leaves_out_last = len(traced.taken), len(traced.taken) < tracer.steps
             if traced.steps < 2 or traced.taken != set(range(traced.steps)):
@@ -232,13 +246,14 @@ def _trace(
     except (LoopsOverTime, UnsupportedError):
         raise
     except UnclearForward as error:
-        raise UnclearForwardError(f"{name_module(path)}: {error}; return what is needed beside it in another way") from None
+        raise UnclearForwardError(f"{name_module(path)}: {error}") from None
     except Exception as error:  # a user's forward may raise anything when it meets a symbol
         _check_called(tracer, path)
         raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
+    held = {node for part in (*traced.states, *traced.list_attributes()) for node in list_nodes(part)}
+    traced.change = find_change(traced, graph, held, framework.has_state)
     if form != "layers":
-        held = {node for part in (*traced.states, *traced.list_attributes()) for node in list_nodes(part)}
         make_zeros_constant(traced, graph, tracer.run_example, held)
     if form == "repeat":
         traced.steps = max(count_calls(traced, graph).values(), default=1)

@@ -48,7 +48,9 @@ class TracedModel(torch.nn.Module):
         reads_sizes: whether the forward reads a size of its input.
         fills_batch: whether the forward puts time into the batch for neurons that take it there.
         repeats_input: whether the forward repeats its input over time, which has no axis of time.
+        resets: whether the forward resets neurons.
         leaves_out_last: whether a loop ends before the last step of the input.
+        change: a call that changes in place what is taken behind it.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class TracedModel(torch.nn.Module):
         self.later_steps, self.keeps_others = later_steps, False
         self.steps = {"step": 2, "layers": 1}.get(form, LOOP_STEPS)
         self.taken: set[int] = set()
-        self.takes_columns = self.fills_batch = self.reads_sizes = self.repeats_input = self.leaves_out_last = False
+        self.change: fx.Node | None = None
+        self.takes_columns = self.fills_batch = self.reads_sizes = self.repeats_input = self.leaves_out_last = self.resets = False
 
     def forward(self, x: Any, later: Any) -> Any:
         """Return the outputs of both steps, of the later ones too where the forward has values for them, or of the pass."""
@@ -128,7 +131,10 @@ class TracedModel(torch.nn.Module):
         if len(result) > 2 and len(result) == len(list_arguments(self.model)):
             result = (result[0], result[1:])  # forward(x, state, state, ...) -> (output, state, state, ...)
         if len(result) != 2:
-            raise UnclearForward(f"it returns {len(result)} values, expected one output, or (output, state)")
+            raise UnclearForward(
+                f"it returns {len(result)} values, expected one output, or (output, state); return what is needed beside it in "
+                "another way"
+            )
         output, state = result
         self.states.append(state)
         return output if self.output_index is None else output[self.output_index]

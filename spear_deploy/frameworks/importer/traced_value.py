@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from spear_deploy.errors import UnsupportedError
+from spear_deploy.frameworks.importer.in_place import CHANGES
 from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize, count_traced_steps
 from spear_deploy.frameworks.importer.symbols import MERGED, STEPS, name_module
 from spear_deploy.frameworks.importer.traced_model import UnclearForward
@@ -35,6 +36,24 @@ class Value(fx.Proxy):
                 "for later steps; set it before the forward, or compute with it, as in functional.linear(x, weight * mask)"
             )
         super().__setattr__(name, value)
+
+    def _note_change(self, result: Any) -> Any:
+        """Take down that an operator such as `+=` changes this value, which other names may have too."""
+        if isinstance(result, fx.Proxy):
+            result.node.meta[CHANGES] = self.node
+        return result
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._note_change(self + other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._note_change(self - other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._note_change(self * other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._note_change(self / other)
 
     def __iter__(self) -> Iterator[Any]:
         """Return the values that a forward gives names to, as torch's does, which disassembles its code each time."""

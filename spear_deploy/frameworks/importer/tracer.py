@@ -74,7 +74,7 @@ class Tracer(fx.Tracer):
         self.takes_columns = self.fills_batch = False
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
-        self.settings = CallSettings()
+        self.settings = CallSettings(framework.list_held, framework.list_set)
         self._outputs: dict[int, fx.Proxy] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
