@@ -253,6 +253,11 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         module._buffers[name] = torch.zeros(0)
 
 
+def _list_states(module: Any) -> tuple[Any, ...]:
+    """Return the states that a module keeps between runs, each of which a forward may set."""
+    return (getattr(module, "v_mem", None), getattr(module, "i_syn", None)) if isinstance(module, NEURONS) else ()
+
+
 RECURRENT = (sl.LIFRecurrent, sl.IAFRecurrent)
 NEURONS = (sl.IAFSqueeze, sl.LIFSqueeze, sl.ExpLeakSqueeze, *RECURRENT, sl.ExpLeak, sl.IAF, sl.LIF)
 
@@ -266,7 +271,8 @@ SINABS = Framework(
     takes_merged=lambda module: isinstance(module, SqueezeMixin),
     plain=(sl.SumPool2d,),
     keeps_state=True,
-    list_held=lambda module: (getattr(module, "v_mem", None), getattr(module, "i_syn", None)),
+    list_held=_list_states,
+    list_set=_list_states,
     lifts=(sl.Repeat,),
     handlers={sl.Merge: _add_merge, sl.Repeat: _add_repeated, FlattenTime: _merge_time, UnflattenTime: _part_time},
     hands_state=lambda module: False,

@@ -75,6 +75,12 @@ def _list_held(module: Any) -> tuple[Any, ...]:
     return (getattr(module, "mem", None),) if getattr(module, "init_hidden", False) else ()
 
 
+def _list_set(module: Any) -> tuple[Any, ...]:
+    """Return the states that a module keeps by itself, each of which a forward may set."""
+    names = ("mem", "syn", "spk") if getattr(module, "init_hidden", False) else ()
+    return tuple(getattr(module, name, None) for name in names)
+
+
 def _count_results(module: Any) -> int:
     """Return the number of values that a module of neurons returns."""
     if not isinstance(module, NEURONS) or not _hands_state(module):
@@ -259,7 +265,7 @@ SNNTORCH = Framework(
     ),
     keeps_state=True,
     list_held=_list_held,
-    list_set=_list_held,
+    list_set=_list_set,
     hands_state=_hands_state,
     count_results=_count_results,
     watching_resets=_watch_resets,

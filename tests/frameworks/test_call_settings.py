@@ -240,3 +240,63 @@ def test_a_forward_that_computes_with_a_state_that_neurons_keep_is_refused():
 
     with pytest.raises(UnsupportedError, match="the forward computes with 'mem' of module 'lif', which keeps it; let the module"):
         read_model(Takes(make_zeros), (12,))
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_what_a_forward_makes_of_a_state_of_an_earlier_run_is_refused(factor):
+    """It would be a constant of the network, whatever the state is in a step."""
+
+    class Takes(Hidden):
+        def _run_step(self, x):
+            return self.lif(self.fc(x) + factor * self.lif.mem.mean(0))
+
+    net = Takes()
+    net(torch.rand(4, 3, 12))
+    with pytest.raises(UnsupportedError, match="the forward computes with 'mem' of module 'lif', which keeps it; let the module"):
+        read_model(net, (12,))
+
+
+def test_a_state_that_a_forward_logs_is_left_out():
+    class Logs(Hidden):
+        def _run_step(self, x):
+            spikes = self.lif(self.fc(x))
+            self.level = float(self.lif.mem.mean())
+            return spikes
+
+    net, x = Logs(reset_all), (np.random.default_rng(0).random((STEPS, 3, 12)) < 0.3).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(simulate(read_model(net, (12,)), x, kind="current").output, expected)
+
+
+@pytest.mark.parametrize("name", ["syn", "spk"])
+def test_further_states_that_a_forward_sets_are_refused(name):
+    def change(s):
+        setattr(s.lif, name, 0.5 * getattr(s.lif, name))
+
+    def fill(s):
+        setattr(s.lif, name, torch.full((3, 8), 0.2))
+
+    def make(**options):
+        net = Hidden(**options)
+        net.lif = snn.RSynaptic(alpha=0.7, beta=0.8, linear_features=8, init_hidden=True)
+        return net
+
+    with pytest.raises(UnsupportedError, match="module 'lif' has another state in a later step, since the forward sets it; let"):
+        read_model(make(behind=change), (12,))
+    with pytest.raises(UnsupportedError, match="module 'lif' starts from a state that the forward sets, other than that of its"):
+        read_model(make(before=fill), (12,))
+
+
+@pytest.mark.parametrize("part", ["drop", None])
+def test_a_forward_that_puts_modules_into_training_is_refused(part):
+    class Drops(Hidden):
+        def __init__(self):
+            super().__init__(lambda s: (getattr(s, part) if part else s).train())
+            self.drop = nn.Dropout(0.5)
+
+        def _run_step(self, x):
+            return super()._run_step(self.drop(x))
+
+    with pytest.raises(UnsupportedError, match="module 'drop' is in training mode, which the forward sets; leave `train"):
+        read_model(Drops(), (12,))

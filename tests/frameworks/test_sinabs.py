@@ -496,3 +496,43 @@ def test_signals_with_time_in_the_batch_are_merged_too():
     graph = read_model(model, (1, 4, 4))
     np.testing.assert_array_equal(simulate(graph, x.numpy()).output, spikes)
     assert spikes.any() and graph == read_model(model, (1, 4, 4))
+
+
+class TakesPotential(nn.Module):
+    """Computes with the potential that a layer keeps, or sets it first."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.fc, self.spike, self.out, self.kind = nn.Linear(6, 5), sl.LIF(tau_mem=10.0), nn.Linear(5, 3), kind
+
+    def forward(self, x):
+        if self.kind == "sets":
+            self.spike.v_mem = torch.full((len(x), 5), 0.7)
+        if self.kind == "resets":
+            self.spike.reset_states()
+        spikes = self.spike(self.fc(x))
+        if self.kind == "takes":
+            spikes = spikes + 0.5 * self.spike.v_mem[:, None]
+        return self.out(spikes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sets", "module 'spike' starts from a state that the forward sets, other than that of its reset; let it start from"),
+        ("takes", "the forward computes with 'v_mem' of module 'spike', which keeps it; let the module"),
+    ],
+)
+def test_a_potential_that_a_forward_sets_or_takes_is_refused(kind, message):
+    net = TakesPotential(kind)
+    net(torch.rand(2, 4, 6))
+    with pytest.raises(UnsupportedError, match=message):
+        read_model(net, (6,))
+
+
+def test_a_forward_that_resets_its_layers_first_is_read():
+    net, x = TakesPotential("resets"), torch.rand(2, 40, 6)
+    with torch.no_grad():
+        expected = net(x).numpy().swapaxes(0, 1)
+    run = simulate(read_model(net, (6,)), x.numpy().swapaxes(0, 1), kind="current")
+    np.testing.assert_allclose(run.output, expected, atol=1e-5)

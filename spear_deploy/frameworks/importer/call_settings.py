@@ -44,21 +44,6 @@ class CallSettings:
         """Take down the states that the modules of a model keep in front of the forward."""
         self._held = {id(module): _note_memory(self._list_set(module)) for module in model.modules()}
 
-    def check_read(self, root: torch.nn.Module, graph: fx.Graph) -> None:
-        """Check that a forward computes with no state that neurons keep, which has another value in each step.
-
-        Raises:
-            UnsupportedError: it takes one from the module.
-        """
-        for node in graph.nodes:
-            path, _, name = str(node.target).rpartition(".") if node.op == "get_attr" else ("", "", "")
-            module = root.get_submodule(path)
-            if path and any(state is getattr(module, name, None) for state in self._list_set(module) if state is not None):
-                place = name_module(path.removeprefix("model").strip("."))
-                raise UnsupportedError(
-                    f"the forward computes with '{name}' of {place}, which keeps it; let the module return it, and hand it back"
-                )
-
     def note_call(self, module: torch.nn.Module, path: str) -> dict[str, dict[str, Any]]:
         """Check a call of a module against the first one, and return what it holds that the forward has computed.
 

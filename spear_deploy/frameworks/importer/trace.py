@@ -48,6 +48,8 @@ from spear_deploy.frameworks.importer.zero_states import make_zeros_constant
 from spear_deploy.network import Shape
 from spear_deploy.util.number_format import format_shape
 
+OTHERWISE_IN_TRAINING = (torch.nn.modules.dropout._DropoutNd, torch.nn.modules.batchnorm._BatchNorm)
+
 
 class RandomForwardError(UnsupportedError):
     """A forward that draws random numbers."""
@@ -227,10 +229,11 @@ def _trace(
         watching = framework.watching_resets(tracer.settings.note_reset)
         watching_potentials = framework.watching_potentials(tracer.read_potential)
         tracer.settings.note_start(model)
-        with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.buffers:
+        tracer.states.note_start(model)
+        with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.states, tracer.buffers:
             graph = tracer.trace(traced)
         tracer.settings.check_end()
-        tracer.settings.check_read(traced, graph)
+        tracer.states.check(traced, graph)
         if read_generators() != generators:
             raise RandomForwardError(
                 f"{name_module(path)}: its forward draws random numbers, which are others in each run; encode the data before "
@@ -251,6 +254,7 @@ def _trace(
         _check_called(tracer, path)
         raise UnsupportedError(f"{name_module(path)}: {_explain_failure(error, shape, form, needed, framework)}") from error
     _check_tensors(model, tracer, kept, path)
+    _check_evaluation(model, path)
     held = {node for part in (*traced.states, *traced.list_attributes()) for node in list_nodes(part)}
     traced.change = find_change(traced, graph, held, framework.has_state)
     if form != "layers":
@@ -328,6 +332,18 @@ def _list_tensors(model: torch.nn.Module, tracer: Tracer) -> Iterator[tuple[tupl
         for name, value in (*module._buffers.items(), *vars(module).items()):
             if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
                 yield (path, name), value.detach()
+
+
+def _check_evaluation(model: torch.nn.Module, path: str) -> None:
+    """Check that a forward has put no module into training, which computes otherwise there.
+
+    Raises:
+        UnsupportedError: it has.
+    """
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, OTHERWISE_IN_TRAINING):
+            place = name_module(".".join(part for part in (path, name) if part))
+            raise UnsupportedError(f"{place} is in training mode, which the forward sets; leave `train()` out of the forward")
 
 
 def _check_tensors(model: torch.nn.Module, tracer: Tracer, kept: dict[tuple[str, str], torch.Tensor], place: str) -> None:

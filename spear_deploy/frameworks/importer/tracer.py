@@ -22,6 +22,7 @@ from spear_deploy.frameworks.importer.einops_pattern import (
 )
 from spear_deploy.frameworks.importer.forward_code import LOOP_STEPS
 from spear_deploy.frameworks.importer.repetition import Repetition, find_repetition
+from spear_deploy.frameworks.importer.state_reads import StateReads
 from spear_deploy.frameworks.importer.step_buffers import StepBuffers
 from spear_deploy.frameworks.importer.step_layout import (
     RESHAPES,
@@ -75,6 +76,7 @@ class Tracer(fx.Tracer):
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
         self.settings = CallSettings(framework.list_held, framework.list_set)
+        self.states = StateReads(framework.list_set)
         self._outputs: dict[int, fx.Proxy] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
