@@ -31,8 +31,8 @@ def give_data(samples):
 
 fit(toy_network(), toy_data(), Recipe(epochs=1))  # what torch loads at its first step
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (150 << 20), resource.RLIM_INFINITY))
-size = 512
+resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20), resource.RLIM_INFINITY))
+size = 1024
 for _ in range(2):
     try:
         fit(toy_network(hidden=400), give_data(size), Recipe(epochs=1, batch_size=size, steps=1))
@@ -50,11 +50,11 @@ def test_a_batch_beyond_the_limit_of_the_process_names_its_need_and_a_batch_that
     assert done.returncode == 0, done.stderr[-2000:]
     refused, learnt = done.stdout.splitlines()
     pattern = (
-        r"training: a batch of 512 samples and 40 steps keeps (\S+ [MG]iB) for its gradient, (\d+) MiB are free; "
+        r"training: a batch of 1024 samples and 40 steps keeps (\S+ [MG]iB) for its gradient, (\d+) MiB are free; "
         r"batches of (\d+) fit \(`batch_size` of a recipe\), as do fewer steps"
     )
     match = re.fullmatch(pattern, refused)
-    assert match is not None and 20 <= int(match[2]) <= 150 and 8 <= int(match[3]) < 512, refused
+    assert match is not None and 40 <= int(match[2]) <= 400 and 16 <= int(match[3]) < 1024, refused
     assert learnt == f"batch {match[3]}: learnt"
 
 
