@@ -242,13 +242,15 @@ def test_a_forward_that_computes_with_a_state_that_neurons_keep_is_refused():
         read_model(Takes(make_zeros), (12,))
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.5])
-def test_what_a_forward_makes_of_a_state_of_an_earlier_run_is_refused(factor):
+@pytest.mark.parametrize(
+    "make", [lambda v: v.mean(0), lambda v: 0.5 * v.mean(0), lambda v: v.data.mean(0)], ids=["mean", "half", "data"]
+)
+def test_what_a_forward_makes_of_a_state_of_an_earlier_run_is_refused(make):
     """It would be a constant of the network, whatever the state is in a step."""
 
     class Takes(Hidden):
         def _run_step(self, x):
-            return self.lif(self.fc(x) + factor * self.lif.mem.mean(0))
+            return self.lif(self.fc(x) + make(self.lif.mem))
 
     net = Takes()
     net(torch.rand(4, 3, 12))

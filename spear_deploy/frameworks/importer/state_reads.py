@@ -14,10 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from spear_deploy.errors import UnsupportedError
-from spear_deploy.frameworks.importer.step_buffers import NO_READING
 from spear_deploy.frameworks.importer.symbols import name_module
 
-TAKE_NO_VALUES = (*NO_READING, "__set__", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty")
+TAKE_NO_VALUES = ("zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty")
 
 
 class StateReads(TorchFunctionMode):
