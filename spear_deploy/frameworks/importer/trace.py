@@ -228,12 +228,10 @@ def _trace(
         generators = read_generators()
         watching = framework.watching_resets(tracer.settings.note_reset)
         watching_potentials = framework.watching_potentials(tracer.read_potential)
-        tracer.settings.note_start(model)
-        tracer.states.note_start(model)
+        tracer.note_start(model)
         with framework.tracing(), watching, watching_potentials, answering_type_checks(model), tracer.states, tracer.buffers:
             graph = tracer.trace(traced)
-        tracer.settings.check_end()
-        tracer.states.check(traced, graph)
+        tracer.check_end(traced, graph)
         if read_generators() != generators:
             raise RandomForwardError(
                 f"{name_module(path)}: its forward draws random numbers, which are others in each run; encode the data before "

@@ -79,6 +79,20 @@ class Tracer(fx.Tracer):
         self.states = StateReads(framework.list_set)
         self._outputs: dict[int, fx.Proxy] = {}
 
+    def note_start(self, model: torch.nn.Module) -> None:
+        """Take down what the modules of a model hold in front of the forward."""
+        self.settings.note_start(model)
+        self.states.note_start(model)
+
+    def check_end(self, root: torch.nn.Module, graph: fx.Graph) -> None:
+        """Check that the modules hold what they held at their calls, and that the forward computes with none of their states.
+
+        Raises:
+            UnsupportedError: it has set a number or tensor behind a call, or computes with a state.
+        """
+        self.settings.check_end()
+        self.states.check(root, graph)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return a symbol; that of an input or of all steps has its shape."""
         if node.op == "placeholder":
