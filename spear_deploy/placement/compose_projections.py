@@ -7,7 +7,7 @@ the weights of one list of synapses, each with its delay. `merge_delay_splits` m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import gcd, prod
 from typing import cast
@@ -193,15 +193,16 @@ def merge_delay_splits(graph: SNNGraph, projections: Sequence[Projection]) -> tu
         sets.setdefault(key, []).append(projection)
     merged: list[Projection] = []
     for parts in sets.values():
-        merged += [_merge(parts, graph)] if len(parts) > 1 and _are_disjoint(graph, parts) else parts
+        disjoint = len(parts) > 1 and share_no_synapse([_weight(graph, part) for part in parts])
+        merged += [_merge(parts, graph)] if disjoint else parts
     return tuple(merged)
 
 
-def _are_disjoint(graph: SNNGraph, parts: Sequence[Projection]) -> bool:
-    """Return whether no weight is non-zero in two of the layers."""
+def share_no_synapse(weights: Iterable[Weights]) -> bool:
+    """Return whether no weight is non-zero in two matrices, (outputs, inputs) each; no where their shapes differ."""
     union: Weights | None = None
-    for part in parts:
-        mask = _weight(graph, part) != 0
+    for weight in weights:
+        mask = weight != 0
         if union is not None and (union.shape != mask.shape or bool((union & mask).any())):
             return False
         union = mask if union is None else union | mask
