@@ -16,7 +16,7 @@ import numpy as np
 
 from spear_deploy.hardware.schema import HardwareProfile
 from spear_deploy.network import Array
-from spear_deploy.placement.axes import Axis, count_inputs, count_pairs
+from spear_deploy.placement.axes import Axis, count_inputs, count_pairs, identity_axis
 from spear_deploy.placement.axon_sets import AxonSet, count_union, find_axon_set, is_in_row
 from spear_deploy.placement.populations import Population
 from spear_deploy.placement.projections import Projection
@@ -127,7 +127,8 @@ class Core:
         most: dict[str, int] = {}
         if self.has_zeros(population):  # then channels differ, and none needs more than without zeros
             most = self.relax_limits(population.without_zeros, copies)
-            corners += [((c, c + 1), *rest) for c in range(population.shape[0]) for rest in {box[1:] for box in corners}]
+            rests = {box[1:] for box in corners}
+            corners += [((c, c + 1), *rest) for c in self._list_different(population) for rest in rests]
         limits = {name: self.limits[name] for name in BOX_RESOURCES}
         for box in corners:
             if limits == most:
@@ -135,6 +136,15 @@ class Core:
             needs = self.count_needs(population, box, copies)
             limits = {name: max(limit, needs[name] or 0) for name, limit in limits.items()}
         return limits
+
+    def _list_different(self, population: Population) -> Sequence[int]:
+        """Return channels one of which stands for each other: of neurons that read as many sources on each way one."""
+        ways = {id(p): p for p in (*population.projections, *population.synapses)}.values()
+        is_listed = all(p.kind == "dense" and all(axis == identity_axis(axis.inputs) for axis in p.pool_axes) for p in ways)
+        if not is_listed or (self.adds_ways and len(population.projections) > 1):
+            return range(population.shape[0])
+        first: list[int] = np.unique(np.stack([p.fan_in for p in ways]), axis=1, return_index=True)[1].tolist()
+        return first
 
     # ---------------------------------------------------------------------------------------------------------- axons
 

@@ -75,7 +75,7 @@ class Population:
         """Whether positions share weights, so that a core takes a tile of the map."""
         return len(self.shape) > 1 and all(p.kind != "dense" for p in self.projections)
 
-    @property
+    @cached_property
     def is_input_layer(self) -> bool:
         """Whether it only converts the network's input to spikes (netx's layer of type `input`)."""
         return all(p.from_input and p.is_elementwise for p in self.projections)

@@ -15,7 +15,8 @@ from spear_deploy.hardware.profile import load_profile
 from spear_deploy.network import IF, Conv1d, Conv2d, Dense, Flatten, Layer, Scale, SumPool
 from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.placement.axon_sets import count_union
-from spear_deploy.placement.core_needs import Core, group_targets_by_source
+from spear_deploy.placement.chip_populations import find_chip_populations
+from spear_deploy.placement.core_needs import BOX_RESOURCES, Core, group_targets_by_source
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import matrix_onto, small_chip
@@ -375,3 +376,29 @@ def test_sources_that_are_all_read_are_not_listed_one_by_one() -> None:
         few = core.find_axon_set(projection, ((0, 1),))
         assert few.whole == sets[-1]
     assert sets[0] == sets[1] and not sets[0].used
+
+
+@pytest.mark.parametrize("chip", ["truenorth", "odin", "reckon", "brainscales2"])
+@pytest.mark.parametrize("seed", range(4))
+def test_limits_are_raised_to_what_any_neuron_of_lists_with_zeros_needs(seed: int, chip: str) -> None:
+    """Two ways, one of them behind a pool with some seeds: neurons that read as many sources as others are not measured again."""
+    rng, pools = np.random.default_rng(seed), seed % 2
+    weights = [np.where(rng.random((9, n)) < 0.4, 1.0, 0.0) for n in (6 if pools else 12, 12)]
+    layers = [
+        Layer(name="pool", synapse=SumPool(kernel_size=(2,), stride=(2,))), Layer(name="flat", synapse=Flatten()),
+        Layer(name="near", synapse=Dense(weight=weights[0])),
+        Layer(name="whole", synapse=Flatten()), Layer(name="far", synapse=Dense(weight=weights[1])),
+        Layer(name="out", neuron=IF()),
+    ]  # fmt: skip
+    pairs = [(INPUT, "pool"), ("pool", "flat"), ("flat", "near"), ("near", "out")]
+    if not pools:
+        layers[:2], pairs[:3] = layers[1:2], [(INPUT, "flat"), ("flat", "near")]
+    edges = [Edge(source=a, target=b) for a, b in (*pairs, (INPUT, "whole"), ("whole", "far"), ("far", "out"))]
+    graph = SNNGraph(layers=tuple(layers), edges=tuple(edges), input_shape=(3, 4), output="out")
+    profile = load_profile(chip)
+    (population,) = find_chip_populations(graph, profile)
+    core = Core(profile, {"near": 2, "far": 2})
+    for name in BOX_RESOURCES:
+        core.limits[name] = 1
+    needs = [core.count_needs(population, ((n, n + 1),)) for n in range(9)]
+    assert core.relax_limits(population) == {name: max(1, *(need[name] or 0 for need in needs)) for name in BOX_RESOURCES}
