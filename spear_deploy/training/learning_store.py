@@ -73,15 +73,17 @@ class LearningStore:
         path = self._find_path(key)
         if not path.exists():
             return None
+        reason = "is not what was written"
         try:
             arrays = read_arrays(path)
             facts = json.loads(arrays.pop(_FACTS).tobytes())
             if facts.pop("digest") == hash_content([key, facts, arrays]):
                 return LearningState(facts=facts, arrays=arrays)
-            reason = "it is not what was written"
-        except (FileError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = str(error) or type(error).__name__
-        self.note(f"the learning kept in '{path}' cannot be used, {reason}; it begins anew")
+        except FileError as error:  # without what is to be done, which this run does
+            reason = re.sub(r"; [^;()]*$", "", str(error).removeprefix(f"file '{path}': "))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        self.note(f"the learning kept in '{path}' cannot be used, it {reason}; it begins anew")
         return None
 
     def is_due(self) -> bool:
