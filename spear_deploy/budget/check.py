@@ -30,6 +30,7 @@ from spear_deploy.budget.notes import (
     note_balance,
     note_chip,
     note_levels,
+    note_lower_bound,
     note_open_loads,
     note_open_rows,
     note_packing,
@@ -349,6 +350,7 @@ def _list_notes(
     if not is_input_known and not takes_current(profile):
         yield f"input: taken as spikes; values that are not coded as spikes (a current) cannot be sent to {profile.name}"
     yield from note_axon_types(integer, on_chip.placement)
+    yield from note_lower_bound(on_chip.graph, on_chip.placement, profile)
     yield from note_levels(integer)
     yield from note_replaced(on_chip.replaced, profile.name)
     yield from note_readout(on_chip.populations, on_chip.unsupported)

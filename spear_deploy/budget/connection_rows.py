@@ -230,7 +230,9 @@ def _check_formats(
                 "a source whose synapses differ in delay takes an axon, and a copy of its neuron, for each delay; one is placed"
             )
         elif status == "over":
-            remedy = f"let a layer that passes spikes on lie in between, one for each {delay - (limit or 0)} steps too many"
+            beyond = delay - (limit or 0)
+            layers = "a layer that passes" if beyond == 1 else f"{beyond} layers that pass"
+            remedy = f"let {layers} spikes on lie in between, one for each step too many"
         yield BudgetRow(resource=DELAY, where=population.name, used=delay, limit=limit, unit="step", status=status, remedy=remedy)
 
 

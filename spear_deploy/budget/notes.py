@@ -12,7 +12,7 @@ from spear_deploy.budget.pools import note_pools
 from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, WEIGHTED_SUM, Replaced, Unsupported
 from spear_deploy.errors import did_you_mean
 from spear_deploy.hardware.schema import HardwareProfile
-from spear_deploy.network import CONVS, LI, LIF, CubaLI, is_bounded
+from spear_deploy.network import CONVS, LI, LIF, WEIGHTED, CubaLI, is_bounded
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.network.labels import name_layers
 from spear_deploy.network.layer_bits import read_layer_bits
@@ -94,6 +94,16 @@ def note_axon_types(integer: SNNGraph, placement: Placement) -> Iterator[str]:
                 f"axons: the {row['given']:,.0f} sources of '{row['layer']}' take {row['stored']:,.0f} axons on one core, one "
                 f"for each type of their weights; rows {count}"
             )
+
+
+def note_lower_bound(graph: SNNGraph, placement: Placement, profile: HardwareProfile) -> Iterator[str]:
+    """Yield a note where sources take an axon for each type of their weights, and a placement counts one."""
+    has_types = profile.connectivity.weight_palette.max_value is not None and profile.synapse_memory.format.value == "crossbar"
+    if has_types and not placement.counted and any(isinstance(layer.synapse, WEIGHTED) for layer in graph.layers):
+        yield (
+            f"cores: one axon is counted for each source; integers for {profile.name} take one for each type of its weights, "
+            "so that cores and axons are a lower bound"
+        )
 
 
 def note_levels(integer: SNNGraph) -> Iterator[str]:

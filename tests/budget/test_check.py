@@ -24,7 +24,7 @@ from spear_deploy.budget.unsupported import LATE_RESET, SEVERAL_SPIKES, Replaced
 from spear_deploy.errors import DataError, Refusal
 from spear_deploy.hardware.profile import load_profile, override_facts
 from spear_deploy.interchange.netx.reader import read_netx
-from spear_deploy.network import IF, LI, LIF, Dense
+from spear_deploy.network import IF, LI, LIF, CubaLIF, Dense, Neuron
 from spear_deploy.network.delayed_reset import reset_in_same_step
 from spear_deploy.network.graph import INPUT, Edge, Layer, SNNGraph, chain
 from spear_deploy.quantize import quantize
@@ -397,6 +397,27 @@ def test_a_load_is_open_where_only_its_worst_case_is_too_much(used: float | None
     assert all(note.endswith("every step, as often as they can, it would be 11 events of 10") for note in found)
 
 
+LOWER_BOUND = (
+    "cores: one axon is counted for each source; integers for truenorth take one for each type of its weights, so that cores and "
+    "axons are a lower bound"
+)
+
+
+def test_cores_of_a_network_that_truenorth_refuses_are_a_lower_bound() -> None:
+    """100 sources of 100 neurons with currents: 1 core; of neurons without, which the chip has, the axons take more."""
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.normal(size=(100, 100)), "b": rng.normal(size=(10, 100))}
+
+    def build(neuron: Neuron) -> BudgetReport:
+        layers = [Layer(name=name, synapse=Dense(weight=weight), neuron=neuron) for name, weight in weights.items()]
+        return check(chain(layers, input_shape=(100,)), load_profile("truenorth"), remedies=False)
+
+    refused, fits = build(CubaLIF(tau_mem_s=4e-3, tau_syn_s=4e-3)), build(IF(reset="subtract"))
+    assert (refused.verdict, fits.verdict) == ("does_not_fit", "fits") and refused.cores_used == 1 and fits.cores_used > 1
+    assert LOWER_BOUND in refused.notes and LOWER_BOUND not in fits.notes
+    assert LOWER_BOUND not in check(dense_net(300, 300), LOIHI2, remedies=False).notes
+
+
 def test_a_load_without_a_largest_worst_case_names_the_limit() -> None:
     load = StepLoad(resource="events", where="fc", used=None, worst=np.inf, limit=10.0, unit="event")
     (note,) = note_open_loads([load], LOIHI2)
@@ -540,6 +561,13 @@ def test_synapses_of_one_source_that_differ_in_delay_take_axons_of_a_crossbar(ki
     assert ("takes an axon, and a copy of its neuron, for each delay; one is placed" in row.remedy) == (kind == "synapses")
     (row,) = (row for row in check(delayed(kind), LOIHI2).rows if row.resource == "delay")
     assert row.status == "ok"
+
+
+@pytest.mark.parametrize(("limit", "layers"), [(0, "3 layers that pass"), (2, "a layer that passes")])
+def test_a_delay_beyond_the_limit_names_the_layers_that_stand_in_for_it(limit: int, layers: str) -> None:
+    chip = override_facts(small_chip("loihi2"), {"weights.delay_max_steps": limit})
+    (row,) = (row for row in check(delayed("sources"), chip).rows if row.resource == "delay")
+    assert row.remedy.startswith(f"let {layers} spikes on lie in between, one for each step too many")
 
 
 def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
