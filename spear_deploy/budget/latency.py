@@ -67,7 +67,7 @@ class StepLoad:
         where: the layer on that core, or "chip".
         used: mean work of a step; None without activity.
         worst: the same if every neuron and input spiked at every step, as often as network and chip let it; infinite where
-            neither has a limit.
+            neither has a limit of spikes that synapses take.
     """
 
     resource: str
@@ -217,7 +217,7 @@ def find_step_loads(
 ) -> Iterator[StepLoad]:
     """Yield the work that a chip with a fixed tick must do within it; without activity only the worst case is known."""
     limit = profile.timing.events_per_core_and_step.max_value
-    is_open = None in _find_most_spikes(graph, profile).values()
+    is_open = any(most is None and graph.edges_from(name) for name, most in _find_most_spikes(graph, profile).items())
     if limit is not None and placement.slices:
         worst = _events(graph, profile, placement, _always(graph, profile))
         used = None if counts is None else _events(graph, profile, placement, counts)

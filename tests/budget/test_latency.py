@@ -221,3 +221,14 @@ def test_pruning_is_no_remedy_where_a_step_takes_its_time_whatever_is_done_in_it
     report = check(dense_net(8, 10), chip, activity=0.5, steps=3, limits=UserLimits(latency_s=0.001 if timing else 1e-9))
     (row,) = [row for row in report.rows if row.resource == "latency"]
     assert row.status == "over" and row.remedy.startswith(remedy)
+
+
+def test_spikes_of_an_output_that_no_synapse_takes_need_no_limit() -> None:
+    """8 inputs to 8 outputs that may send any number of spikes: 64 events, a row of the check; fed back there is no largest."""
+    chip = override_facts(small_chip("loihi1", timing__events_per_core_and_step=100), {"neuron.max_spikes_per_step": "unlimited"})
+    net = dense_net(8, 8).with_layers(lambda layer: replace(layer, neuron=IF(max_spikes=None)))
+    (row,) = (row for row in check(net, chip).rows if row.resource == "events")
+    assert (row.used, row.status) == (64, "ok")
+    fed_back = replace(net, edges=(*net.edges, Edge(source="fc1", target="fc1", delay=1)))
+    (load,) = find_step_loads(fed_back, chip, place(fed_back, chip), None)
+    assert load.worst == np.inf
