@@ -105,8 +105,11 @@ def deploy(
 
 
 def open_cache(out: str | os.PathLike[str], settings: DeploySettings, progress: Progress | None) -> StageCache:
-    """Return the cache of stages in the output folder."""
-    return StageCache(Path(out), fresh=settings.fresh, advice=make_advice(settings.command), progress=progress)
+    """Return the cache of stages in the output folder; where all stages run again, no search and no learning is left in it."""
+    if settings.fresh:
+        stages.forget_unfinished(Path(out))
+    advice = make_advice(settings.command, fresh=settings.fresh)
+    return StageCache(Path(out), fresh=settings.fresh, advice=advice, progress=progress)
 
 
 def run_stages(
@@ -149,17 +152,18 @@ def run_stages(
         return result
 
 
-def make_advice(command: str | None) -> Advice:
+def make_advice(command: str | None, *, fresh: bool = False) -> Advice:
     """Return the function that names the command that goes on after an error.
 
-    It is the same command, with a budget that can be reached if the budget was the error.
+    It is the same command, without `--fresh`, which begins anew, and with a budget that can be reached if that was the error.
     """
 
     def advice(error: SpearError | None) -> str:
         if command is None:
-            return "the same call"
+            return "the same call without `fresh`" if fresh else "the same call"
         least = error.min_value if isinstance(error, BudgetError) else None
-        return f"`{command if least is None else _replace_budget(command, ceil(least))}`"
+        without = re.sub(r"\s--fresh(?=\s|$)", "", command)
+        return f"`{without if least is None else _replace_budget(without, ceil(least))}`"
 
     return advice
 

@@ -78,7 +78,7 @@ class StageCache:
 
     Args:
         folder: for all files.
-        fresh: whether finished stages of earlier runs run again.
+        fresh: whether finished stages of earlier runs run again, in this run and in one that goes on from it.
         advice: returns the command that goes on after an error.
         progress: is called when a stage begins.
 
@@ -91,7 +91,8 @@ class StageCache:
     def __init__(self, folder: Path, *, fresh: bool, advice: Advice, progress: Progress | None) -> None:
         self.folder, self.advice, self.progress = folder, advice, progress
         self.stages, _ = read_stages(folder / STAGES)
-        self.fresh = fresh
+        if fresh:  # their files are known, and no stage has this key
+            self.stages = {name: stage.model_copy(update={"key": ""}).sealed() for name, stage in self.stages.items()}
         self.seconds: dict[str, float] = {}
         self.resumed: list[str] = []
         self.done: list[str] = []
@@ -103,7 +104,7 @@ class StageCache:
             SpearError: that of the work; earlier stages are kept, and the message names the command that goes on.
         """
         key = hash_value({"stage": name, "code": hash_code(), "versions": package_versions(), **inputs})
-        known = None if self.fresh else self.stages.get(name)
+        known = self.stages.get(name)
         if known is not None and known.key == key and self._has_files(known):
             self.report_stage(f"{name} (of an earlier run)")
             self.resumed.append(name)

@@ -125,11 +125,16 @@ def prune(task: Task, mark: str) -> StageOutput:
     write_snn(pruned.graph, task.folder / PRUNED)
     facts = pruned.to_json()
     write_json(task.folder / SEARCH, facts)
-    for path in task.folder.glob(CHECKPOINT.format("*")):
-        path.unlink()
-    forget_learning(task.folder)
+    forget_unfinished(task.folder)
     value = {name: facts[name] for name in ("widths", "levers", "budgets", "batches", "notes")}
     return StageOutput(files=(PRUNED, SEARCH), value=value)
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Remove what is kept of searches and learning that are not finished."""
+    for path in folder.glob(CHECKPOINT.format("*")):
+        path.unlink(missing_ok=True)
+    forget_learning(folder)
 
 
 def quantise(task: Task) -> StageOutput:

@@ -28,7 +28,8 @@ from spear_deploy.interchange.speck import reader as speck
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api, export_stage, stage_cache, stages
-from spear_deploy.pipeline.deploy import make_advice
+from spear_deploy.pipeline.deploy import make_advice, open_cache
+from spear_deploy.pipeline.deployment import DeploySettings
 from spear_deploy.pipeline.result import tool_version
 from spear_deploy.pipeline.stage_cache import STAGES as STAGES_FILE
 from spear_deploy.pipeline.stage_cache import StageCache, StageOutput
@@ -399,6 +400,32 @@ def test_a_stage_runs_again_if_inputs_or_files_change_or_if_fresh(tmp_path):
     assert not (tmp_path / "a").exists()  # what the stage wrote before is gone
     (tmp_path / "b.txt").unlink()
     assert open_stage_cache(tmp_path).run("one", {"seed": 1}, writing(tmp_path, "b.txt", "3")).value == "3"
+
+
+def test_a_fresh_run_that_was_stopped_takes_none_of_the_stages_before_it(tmp_path):
+    for name in ("one", "two"):
+        open_stage_cache(tmp_path).run(name, {}, writing(tmp_path, f"{name}.txt", "old"))
+    new = open_stage_cache(tmp_path, fresh=True).run("one", {}, writing(tmp_path, "one.txt", "new"))
+    later = open_stage_cache(tmp_path)
+    assert later.run("one", {}, unreachable) == new
+    assert later.run("two", {}, writing(tmp_path, "2.txt", "new")).value == "new"
+    assert not (tmp_path / "two.txt").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_fresh_run_begins_searches_and_learning_anew(tmp_path, fresh):
+    unfinished = ["checkpoint-0f.json", "checkpoint-0f.steps.json", "checkpoint-bits.json", f"learning-{'a' * 12}-{'b' * 32}.npz"]
+    for name in unfinished:
+        (tmp_path / name).touch()
+    open_cache(tmp_path, DeploySettings(fresh=fresh), None)
+    assert [(tmp_path / name).exists() for name in unfinished] == [not fresh] * 4
+
+
+def test_what_goes_on_from_a_fresh_run_is_the_command_without_it():
+    fresh = make_advice("spear-deploy deploy a.snn --fresh --out b --freshly", fresh=True)
+    assert fresh(None) == "`spear-deploy deploy a.snn --out b --freshly`"
+    assert make_advice("spear-deploy demo --fresh", fresh=True)(None) == "`spear-deploy demo`"
+    assert make_advice(None, fresh=True)(None) == "the same call without `fresh`"
 
 
 def test_stages_of_other_code_are_other_stages(tmp_path, monkeypatch):
