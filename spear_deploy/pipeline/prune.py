@@ -260,28 +260,29 @@ def _fine_tune_plans(
     With workers the budgets learn at the same time.
     """
     workers = all_settings[0].workers
-    pairs = zip(all_settings, plans, strict=False)
+    keeps = workers is None or workers.place == "processes"  # other machines do not see the folder, or may not write there
+    jobs = (
+        (replace(settings, workers=None), plan, folder / _name_folder(settings.synops) / CHECKPOINT if keeps else None)
+        for settings, plan in zip(all_settings, plans, strict=False)
+    )  # learning alone is kept beside the checkpoint
     if workers is None:
-        for settings, plan in pairs:
-            checkpoint = folder / _name_folder(settings.synops) / CHECKPOINT  # learning alone is kept beside it
-            yield settings, _fine_tune_plan((inputs, costs), (settings, plan), progress, checkpoint)
+        for job in jobs:
+            yield job[0], _fine_tune_plan((inputs, costs), job, progress)
         return
-    jobs = [(replace(settings, workers=None), plan) for settings, plan in pairs]
-    names = [f"fine-tune to {settings.synops}" for settings, _ in jobs]
+    listed = list(jobs)
+    names = [f"fine-tune to {settings.synops}" for settings, *_ in listed]
     results = map_jobs(
-        _fine_tune_plan, jobs, shared=(inputs, costs), workers=workers, names=names, stage="fine-tune", progress=progress
+        _fine_tune_plan, listed, shared=(inputs, costs), workers=workers, names=names, stage="fine-tune", progress=progress
     )  # fmt: skip
-    yield from zip((settings for settings, _ in jobs), results, strict=True)
+    yield from zip((settings for settings, *_ in listed), results, strict=True)
 
 
 def _fine_tune_plan(
     shared: tuple[CheckedInputs, ChipCosts],
-    job: tuple[PruneSettings, SearchResult],
+    job: tuple[PruneSettings, SearchResult, Path | None],
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
 ) -> PrunedResult:
-    inputs, costs = shared
-    settings, plan = job
+    (inputs, costs), (settings, plan, checkpoint) = shared, job
     return prune_to_budget(
         inputs.network, inputs.dataset, settings, deployed=inputs.forms, chip=costs, search_result=plan,
         checkpoint=checkpoint, progress=progress,

@@ -5,14 +5,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import spear_deploy as sd
 from spear_deploy.network import IF
+from spear_deploy.pipeline import prune
 from spear_deploy.pipeline.prune import prune_front
+from spear_deploy.pruning.settings import PruneSettings
 from spear_deploy.training import learning_store
 from spear_deploy.training.learning_store import list_learning
+from spear_deploy.util.workers import Workers
 from tests.pipeline.test_deploy import network, task
 
 FAST = {"method": "uniform", "epochs": 3}
@@ -64,6 +69,19 @@ def test_a_pruning_completed_after_ctrl_c_keeps_its_learning_and_goes_on_where_i
     assert [facts["done"] for facts in told if facts["stage"] == "fine-tune"][2:4] == [2, 3]
     assert not list(tmp_path.rglob("learning-*")) and not again["interrupted"]
     assert whole["accuracy"] == again["accuracy"] and whole["synops"] == again["synops"]
+
+
+@pytest.mark.parametrize("place", [None, "processes", "slurm"])
+def test_budgets_that_learn_at_the_same_time_on_this_machine_keep_their_learning(place, tmp_path, monkeypatch):
+    """Beside each budget's files; workers on other machines may not see these folders."""
+    monkeypatch.setattr("spear_deploy.util.workers.settings.require_place", lambda place: None)
+    workers = None if place is None else Workers(count=2, place=place)
+    settings = [PruneSettings(synops=budget, workers=workers) for budget in ("60%", "80%")]
+    monkeypatch.setattr(prune, "map_jobs", lambda function, jobs, *, shared, **_: [function(shared, job) for job in jobs])
+    monkeypatch.setattr(prune, "prune_to_budget", lambda *_, checkpoint, **__: checkpoint)
+    inputs = SimpleNamespace(network=None, dataset=None, forms=())
+    kept = [path for _, path in prune._fine_tune_plans(inputs, settings, [None, None], None, tmp_path, None)]
+    assert kept == [None if place == "slurm" else tmp_path / budget / "checkpoint.json" for budget in ("60", "80")]
 
 
 def stop_behind(told, epochs):
