@@ -108,8 +108,10 @@ def read_activity(path: str | os.PathLike[str], graph: SNNGraph) -> SpikeCounts:
     for name in (INPUT, *(layer.name for layer in graph.layers if layer.spikes)):
         what = kind if name == INPUT else "spikes"
         if f"{name}.{what}" not in arrays:
+            beside = " of a recording, and no 'spikes' or 'current' of an input" if name == INPUT else ""
             raise DataError(
-                f"file '{path}': has no '{name}.{what}'; record the spikes of this network with `simulate --record spikes`"
+                f"file '{path}': has no '{name}.{what}'{beside}; "
+                "record the spikes of this network with `simulate --record spikes`"
             )
         value = recorded[name] = arrays[f"{name}.{what}"]
         leading = recorded[INPUT].shape[:2]

@@ -91,7 +91,7 @@ def test_recordings_of_another_network(tmp_path):
     x = random_spikes(graph, 0)
     path = tmp_path / "run.npz"
     write_recording(path, simulate(graph, x, record=("spikes",)))
-    with pytest.raises(DataError, match="has no 'input.spikes'"):
+    with pytest.raises(DataError, match="has no 'input.spikes' of a recording, and no 'spikes' or 'current' of an input; r"):
         read_activity(path, graph)
     np.savez(path, **{"input.spikes": np.zeros((2, 2, 2))})
     with pytest.raises(
