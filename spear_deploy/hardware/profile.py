@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,13 @@ def _apply_variant(profile: HardwareProfile, variant: str) -> HardwareProfile:
 
 
 def _load_shipped(name: str) -> HardwareProfile:
-    return parse_profile(read_profile_text(name), f"{name}.yaml")
+    return _parse_shipped(read_profile_text(name), f"{name}.yaml")
+
+
+@lru_cache(maxsize=64)
+def _parse_shipped(text: str, origin: str) -> HardwareProfile:
+    """Return the profile of a text, parsed once: a command takes it several times, and each would take 10 ms."""
+    return parse_profile(text, origin)
 
 
 def _load_by_alias(name: str) -> HardwareProfile:

@@ -77,6 +77,12 @@ def test_listing_chips_does_not_import_pydantic() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_an_included_profile_is_parsed_once() -> None:
+    given = load_profile("loihi1")
+    assert load_profile("loihi1") is given
+    assert override_facts(given, {"core.neurons": 9}).core.neurons.value == 9 and given.core.neurons.value == 1024
+
+
 def test_a_short_file_loads_and_its_other_keys_are_unpublished(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(own_chip()))
