@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+slow_too = True
+"""Whether slow cases are wanted: a run without them does not make thousands of cases to leave them out."""
+
 
 def seeds(few: int, many: int) -> list[Any]:
     """Return the seeds 0 to many − 1 as parameters; those from `few` on are slow."""
@@ -14,5 +17,6 @@ def seeds(few: int, many: int) -> list[Any]:
 
 
 def few_first(cases: Iterable[Any], few: int) -> list[Any]:
-    """Return cases as parameters of one argument; those behind the first few are slow."""
-    return [case if i < few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]
+    """Return cases as parameters of one argument; those behind the first few are slow, and left out where none is wanted."""
+    made = list(cases)[: None if slow_too else few]
+    return [case if i < few else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(made)]
