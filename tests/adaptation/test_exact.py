@@ -29,7 +29,7 @@ from tests.adaptation.random_networks import (
 )
 from tests.support.seeds import seeds
 
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 EVERY = "[Dense, Conv1d, Conv2d, Scale, SumPool, AvgPool, Flatten]"
 
 

@@ -90,7 +90,7 @@ def test_no_sums_where_the_output_would_change_or_a_part_has_positions(layers):
     assert move_window_to_input(chain(layers, input_shape=(1, 8, 8)), (2, 2)) is None
 
 
-@pytest.mark.parametrize("seed", seeds(8, 20))
+@pytest.mark.parametrize("seed", seeds(6, 20))
 def test_an_input_that_is_alike_within_windows_drives_the_network_as_before(seed):
     """Convolutions of one position, sums and means, dense weights: sums over windows then hold all there is."""
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from spear_deploy.simulator import simulate
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_norm
 from tests.support.seeds import seeds
 
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 LOIHI = load_profile("loihi2")
 POOL = {"kernel_size": (2, 2), "stride": (2, 2)}
 

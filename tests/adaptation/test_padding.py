@@ -12,7 +12,7 @@ from spear_deploy.network.graph import chain
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_neuron, random_norm
 from tests.support.seeds import seeds
 
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 PADS = override_facts(load_profile("generic45nm"), {"layers.conv_padding_same": True})
 OLD = (Conv1d, Conv2d)
 

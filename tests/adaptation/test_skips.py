@@ -15,7 +15,7 @@ from spear_deploy.network.graph import INPUT, Edge, SNNGraph
 from tests.adaptation.random_networks import DT_S, count_differing_spikes, eighths, random_norm
 from tests.support.seeds import seeds
 
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 GENERIC = load_profile("generic45nm")
 LAYER_BY_LAYER = override_facts(GENERIC, {"weights.delay_max_steps": 0, "timing.mode": "fixed_tick"})
 ONE_LAYER_OF_WEIGHTS = override_facts(GENERIC, {"layers.kernels_into_layer": 1, "timing.mode": "async"})

@@ -27,7 +27,7 @@ from tests.support.seeds import seeds
 
 SPIKES_ALONE = ("catalyst_n1", "odin", "speck2f", "spinnaker2", "truenorth")
 LONGER_READOUTS = ("reckon", "xylo_audio2", "xylo_audio3", "xylo_imu")
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 
 
 def ends_in_sum(neuron=None, hidden=IF(), end=None) -> SNNGraph:  # noqa: B008

@@ -190,7 +190,7 @@ def draw(seed: int) -> SNNGraph:
     return as_if(graph)
 
 
-@pytest.mark.parametrize("seed", seeds(8, 200))
+@pytest.mark.parametrize("seed", seeds(6, 200))
 def test_axons_and_neurons_of_each_core_are_those_counted_one_by_one(seed: int) -> None:
     graph = draw(seed)
     chip = override_facts(TRUENORTH, {"core.neurons": 24, "core.axons_in": 40, "connectivity.fan_in": 40})
@@ -319,7 +319,7 @@ def test_a_shortage_is_told_with_its_numbers_where_no_cut_has_room() -> None:
     )
 
 
-@pytest.mark.parametrize("seed", seeds(8, 16))
+@pytest.mark.parametrize("seed", seeds(6, 16))
 def test_layers_are_cut_until_the_axons_counted_one_by_one_have_room(seed: int) -> None:
     """The report of a network in floating point has the cores of its integers."""
     graph = draw(seed)
@@ -357,7 +357,7 @@ def test_a_finer_cut_may_take_as_many_cores_as_there_are(seed: int, neurons: int
     assert fit_axons(integer, placed, {}, chip, max_cores=cores - 1) is None
 
 
-@pytest.mark.parametrize("seed", seeds(8, 16))
+@pytest.mark.parametrize("seed", seeds(6, 16))
 def test_rows_and_floor_plan_have_the_axons_and_neurons_that_are_counted_one_by_one(seed: int) -> None:
     graph = draw(seed)
     chip = override_facts(TRUENORTH, {"core.neurons": 64, "core.axons_in": 128, "connectivity.fan_in": 64})
@@ -681,7 +681,7 @@ def test_all_layers_are_cut_where_a_limit_other_than_room_for_axons_is_exceeded(
     assert find(core__axons_out=5) == {"a", "b"}
 
 
-@pytest.mark.parametrize("seed", seeds(8, 16))
+@pytest.mark.parametrize("seed", seeds(6, 16))
 def test_a_limit_of_the_cores_that_a_network_takes_is_none(seed: int) -> None:
     chip = override_facts(TRUENORTH, {"core.neurons": 24, "core.axons_in": 40, "connectivity.fan_in": 40})
     integer = ask_integers(draw(seed), chip, "spikes")

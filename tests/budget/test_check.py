@@ -257,7 +257,7 @@ def test_a_readout_is_placed_and_needs_no_output_axons() -> None:
     assert next(row for row in report.rows if row.resource == "axons_out").used == 0
 
 
-@pytest.mark.parametrize("seed", seeds(8, 60))
+@pytest.mark.parametrize("seed", seeds(6, 60))
 def test_the_verdict_is_that_of_a_brute_force_check(seed: int) -> None:
     """Every core of the placement against every limit, one by one."""
     rng = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def test_dense_layers_are_counted_exactly(neurons: int) -> None:
     assert {row.limit for row in rows.values()} == {8}
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_convolutions_pools_and_zero_weights_are_counted_exactly(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = sparse(random_net(rng), rng) if seed % 2 else random_net(rng)

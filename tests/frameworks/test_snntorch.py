@@ -18,6 +18,7 @@ from spear_deploy.frameworks.models import read_model  # noqa: E402
 from spear_deploy.pipeline import api  # noqa: E402
 from spear_deploy.simulator import simulate  # noqa: E402
 from tests.support.framework_runs import NETWORKS, Draw, count_differences, patterns, recorded  # noqa: E402
+from tests.support.seeds import few_first  # noqa: E402
 
 KINDS = (snn.Leaky, snn.Lapicque, snn.Synaptic, snn.RLeaky, snn.RSynaptic)
 PARTS = {snn.Leaky: 2, snn.Lapicque: 2, snn.Synaptic: 3, snn.RLeaky: 2, snn.RSynaptic: 3}
@@ -73,7 +74,7 @@ class Loop(nn.Module):
         return torch.stack(spikes, dim=0), torch.stack(membranes, dim=0)
 
 
-@pytest.mark.parametrize("seed", range(NETWORKS))
+@pytest.mark.parametrize("seed", few_first(range(NETWORKS), NETWORKS if NETWORKS > 10 else 5))
 def test_a_random_network_spikes_as_in_snntorch(seed):
     draw = Draw(seed)
     form = draw.pick("hidden", "loop", "repeat")

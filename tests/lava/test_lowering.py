@@ -146,7 +146,7 @@ def test_an_exponent_below_zero_is_folded_in_where_nothing_is_rounded():
         multiply_synapses([odd, even], (2,))
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_currents_and_constants_equal_the_output_of_the_synapses(seed):
     """Each population's matrices and constants, applied to random spikes, against the simulator's own synapses."""
     job = random_jobs(seed * 100, 1)[0]
@@ -275,7 +275,7 @@ def test_offsets_are_the_depths_of_the_graph():
             assert made.offsets == {name: job.graph.depths[name] + (job.graph[name].neuron is None) for name in made.offsets}
 
 
-@pytest.mark.parametrize("seed", seeds(15, 50))
+@pytest.mark.parametrize("seed", seeds(7, 50))
 def test_offsets_are_the_smallest_without_negative_delay(seed):
     rng = np.random.default_rng(seed)
     names = "abcde"

@@ -36,7 +36,7 @@ from spear_deploy.training.recipe import Recipe
 from tests.adaptation.random_networks import SAMPLES, STEPS, random_map_network
 from tests.support.seeds import seeds
 
-SEEDS = seeds(20, 300)
+SEEDS = seeds(8, 300)
 RNG = np.random.default_rng(0)
 
 

@@ -59,7 +59,7 @@ def small_graph(seed=0):
     return SNNGraph(layers=layers, edges=tuple(edges), input_shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_equals_the_simulator_spike_for_spike(seed):
     graph = random_graph(seed)
     x = random_spikes(graph, seed)

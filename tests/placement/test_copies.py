@@ -16,7 +16,7 @@ from tests.support.chips import random_net, small_chip
 from tests.support.seeds import seeds
 
 TRUENORTH = load_profile("truenorth")
-SEEDS = seeds(10, 300)
+SEEDS = seeds(6, 300)
 
 
 def recurrent(seed: int, hidden: int | None = None) -> SNNGraph:
@@ -123,7 +123,7 @@ def test_a_layer_that_reads_itself_is_cut_until_its_copies_are_enough_for_its_ow
     assert max(part.neurons * part.copies for part in parts) == 15
 
 
-@pytest.mark.parametrize("seed", seeds(10, 30))
+@pytest.mark.parametrize("seed", seeds(6, 30))
 def test_weights_of_0_take_no_row_of_a_core_and_no_copy_of_a_neuron(seed: int) -> None:
     rng = np.random.default_rng(seed)
     net = sparse(random_net(rng), rng)

@@ -20,6 +20,7 @@ from spear_deploy.placement.core_needs import BOX_RESOURCES, Core, group_targets
 from spear_deploy.placement.place import place
 from spear_deploy.placement.populations import find_populations
 from tests.support.chips import matrix_onto, small_chip
+from tests.support.seeds import seeds
 from tests.support.single_synapses import find_ways
 
 
@@ -70,7 +71,7 @@ def chip(rng: np.random.Generator, base: str) -> Any:
 
 
 @pytest.mark.parametrize("base", ["truenorth", "odin", "brainscales2", "spinnaker1", "catalyst_n1"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(6, 12))
 def test_neurons_of_a_map_in_a_row_need_what_their_places_read(base: str, seed: int) -> None:
     """Those at the border of the map read less: the needs of the first of equal pieces are not those of all."""
     rng = np.random.default_rng(seed)

@@ -67,7 +67,7 @@ def count_rows_of_core(parts: list[tuple[list[Way], np.ndarray]], chip: Hardware
     return sum(int(np.max(counts, axis=0).sum()) for counts in by_row.values())
 
 
-@pytest.mark.parametrize("seed", seeds(8, 24))
+@pytest.mark.parametrize("seed", seeds(6, 24))
 def test_every_core_holds_what_single_synapses_need(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = draw_graph(rng)

@@ -86,7 +86,7 @@ def make_problem(seed: int):
     return start, saved, losses, lambda bits: sum(sizes[name] * bits[name] for name in names) > limit
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_bits_are_within_the_limits_and_no_layer_can_have_more(seed):
     """Against all combinations: a result wherever there is one, and a loss above the least by no more than one step's."""
     start, saved, losses, is_over = make_problem(seed)

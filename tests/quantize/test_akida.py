@@ -33,7 +33,7 @@ def read_layers(integer):
         yield layer, weight, step - bias - layer.neuron.v_leak, step
 
 
-@pytest.mark.parametrize("seed", seeds(8, 20))
+@pytest.mark.parametrize("seed", seeds(6, 20))
 def test_dense_networks_send_what_a_loop_over_whole_numbers_gives(seed):
     integer = quantize(network(seed), format="akida")
     x = np.random.default_rng(seed).integers(0, 16, (5, 4, 7))  # each step is a frame: nothing is kept

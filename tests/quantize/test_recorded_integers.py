@@ -180,7 +180,10 @@ def differences(wanted: Any, got: Any, where: str = "") -> list[str]:
 CASES = [(family, seed) for family, count in SEEDS.items() for seed in range(count)]
 
 
-@pytest.mark.parametrize(("family", "seed"), CASES)
+@pytest.mark.parametrize(
+    ("family", "seed"),
+    [pytest.param(*case, marks=pytest.mark.slow if 2 * case[1] >= max(8, SEEDS[case[0]]) else ()) for case in CASES],
+)
 def test_integers_are_those_recorded(family, seed):
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))
     got = json.loads(json.dumps(describe(family, seed)))

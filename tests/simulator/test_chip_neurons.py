@@ -21,7 +21,7 @@ from spear_deploy.simulator import simulate
 from tests.support.chip_reference import random_network, run_network
 from tests.support.seeds import seeds
 
-SEEDS = seeds(10, 110)
+SEEDS = seeds(6, 110)
 
 
 def spikes(graph, seed, steps=12, batch=2):

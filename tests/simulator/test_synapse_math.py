@@ -22,7 +22,7 @@ def random_conv(seed: int) -> tuple[Conv2d, tuple[int, int, int]]:
     return Conv2d(weight=weight, bias=bias, groups=groups, **pair), (i * groups, int(size[0]), int(size[1]))
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_convolution_equals_the_enumeration_of_its_synapses(seed):
     conv, shape = random_conv(seed)
     x = np.random.default_rng(seed).integers(0, 4, (3, *shape))
@@ -31,7 +31,7 @@ def test_convolution_equals_the_enumeration_of_its_synapses(seed):
     np.testing.assert_array_equal(apply_synapse(conv, x.astype(np.float32)), expected)
 
 
-@pytest.mark.parametrize("seed", seeds(13, 40))
+@pytest.mark.parametrize("seed", seeds(7, 40))
 def test_fan_out_equals_the_enumeration_of_existing_synapses(seed):
     conv, shape = random_conv(seed)
     expected = np.zeros(shape, int)
@@ -55,7 +55,7 @@ def test_pools_of_spikes_count_them():
     assert apply_synapse(AvgPool(kernel_size=(1, 2)), x.astype(np.float32)).tolist() == [[[[1], [1]]]]
 
 
-@pytest.mark.parametrize("seed", seeds(8, 60))
+@pytest.mark.parametrize("seed", seeds(6, 60))
 def test_pools_of_real_values_add_up_in_the_order_of_torch_however_they_lie_in_memory(seed):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
