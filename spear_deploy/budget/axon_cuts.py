@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from spear_deploy.budget.axon_room import (
     CoreRooms,
+    KeptCounts,
     count_on_cores,
     count_pairs,
     find_shortage,
@@ -62,10 +63,11 @@ def fit_axons(
     if types is None:
         return None
     pairs, most = sum(count_pairs(graph, path) for path in paths), math.inf if max_cores is None else max_cores
+    kept: KeptCounts | None = None if pairs > MAX_SEARCHED_PAIRS else {}
 
     def count(candidate: Placement) -> tuple[Placement, set[str]]:
         """Return a placement with the amounts of its cores, and the layers on cores without room."""
-        rooms = measure_rooms_by_type(graph, paths, candidate, types)
+        rooms = measure_rooms_by_type(graph, paths, candidate, types, kept)
         counted = count_on_cores(candidate, rooms, profile)
         return counted, _find_crowded_layers(rooms, counted, profile)
 

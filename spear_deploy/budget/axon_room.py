@@ -9,7 +9,7 @@ weight is its number among the values of its neuron in ascending order, the laye
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
@@ -32,6 +32,8 @@ from spear_deploy.util.number_format import join_names
 
 Types: TypeAlias = dict[str, Array]
 """By layer of weights the type of each, -1 for those of 0; a way without weights has the name ""."""
+KeptCounts: TypeAlias = dict[tuple[str, int, str, int], list[Array]]
+"""By source, delay, target and type, how many weights lead from each neuron of the source to each of the target."""
 MAX_PAIRS = 1 << 22
 """Pairs of neurons between two layers up to which their axons are counted."""
 NOT_COUNTED = "its sources take an axon for each type of their weights; how many on each core is not counted"
@@ -139,22 +141,37 @@ def find_weight_types(graph: SNNGraph, paths: Sequence[SpikePath], profile: Hard
 
 
 def measure_rooms_by_type(
-    graph: SNNGraph, paths: Sequence[SpikePath], placement: Placement, types: Mapping[str, Types]
+    graph: SNNGraph,
+    paths: Sequence[SpikePath],
+    placement: Placement,
+    types: Mapping[str, Types],
+    kept: KeptCounts | None = None,
 ) -> CoreRooms:
-    """Return what each core takes; `types` are those of the weights into each neuron layer."""
+    """Return what each core takes.
+
+    Args:
+        graph, paths, placement: those of `measure_core_rooms`.
+        types: of the weights into each neuron layer.
+        kept: counts of weights by source, delay, target and type, which are the same in all placements: taken from here, and
+            added. None: they are counted anew, a few sources at a time.
+    """
     parts: dict[tuple[int, int], list[CoreSlice]] = {}
     for part in placement.slices:
         parts.setdefault((part.run, part.core), []).append(part)
     on = _number_cores(placement, {core: number for number, core in enumerate(parts)})
     axons = np.zeros(len(parts), np.int64)
     sends = {name: np.zeros(cores.shape, np.int64) for name, cores in on.items()}
-    for (source, _), by_target in _group_paths(graph, paths).items():
+    for (source, delay), by_target in _group_paths(graph, paths).items():
         shape, here = graph.shape_of(source), np.unique(np.concatenate([on[target] for target in by_target]))
         count = np.zeros((prod(shape), len(here)), np.int64)
         for kind in range(1 + max(int(own.max(initial=-1)) for target in by_target for own in types[target].values())):
             most = np.zeros_like(count)
             for target, ways in by_target.items():
-                _raise_to_most(most, shape, ways, types[target], kind, np.searchsorted(here, on[target]))
+                totals: Iterable[Array] = _count_weights(shape, ways, types[target], kind)
+                if kept is not None:
+                    key = (source, delay, target, kind)
+                    totals = kept[key] = kept.get(key) or [each.astype(np.int64) for each in totals]
+                _raise_to_most(most, totals, np.searchsorted(here, on[target]))
             count += most
         axons[here] += count.sum(axis=0)
         if source != INPUT:
@@ -291,12 +308,12 @@ def _rank_weights(layers: Sequence[Layer]) -> Array:
     return find_axon_types(write_out(synapse.weight))
 
 
-def _raise_to_most(most: Array, shape: Shape, ways: Sequence[Way], types: Types, kind: int, cores: Array) -> None:
+def _raise_to_most(most: Array, totals: Iterable[Array], cores: Array) -> None:
     """Raise the axons of each source on each core to the weights of a type that a neuron there reads from it."""
     order = np.argsort(cores, kind="stable")
     here, starts = np.unique(cores[order], return_index=True)
     start = 0
-    for total in _count_weights(shape, ways, types, kind):
+    for total in totals:
         rows = slice(start, start + len(total))
         most[rows, here] = np.maximum(most[rows, here], np.maximum.reduceat(total[:, order], starts, axis=1).astype(np.int64))
         start += len(total)
