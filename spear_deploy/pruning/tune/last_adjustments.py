@@ -169,12 +169,13 @@ def restore_weights(graph: SNNGraph, unthinned: SNNGraph, counts: SpikeCounts, r
 
 
 def drop_channels(graph: SNNGraph, dataset: Dataset, excess: float) -> SNNGraph:
-    """Remove channels one by one, lowest importance per SynOp first, until at least the relative `excess` is gone.
+    """Remove channels one by one, lowest importance per SynOp first, until the relative `excess` over an aim is gone.
 
-    Batch norm is re-estimated. Where each group is down to one channel, the network is returned as it is.
+    Of 1 + `excess` times the aim, 1 at most is left. Batch norm is re-estimated. Where each group is down to one channel, the
+    network is returned as it is.
     """
     start = synops = evaluate(graph, dataset.val.head(NORM_SAMPLES)).synops.total
-    while synops > start * (1 - excess):
+    while synops > start / (1 + excess):
         options = []
         for group in list_prunable_groups(graph):
             if group.channels > 1:
