@@ -299,6 +299,7 @@ SINABS = Framework(
     hint_time="use its Squeeze module in all places, or in none",
     hint_batch="use IAFSqueeze or LIFSqueeze, which take time within the batch, or put it into Repeat",
     hint_state="its modules keep their state; use Sequential",
+    hint_kept="sinabs' modules return no state: feed spikes back, or let ExpLeak, whose output is its potential, be the readout",
     hint_reset="sinabs.reset_states(net)",
     hint_export="sinabs.nir.to_nir(net, sample), and give the file with --source sinabs",
 )

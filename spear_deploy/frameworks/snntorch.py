@@ -289,6 +289,7 @@ SNNTORCH = Framework(
     hint_time="let the forward loop over x[t]",
     hint_batch="let the forward loop over x[t]",
     hint_state="unpack it, spk, mem = lif(x, mem), or give the module init_hidden=True and no output=True",
+    hint_kept="let the module return it, without init_hidden=True, and hand it back",
     hint_reset="snntorch.utils.reset(net)",
     hint_export="snntorch.export_nir.export_to_nir(net, sample), and give the file with --source snntorch",
 )

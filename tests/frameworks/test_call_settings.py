@@ -1,5 +1,7 @@
 """What a forward sets of its modules: read where it is the same at every call, refused where a later one has another."""
 
+import math
+
 import norse.torch as norse
 import numpy as np
 import pytest
@@ -258,14 +260,68 @@ def test_what_a_forward_makes_of_a_state_of_an_earlier_run_is_refused(make):
         read_model(net, (12,))
 
 
-def test_a_state_that_a_forward_logs_is_left_out():
+NUMBERS = {
+    "float": lambda v: float(v.mean()),
+    "item": lambda v: 0.5 * v.mean().item() + 1,
+    "list": lambda v: torch.tensor(v.tolist()).mean(),
+    "array": lambda v: torch.from_numpy(v.detach().numpy()),
+    "function": lambda v: math.exp(-v.mean().item()),
+}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("make", NUMBERS.values(), ids=NUMBERS)
+def test_a_number_that_a_forward_makes_of_a_state_and_computes_with_is_refused(make, is_kept):
+    """It was a constant of the network, that of the state in front of the first step."""
+
+    class Takes(Hidden):
+        def _run_step(self, x):
+            return self.lif(self.fc(x) + make(self.lif.mem))
+
+    net = Takes(make_zeros)
+    net.lif.mem = torch.rand(3, 8) if is_kept else net.lif.mem
+    with pytest.raises(UnsupportedError, match="the forward computes with 'mem' of module 'lif', which keeps it; let the module"):
+        read_model(net, (12,))
+
+
+def test_a_number_of_a_state_that_a_later_step_computes_with_is_refused():
+    class Keeps(Hidden):
+        level = 0.0
+
+        def _run_step(self, x):
+            spikes = self.lif(self.fc(x) + self.level)
+            self.level = self.lif.mem.mean().item() * torch.ones(1)
+            return spikes
+
+    with pytest.raises(UnsupportedError, match="the forward computes with 'mem' of module 'lif', which keeps it; let the module"):
+        read_model(Keeps(reset_all), (12,))
+
+
+@pytest.mark.parametrize(
+    "decide",
+    [lambda v: v.mean() > 0.2, lambda v: v.mean().item() > 0.2, lambda v: int(v.sum()), lambda v: torch.equal(v, 2 * v)],
+    ids=["tensor", "number", "whole", "equal"],
+)
+def test_a_branch_by_a_state_is_refused(decide):
+    """The network had the branch of the first step."""
+
+    class Branches(Hidden):
+        def _run_step(self, x):
+            return self.lif(self.fc(x) * (2 if decide(self.lif.mem) else 1))
+
+    with pytest.raises(UnsupportedError, match="the forward takes a branch, or a whole number, by 'mem' of module 'lif', which"):
+        read_model(Branches(make_zeros), (12,))
+
+
+@pytest.mark.parametrize("log", [lambda v: float(v.mean()), lambda v: abs(v.max().item() - 1), lambda v: v.detach().numpy()])
+def test_a_state_that_a_forward_logs_is_left_out(log):
     class Logs(Hidden):
         def _run_step(self, x):
             spikes = self.lif(self.fc(x))
-            self.level = float(self.lif.mem.mean())
+            self.level = log(self.lif.mem)
             return spikes
 
-    net, x = Logs(reset_all), (np.random.default_rng(0).random((STEPS, 3, 12)) < 0.3).astype(np.float32)
+    net, x = Logs(make_zeros), (np.random.default_rng(0).random((STEPS, 3, 12)) < 0.3).astype(np.float32)
     with torch.no_grad():
         expected = net(torch.from_numpy(x)).numpy()
     np.testing.assert_array_equal(simulate(read_model(net, (12,)), x, kind="current").output, expected)

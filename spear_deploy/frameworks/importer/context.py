@@ -87,6 +87,7 @@ class Framework:
         hint_time: what to use in place of a module over time in a forward of one step, or the other way round.
         hint_batch: how a module without state takes time beside the batch.
         hint_state: how a module gets the output alone of the one before it.
+        hint_kept: what a forward does in place of taking a state that its modules keep.
         hint_export: how to export what cannot be traced.
         hint_reset: how to clear what all modules keep of a run.
     """
@@ -130,6 +131,7 @@ class Framework:
     hint_time: str
     hint_batch: str
     hint_state: str
+    hint_kept: str = ""
     hint_export: str = ""
     hint_reset: str = ""
 

@@ -76,7 +76,7 @@ class Tracer(fx.Tracer):
         self.steps = LOOP_STEPS
         self.buffers = StepBuffers()
         self.settings = CallSettings(framework.list_held, framework.list_set)
-        self.states = StateReads(framework.list_set)
+        self.states = StateReads(framework.list_set, framework.hint_kept)
         self._outputs: dict[int, fx.Proxy] = {}
 
     def note_start(self, model: torch.nn.Module) -> None:
@@ -228,7 +228,8 @@ class Tracer(fx.Tracer):
         if type(m) is torch.nn.Sequential and all(m is not other for other in self.root.modules()):
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
-        held = self.settings.note_call(m, path) if self.is_leaf_module(m, path) else {}
+        with self.states.pausing():
+            held = self.settings.note_call(m, path) if self.is_leaf_module(m, path) else {}
         self.owners.append(path)
         try:
             result = super().call_module(m, forward, args, kwargs)
@@ -267,8 +268,9 @@ class Tracer(fx.Tracer):
         return self.owners[-1].removeprefix("model").strip(".") if self.owners else ""
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Write the owner into the node's metadata."""
+        """Write the owner into the node's metadata, and which run of a forward of one step it is of."""
         node = super().create_node(*args, **kwargs)
+        node.meta["run"] = len(getattr(self.root, "starts", ()))
         node.meta["owner"] = self.owners[-1] if self.owners else ""
         return node
 
