@@ -7,11 +7,13 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
@@ -290,6 +292,32 @@ def _store_synapse(module: Any, synapse: Any) -> bool:
 
 NEURONS = (norse.LILinearCell, *{kind.__bases__[0] for kind in (*CELLS, *TIME_LAYERS)})
 
+
+@contextmanager
+def _starting_from_none() -> Iterator[None]:
+    """Let `cell.initial_state(x)` be None for a symbol, from which a cell starts as from that state."""
+    derived = [kind for base in NEURONS for kind in (base, *base.__subclasses__()) if kind.__module__.startswith("norse.")]
+    kinds = [kind for kind in derived if "initial_state" in vars(kind)]
+    originals = [kind.initial_state for kind in kinds]
+
+    def start(original: Any) -> Any:
+        def make(cell: Any, x: Any) -> Any:
+            if not isinstance(x, fx.Proxy):
+                return original(cell, x)
+            torch.zeros_like(x)  # type: ignore[arg-type]  # the call that made x is needed for its shape alone, unless others take it
+            return None
+
+        return make
+
+    for kind, original in zip(kinds, originals, strict=True):
+        kind.initial_state = start(original)
+    try:
+        yield
+    finally:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.initial_state = original
+
+
 NORSE = Framework(
     name="norse",
     title="Norse",
@@ -303,6 +331,7 @@ NORSE = Framework(
     add_neurons=_add_neurons,
     store_synapse=_store_synapse,
     neurons=NEURONS,
+    tracing=_starting_from_none,
     count_results=lambda module: 2 if isinstance(module, NEURONS) else 0,
     store_neuron=_store_neuron,
     store_recurrent=_store_recurrent,

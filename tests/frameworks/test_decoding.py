@@ -563,7 +563,7 @@ def test_the_class_of_the_last_step_is_left_to_the_host():
         (Loop(lambda s, out, x: s.head(torch.stack(out[::2]).mean(0))), "takes the mean of other outputs than those of all"),
         (Loop(lambda s, out, x: out[0]), "returns the output of 'lif' 3 steps before, expected one output"),
         (Loop(lambda s, out, x: s.head(torch.stack(out).sum(0))), "is Linear behind the sum of all steps; put it in front"),
-        (Total(lambda x: torch.ones(x.shape[1], 5)), "uses the tensor '_tensor_constant0' by itself"),
+        (Total(lambda x: torch.ones(x.shape[1], 5)), "uses a tensor of 2 x 5 that the forward makes or keeps, with"),
     ],
 )  # fmt: skip
 def test_other_choices_of_steps_are_refused(model, message):

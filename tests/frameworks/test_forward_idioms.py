@@ -373,3 +373,89 @@ def test_channels_that_differ_between_steps_are_no_output():
         UnsupportedError, match="returns channels of the output of 'l1', in the second step channels of the output"
     ):
         read_model(Net(in_a_step), (12,))
+
+
+# ------------------------------------------------------------------------------------------- tensors for outputs, and votes
+
+BUFFERS = {
+    "empty": lambda x: x.new_empty(len(x), x.shape[1], 5),
+    "tuple": lambda x: x.new_empty((len(x), x.shape[1], 5), dtype=torch.float32),
+    "zeros": lambda x: x.new_zeros(x.size(0), x.size(1), 5),
+}
+
+
+@pytest.mark.parametrize("make", BUFFERS.values(), ids=BUFFERS)
+def test_outputs_are_written_to_a_tensor_that_the_input_makes(make):
+    def forward(self, x):
+        out, a, b = make(x), None, None
+        for t in range(len(x)):
+            z, a = self.l1(self.fc1(x[t]), a)
+            out[t], b = self.l2(self.fc2(z), b)
+        return out
+
+    check(Loop(forward))
+
+
+def test_zeros_without_a_batch_are_fed_back_first():
+    def forward(self, x):
+        z, a, b, out = torch.zeros(5), None, None, []
+        for step in x:
+            h, a = self.l1(self.fc1(step), a)
+            z, b = self.l2(self.fc2(h) + 0.3 * z, b)
+            out.append(z)
+        return torch.stack(out)
+
+    check(Loop(forward))
+
+
+def test_a_product_of_all_steps_with_weights_is_taken_step_by_step():
+    def forward(self, x):
+        currents, a, out = torch.matmul(x @ self.fc1.weight.T, self.fc2.weight.T), None, []
+        for t in range(len(x)):
+            z, a = self.l1(currents[t], a)
+            out.append(z)
+        return torch.stack(out)
+
+    check(Loop(forward))
+
+
+VOTES = {
+    "sum": lambda z, axes: z.view(*axes, 4, 2).sum(-1),
+    "mean": lambda z, axes: z.reshape(*axes, 2, 4).mean(len(axes)),
+    "last": lambda z, axes: z.view(*axes, 2, -1).mean(dim=-1),
+}
+
+
+@pytest.mark.parametrize("is_batch_first", [False, True])
+@pytest.mark.parametrize("vote", VOTES.values(), ids=VOTES)
+def test_groups_of_the_outputs_of_all_steps_are_added_up(vote, is_batch_first):
+    def forward(self, x):
+        a, out = None, []
+        for step in x:
+            z, a = self.l1(self.fc1(step), a)
+            out.append(z)
+        out = torch.stack(out, int(is_batch_first))
+        out = vote(out, out.shape[:2])
+        return out.transpose(0, 1) if is_batch_first else out
+
+    check(Loop(forward))
+
+
+def test_groups_of_one_step_are_made_by_unflatten():
+    def forward(self, x, state):
+        z, state = self.l1(self.fc1(x), state)
+        return torch.unflatten(z, 1, (4, -1)).mean(-1), state
+
+    check(Net(forward))
+
+
+def test_groups_of_a_sum_over_time_are_refused():
+    def forward(self, x):
+        a, out = None, []
+        for step in x:
+            z, a = self.l1(self.fc1(step), a)
+            out.append(z)
+        return torch.stack(out).sum(0).view(-1, 4, 2).sum(-1)
+
+    with pytest.raises(UnsupportedError, match="calls 'view', which has no counterpart here: return the outputs of all steps"):
+        read_model(Loop(forward), (12,))

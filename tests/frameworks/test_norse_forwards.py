@@ -508,7 +508,7 @@ def skips_a_step(self, x):
     ("model", "message"),
     [
         (feedback(keeps_two), "the model keeps the output of 'lif' one step before for a third step"),
-        (feedback(starts_elsewhere), "uses the tensor '_tensor_constant0' by itself; put it into a module, or start from zeros"),
+        (feedback(starts_elsewhere), "uses a tensor of .* that the forward makes or keeps, with a value for each sample; put"),
         (feedback(multiplies_the_past), "the model runs in another way in the second step|multiplies"),
         (Stateless(feeds_the_first_back, fc=nn.Linear(3, 4), back=nn.Linear(4, 4), lif=box()),
          "'lif' runs in another way in the third step"),
@@ -916,3 +916,47 @@ def test_a_current_of_the_state_is_no_output(make, take):
         UnsupportedError, match="returns 'i' of the state of module 'last', which is not sent; return its spikes or"
     ):
         read_model(PartOfState(make(), take), (6,))
+
+
+def cell_of(kind):
+    cells = {
+        "box": lambda: norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.4))),
+        "current": lambda: norse.LIFCell(norse.LIFParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.3))),
+        "recurrent": lambda: norse.LIFRecurrentCell(8, 8, p=norse.LIFParameters(v_th=torch.tensor(0.2))),
+    }
+    return cells[kind]()
+
+
+class StartsAtInitialState(nn.Module):
+    """Asks its cell for the state to start from, with what a layer gives of the first step, or of each."""
+
+    def __init__(self, kind, *, is_loop):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.is_loop = nn.Linear(6, 8), cell_of(kind), is_loop
+        nn.init.uniform_(self.fc.weight, -0.4, 1)
+
+    def forward(self, x, state=None):
+        if not self.is_loop:
+            current = self.fc(x)
+            return self.lif(current, self.lif.initial_state(current) if state is None else state)
+        state, out = self.lif.initial_state(self.fc(x[0])), []
+        for step in x:
+            z, state = self.lif(self.fc(step), state)
+            out.append(z)
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("kind", ["box", "current", "recurrent"])
+@pytest.mark.parametrize("is_loop", [True, False])
+def test_a_forward_asks_a_cell_for_its_first_state(kind, is_loop):
+    """In a loop it was refused as another step, or as a star that the forward has not."""
+    model, x = StartsAtInitialState(kind, is_loop=is_loop), (torch.rand(40, 2, 6) < 0.4).float()
+    state, out = None, []
+    with torch.no_grad():
+        for step in x if not is_loop else ():
+            z, state = model(step, state)
+            out.append(z)
+        expected = (model(x) if is_loop else torch.stack(out)).numpy()
+    assert 0.02 < expected.mean() < 0.98
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.numpy(), kind="current").output, expected)

@@ -820,7 +820,7 @@ def test_zeros_that_a_forward_makes_are_no_start_of_an_integrator_with_a_leak():
         (small(twice), "module 'lif' is called twice in one step"),
         ((Stateless(lambda s, x: (s.a(x), s.b(x)), a=nn.Linear(3, 4), b=nn.Linear(3, 4)), (3,)), "'b' beside its output"),
         (small(lambda s, x, state: s.lif(s.fc(3.0), state)), "module 'fc' gets the constant 3.0, expected"),
-        (small(lambda s, x, state: s.lif(s.fc(x) * torch.ones(2, 4), state)), "tensor '_tensor_constant0' by itself"),
+        (small(lambda s, x, state: s.lif(s.fc(x) * torch.ones(2, 4), state)), "a tensor of 2 x 4 that the forward makes or"),
         (small(through(lambda x: x + None)), "unsupported operand|the model adds the output of 'fc' and the constant None"),
         (small(lambda s, x, state: s.lif(s.fc(x) + x, state)), "the model adds 4 and 3 values; expected equal shapes"),
         (small(through(lambda x: x / 0)), "divides the output of 'fc' by the constant 0"),

@@ -1,5 +1,7 @@
 """Sentences on forwards and modules that are refused: what is, what may be, what to do."""
 
+from collections import deque
+
 import norse.torch as norse
 import pytest
 import torch
@@ -53,12 +55,64 @@ def drop_bias(model, x, t):
         (Loop(lambda x: range(torch.sort(x, 0).shape[0])), "counts with the size of a tensor whose shape is not known"),
         (Loop(take_steps, lambda model, x, t: model.norms[t](model.fc(x))),
          "^module 'norms.1' runs in the second step in place of 'norms.0', as modules of their own for each step do, such"),
+        (Loop(take_steps, lambda model, x, t: model.fc(x) + torch.ones(2, 4)), "a tensor of 2 x 4 that the forward makes"),
+        (Loop(take_steps, lambda model, x, t: model.fc(x).unflatten(0, (1, -1))), "'unflatten' on axis 0 of the output of 'fc'"),
+        (Loop(take_steps, lambda model, x, t: model.fc(x) * float(x.mean())), r"by float\(\), which a trace does not know; take"),
+        (Loop(take_steps, lambda model, x, t: model.fc(x) * int(x.sum())), r"a number of a tensor by int\(\), which a trace"),
+        (Loop(take_steps, lambda model, x, t: torch.einsum("bi,oi->bo", x, model.fc.weight)), "'einsum', .*: multiply by"),
         (Loop(take_steps, drop_bias), "its forward sets the parameter 'fc.bias' to None as it runs; set it where"),
     ],
 )  # fmt: skip
 def test_a_forward_that_is_refused_says_what_to_write(model, message):
     with pytest.raises(UnsupportedError, match=message):
         read_model(model, (6,))
+
+
+def test_zeros_like_a_state_are_refused_as_what_is_computed_of_it():
+    class Resets(Loop):
+        def forward(self, x):
+            state, out = None, []
+            for step in x:
+                spikes, state = self.lif(self.fc(step), state)
+                state = state._replace(v=torch.zeros_like(state.v))
+                out.append(spikes)
+            return torch.stack(out)
+
+    with pytest.raises(UnsupportedError, match="the model computes with the state of a neuron by 'zeros_like'; hand states on"):
+        read_model(Resets(None), (6,))
+
+
+def test_a_star_over_what_a_layer_gives_is_no_loop_over_steps():
+    """It was taken for one that ends behind the first step."""
+
+    class First(Loop):
+        def forward(self, x, state=None):
+            first, *_ = self.fc(x)
+            return self.lif(first, state)
+
+    with pytest.raises(UnsupportedError, match="the model: its forward goes through what a module returns by a star, list"):
+        read_model(First(None), (6,))
+
+
+@pytest.mark.parametrize("take", [lambda self, zeros: self.fc(zeros.popleft()), lambda self, zeros: zeros.popleft()])
+def test_zeros_that_a_forward_takes_of_a_queue_are_zeros(take):
+    """They were named by a tensor of the trace, or the second step was taken for a second call in the first."""
+
+    class Delays(Loop):
+        def __init__(self):
+            super().__init__(None)
+            size = take.__code__.co_names[0] == "fc"
+            self.late, self.queue = norse.LIFBoxCell(), deque(torch.zeros(1, 6 if size else 4) for _ in range(2))
+
+        def forward(self, x, state=None):
+            first, second = (None, None) if state is None else state
+            spikes, first = self.lif(self.fc(x), first)
+            late, second = self.late(take(self, self.queue), second)
+            self.queue.append(x if take.__code__.co_names[0] == "fc" else spikes)
+            return late, (first, second)
+
+    with pytest.raises(UnsupportedError, match="the model keeps the output of '(lif|input)' one step before for a third step"):
+        read_model(Delays(), (6,))
 
 
 def test_channels_are_still_taken_apart():

@@ -422,9 +422,63 @@ def test_a_batch_norm_on_channels_in_front_of_time_is_one_of_every_step(order):
     assert [(layer.name, layer.norm is not None) for layer in graph.layers] == [("lif", True)]
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_convolution_of_one_step_on_channels_in_front_of_time_is_a_dense_layer(has_bias):
+    torch.manual_seed(0)
+    model = Moves(nn.Conv1d(8, 8, 1, bias=has_bias), *ORDERS["transpose"])
+    nn.init.uniform_(model.inner.weight, -0.3, 0.6)
+    x = (np.random.default_rng(0).random((50, 3, 12)) < 0.3).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).transpose(0, 1)).transpose(0, 1).numpy()
+    graph = read_model(model, (12,))
+    np.testing.assert_array_equal(simulate(graph, x, kind="current").output, expected)
+    assert expected.any() and [type(layer.synapse).__name__ for layer in graph.layers] == ["Dense", "Dense"]
+    half = replace(graph["lif"].synapse, weight=graph["lif"].synapse.weight / 2)
+    stored = store_weights(model, replace(graph, layers=(graph["fc"], replace(graph["lif"], synapse=half))))
+    np.testing.assert_array_equal(stored.inner.weight[:, :, 0].detach().numpy(), half.weight)
+
+
+class Mixed(nn.Module):
+    """Neurons that take time within the batch behind others that take it beside the batch, or the other way round."""
+
+    def __init__(self, is_merged_first):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.back, self.is_merged_first = nn.Linear(12, 8), nn.Linear(8, 8), is_merged_first
+        self.merged, self.lif = sl.IAFSqueeze(batch_size=3, spike_threshold=0.7), sl.LIF(tau_mem=5.0, spike_threshold=0.7)
+        for layer in (self.fc, self.back):
+            nn.init.uniform_(layer.weight, -0.3, 0.5)
+
+    def forward(self, x):
+        samples, steps = x.shape[:2]
+        if self.is_merged_first:
+            spikes = self.merged(self.fc(x).flatten(0, 1)).unflatten(0, (samples, steps))
+            return self.lif(self.back(spikes))
+        return self.merged(self.back(self.lif(self.fc(x))).flatten(0, 1)).unflatten(0, (samples, steps))
+
+
+@pytest.mark.parametrize("is_merged_first", [True, False])
+def test_neurons_with_time_beside_and_within_the_batch_are_read_in_one_network(is_merged_first):
+    x = (np.random.default_rng(0).random((50, 3, 12)) < 0.3).astype(np.float32)
+    model = Mixed(is_merged_first)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x).transpose(0, 1)).transpose(0, 1).numpy()
+    np.testing.assert_array_equal(simulate(read_model(model, (12,)), x, kind="current").output, expected)
+    assert expected.any()
+
+
+def test_time_beside_the_batch_where_neurons_take_it_within_is_refused():
+    model = Mixed(False)
+    net = nn.Sequential(model.fc, model.lif, model.back, model.merged)
+    with pytest.raises(UnsupportedError, match="module '3' is IAFSqueeze, which .* in a model over time; use its Squeeze module"):
+        read_model(net, (12,))
+
+
 @pytest.mark.parametrize(
     ("there", "inner", "message"),
     [
+        (ORDERS["transpose"][0], nn.Conv1d(8, 8, 1, groups=2), "a Conv1d of kernel_size=1 and groups=1 alone takes them so"),
+        (ORDERS["transpose"][0], nn.Conv1d(8, 8, 1, padding=1), "a Conv1d of kernel_size=1 and groups=1 alone takes them so"),
         (
             ORDERS["transpose"][0],
             nn.Conv1d(8, 8, 3, padding=1),
@@ -457,6 +511,7 @@ def test_neurons_on_channels_in_front_of_time_are_refused():
     ("take", "message"),
     [
         (lambda x: [x[:, t].unsqueeze(1) for t in range(x.shape[1])], "its modules run over time: give them all steps at once"),
+        (lambda x: [x[:, t : t + 1] for t in range(x.shape[1])], r"all steps at once, in place of a loop over x\[:, t:t\+1\]"),
         (lambda x: x.split(1, 1), "by 'split'; give modules that run over time all steps at once"),
         (lambda x: torch.chunk(x, x.shape[1], 1), "by 'chunk'; give modules that run over time all steps at once"),
     ],
@@ -520,7 +575,7 @@ class TakesPotential(nn.Module):
     ("kind", "message"),
     [
         ("sets", "module 'spike' starts from a state that the forward sets, other than that of its reset; let it start from"),
-        ("takes", "the forward computes with 'v_mem' of module 'spike', which keeps it; let the module"),
+        ("takes", "the forward computes with 'v_mem' of module 'spike', which keeps it; sinabs' modules return"),
     ],
 )
 def test_a_potential_that_a_forward_sets_or_takes_is_refused(kind, message):

@@ -103,18 +103,32 @@ def make_refusal(x: Reordered, path: str) -> UnsupportedError:
     return UnsupportedError(f"{name_module(path)} gets {describe(x)}; {KEEP_CHANNELS_IN_FRONT}")
 
 
-def check_moved(module: torch.nn.Module, x: Moved, path: str, folded: tuple[type, ...]) -> None:
-    """Check that a module computes the same on a signal whose channels stand between time and batch.
+def read_moved(module: torch.nn.Module, x: Moved, path: str, folded: tuple[type, ...]) -> torch.nn.Module:
+    """Return the module that computes the same on channels behind time and batch as one on channels between them.
 
     Raises:
-        UnsupportedError: it is no batch norm of torch, and none of those that change nothing.
+        UnsupportedError: it is no batch norm of torch, no convolution of one step, and none of those that change nothing.
     """
     is_norm = isinstance(module, torch.nn.BatchNorm1d) and type(module).forward is torch.nn.BatchNorm1d.forward
+    if isinstance(module, torch.nn.Conv1d) and type(module).forward is torch.nn.Conv1d.forward and _is_pointwise(module):
+        outputs, inputs, _ = module.weight.shape
+        linear: Any = torch.nn.Linear(inputs, outputs, bias=module.bias is not None, device="meta")
+        linear.weight = torch.nn.Parameter(module.weight[:, :, 0].detach(), requires_grad=False)
+        linear.bias = module.bias
+        return linear
     if not is_norm and not isinstance(module, folded):
         raise UnsupportedError(
             f"{name_module(path)} is {type(module).__name__} on {describe(x)}, where it would act along time; give it time and "
-            "batch in front, a batch norm alone takes them so"
+            "batch in front, a batch norm or a Conv1d of kernel_size=1 and groups=1 alone takes them so"
         )
+    return module
+
+
+def _is_pointwise(module: torch.nn.Conv1d) -> bool:
+    """Return whether a convolution takes one place alone, for each of its outputs."""
+    return (
+        module.kernel_size == (1,) and module.stride == (1,) and module.padding in ((0,), "same", "valid") and module.groups == 1
+    )
 
 
 def takes_last_axis(module: torch.nn.Module, x: Reordered) -> bool:

@@ -38,6 +38,7 @@ from spear_deploy.frameworks.importer.symbols import (
     TimeLast,
     describe,
     list_signals,
+    map_decoded,
 )
 from spear_deploy.frameworks.importer.synapses import to_flatten
 from spear_deploy.frameworks.importer.traced_model import LOOPS
@@ -132,6 +133,8 @@ def decode(how: str) -> Callable[..., Symbol]:
         if _is_time(call, value, axes) and not keepdim:
             kind: Any = how if how in ("mean", "sum") else "other"
             return Decoded(value.outputs if isinstance(value, BatchFirst) else value, how, kind)
+        if (outputs := _list_grouped(value)) and how in ("mean", "sum") and not keepdim and len(axes) == 1:
+            return _add_groups_of_steps(call, how, outputs, *axes, wrap=type(value))
         if isinstance(value, Grouped) and how in ("mean", "sum") and not keepdim and len(axes) == 1:
             return call.context.unrolled.make_once(
                 (call.owner, how, value, axes), lambda key: _add_groups(call, how, key[2], *key[3])
@@ -165,6 +168,19 @@ def _add_groups(call: FunctionCall, how: str, value: Grouped, axis: Any) -> Sign
     kept, size = (columns, value.sizes[0]) if along == 0 else (rows, value.sizes[1])
     weight = (kept == np.arange(value.sizes[1 - along])[:, None]) / (size if how == "mean" else 1)
     return call.context.builder.add_fixed(call.make_path(), value.signal, weight.astype(np.float32))
+
+
+def _list_grouped(value: Symbol) -> tuple[Symbol, ...]:
+    """Return the outputs of all steps, where all of them are groups; none of any other symbol."""
+    outputs = value.outputs if type(value) is BatchFirst else value if type(value) is tuple else ()
+    return outputs if all(isinstance(output, Grouped) for output in outputs) else ()
+
+
+def _add_groups_of_steps(call: FunctionCall, how: str, outputs: tuple[Symbol, ...], axis: Any, *, wrap: type) -> Symbol:
+    """Add up the groups of the outputs of all steps, whose axes stand behind time and batch."""
+    along = axis - 1 if isinstance(axis, int) and axis > 1 else axis
+    made = map_decoded(Decoded(outputs, how), call.place, lambda output: _add_groups(call, how, output, along)).outputs
+    return BatchFirst(made) if wrap is BatchFirst else made
 
 
 def _is_time(call: FunctionCall, value: Symbol, axes: tuple[Any, ...]) -> bool:

@@ -45,6 +45,7 @@ from spear_deploy.frameworks.importer.shapes import (
     reshape,
     squeeze,
     squeeze_row,
+    unflatten,
     unsqueeze,
     zeros_like,
 )
@@ -98,6 +99,8 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         return _ON_ROWS[target](call, *args, **kwargs)
     if target in _ACCESS and not isinstance(next(iter(args), None), TensorValue):
         _check_arguments(call, _ACCESS[target], args, kwargs)
+        if _ACCESS[target] in (unsqueeze, repeat, split_channels, transpose, zeros_like):
+            _check_states(call, name, args)
         return _ACCESS[target](call, *args, **kwargs)
     if name.strip("_") in SCALINGS and any(isinstance(symbol, Decoded) for symbol in args):
         return scale_decoded(call, *args, **kwargs)
@@ -107,7 +110,8 @@ def call_function(context: TraceContext, target: Any, owner: str, args: tuple[Sy
         return compute_size(call, *args)
     _check_states(call, name, args)
     if target not in _MAKE or not list_signals((args, kwargs)):
-        hint = next((hint for word, hint in _HINTS.items() if word in name), "use a module that has one")
+        hint = DECODE if any(isinstance(symbol, Decoded) for symbol in args) else "use a module that has one"
+        hint = next((hint for word, hint in _HINTS.items() if word in name), hint)
         raise UnsupportedError(
             f"{call.place} calls '{name}', which has no counterpart here: {hint.format(neuron=context.framework.example)}"
         )
@@ -165,6 +169,7 @@ def _check_arguments(call: FunctionCall, function: Any, args: tuple[Symbol, ...]
 
 
 _HINTS = {
+    "einsum": "multiply by weights with functional.linear(x, weight) or x @ weight.T",
     "boolean_dispatch": "a maximum that returns its places too has none; leave them out",
     "mean": DECODE,
     "sum": DECODE,
@@ -315,6 +320,7 @@ _MAKE: dict[Any, Callable[..., Symbol]] = {
     **dict.fromkeys((torch.flatten, "flatten"), flatten),
     **dict.fromkeys((torch.squeeze, "squeeze"), squeeze),
     **dict.fromkeys(("view", "reshape"), reshape),
+    **dict.fromkeys(("unflatten", torch.unflatten), unflatten),
     **dict.fromkeys((functional.relu, torch.relu, "relu", "relu_"), _relu),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),
     functional.alpha_dropout: _dropout,

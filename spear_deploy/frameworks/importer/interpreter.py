@@ -18,6 +18,7 @@ from spear_deploy.frameworks.importer.context import Form, Framework, TraceConte
 from spear_deploy.frameworks.importer.decoding import EACH, read_decision
 from spear_deploy.frameworks.importer.forward_code import copy_model, count_later_steps, takes_state
 from spear_deploy.frameworks.importer.functions import call_function
+from spear_deploy.frameworks.importer.held_tensors import join_paths, read_tensor
 from spear_deploy.frameworks.importer.in_place import make_refusal as make_change_refusal
 from spear_deploy.frameworks.importer.later_steps import check_later_steps
 from spear_deploy.frameworks.importer.modules import call_module, join
@@ -36,7 +37,6 @@ from spear_deploy.frameworks.importer.symbols import (
     StepInputs,
     Still,
     Symbol,
-    TensorValue,
     describe,
     list_signals,
     name_module,
@@ -174,7 +174,7 @@ class TraceInterpreter:
             return call_module(self.context, module, path, args, kwargs)
         owner = self._full_path(node.meta["owner"])
         if node.op == "get_attr":
-            return self._read_tensor(node, owner)
+            return read_tensor(self.traced, self.context, node, path=self.path, owner=owner, samples=self.counts.samples)
         if node.target is run_stepwise:
             return self._run_stepwise(args[0], args[1])
         if node.target is read_potential:
@@ -196,50 +196,6 @@ class TraceInterpreter:
         signal = require_signal(x, name_module(path), self.traced.framework.hint_state)
         return self.unrolled.make_once(
             (path, "container", signal), lambda key: self.context.interpret(module, key[2], path=path, form="step").output
-        )
-
-    def _read_tensor(self, node: fx.Node, owner: str) -> Symbol:
-        """Return the symbol of a tensor in the forward, such as zeros to start from."""
-        name = str(node.target)
-        tensor: Any = self.traced
-        for part in name.split("."):
-            tensor = getattr(tensor, part)
-        if tensor is None:
-            raise UnsupportedError(
-                f"{name_module(owner)}: its forward sets the parameter '{self._full_path(name)}' to None as it runs; set it "
-                "where the model is made"
-            )
-        if isinstance(tensor, fx.Proxy):
-            raise UnsupportedError(
-                f"{name_module(self.path)}: its forward sets the tensor '{name.removeprefix('model.')}' that it starts from, so "
-                "that its next run goes on from there; let it start from None, or from zeros that the forward makes"
-            )
-        is_zero = not tensor.detach().cpu().float().numpy().any()
-        if is_zero and self._is_state(node):
-            return State() if self.traced.framework.keeps_state else self.context.builder.make_zeros(tuple(tensor.shape))
-        if name.startswith("_tensor_constant") and is_zero:
-            axes_before = self.context.axes_before
-            if tensor.ndim > axes_before and tensor.shape[0] == self.counts.samples:
-                return self.context.builder.make_zeros(tuple(tensor.shape[axes_before:]))
-        if name.startswith("_tensor_constant") and self._has_samples(node, tensor):
-            raise UnsupportedError(
-                f"{name_module(owner)} uses the tensor '{self._full_path(name)}' by itself; put it into a module, or start from "
-                "zeros of batch x the layer's shape"
-            )
-        return TensorValue(tensor, self._full_path(name))
-
-    def _has_samples(self, node: fx.Node, tensor: torch.Tensor) -> bool:
-        """Return whether a tensor that the forward makes has a value for each sample, unless all take it for weights."""
-        names = {getattr(user.target, "__name__", str(user.target)) for user in node.users}
-        is_long = tensor.ndim > self.context.axes_before and tensor.shape[0] == self.counts.samples
-        return is_long and not names <= {"linear", "conv1d", "conv2d", "matmul", "mm", "addmm"}
-
-    def _is_state(self, node: fx.Node) -> bool:
-        """Return whether a tensor only goes into modules with a state, as a state to start from or a part of one."""
-        groups = [user for user in node.users if isinstance(user.target, type) and issubclass(user.target, tuple)]
-        return all(
-            self._is_state(user) if user in groups else self.traced.has_state(user) and node not in user.args[:1]
-            for user in node.users
         )
 
     def _read_output(self, result: Any) -> Symbol:
@@ -418,8 +374,7 @@ class TraceInterpreter:
 
     def _full_path(self, target: str) -> str:
         """Return the path in the whole model of a path in the trace."""
-        inner = target.removeprefix("model").removeprefix(".")
-        return ".".join(part for part in (self.path, inner) if part)
+        return join_paths(self.path, target)
 
     def _resolve(self, arg: Any) -> Symbol:
         """Replace nodes by their symbols, as seen in the present step."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from spear_deploy.errors import GraphError, UnsupportedError
-from spear_deploy.frameworks.importer.axis_order import add_reordered, check_moved, takes_last_axis
+from spear_deploy.frameworks.importer.axis_order import add_reordered, read_moved, takes_last_axis
 from spear_deploy.frameworks.importer.axis_order import make_refusal as make_order_refusal
 from spear_deploy.frameworks.importer.context import TraceContext
 from spear_deploy.frameworks.importer.symbols import (
@@ -97,7 +97,8 @@ def _add_on_other_axes(
         check_hooks(module, name_module(path))
         return pool_row(context, module, path, x)
     if isinstance(x, Moved):
-        check_moved(module, x, path, (*FOLDED, *context.framework.folded))
+        check_hooks(module, name_module(path))
+        module = read_moved(module, x, path, (*FOLDED, *context.framework.folded))
         return replace(x, signal=call_module(replace(context, form="step"), module, path, (x.signal,), kwargs))
     if isinstance(x, Merged):
         return _add_on_merged(context, module, path, x, kwargs)

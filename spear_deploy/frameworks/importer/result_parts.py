@@ -72,9 +72,13 @@ def get_item(call: FunctionCall, symbol: Symbol, index: Any) -> Symbol:
 def _say_expected(symbol: Symbol, index: Any, axes_before: int) -> str:
     """Return what to take in place of what an index takes."""
     leading = (index if isinstance(index, tuple) else (index,))[:axes_before]
+    is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
+    takes_step = len(leading) == axes_before == 2 and leading[0] == slice(None) and leading[1] != slice(None)
+    if is_input and takes_step and isinstance(symbol, Signal):
+        steps = "x[:, t]" if isinstance(leading[1], int) else "x[:, t:t+1]"
+        return f"its modules run over time: give them all steps at once, in place of a loop over {steps}"
     if isinstance(symbol, Signal) and any(isinstance(part, slice) and part != slice(None) for part in leading):
         return "take one step after the other, x[t] or x[:, t], or give the modules all steps and samples at once"
-    is_input = isinstance(symbol, StepInputs) or (isinstance(symbol, Signal) and symbol.name == INPUT)
     slices = [part for part in (index if isinstance(index, tuple) else ()) if isinstance(part, slice)]
     if any(part.step not in (None, 1) for part in slices):
         return "take channels that lie side by side"
@@ -82,9 +86,6 @@ def _say_expected(symbol: Symbol, index: Any, axes_before: int) -> str:
         if isinstance(symbol, StepInputs):
             return "take channels of x[t] in the loop"
         return f"its shape here is {format_shape(symbol.shape)}; give another input shape, or take channels that it has"
-    is_step = len(leading) == axes_before == 2 and leading[0] == slice(None) and isinstance(leading[1], int)
-    if is_input and is_step and isinstance(symbol, Signal):
-        return "its modules run over time: give them all steps at once, in place of a loop over x[:, t]"
     if is_input and isinstance(index, tuple) and isinstance(index[-1], int):
         return "let time be its first axis, x[t], or its second, x[:, t]"
     return "return all steps, channels and positions"

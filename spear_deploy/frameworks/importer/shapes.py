@@ -71,6 +71,16 @@ def flatten(call: FunctionCall, value: Signal | Concat, start_dim: int = 0, end_
     return add_part(call.context, call.make_path(), value, part)
 
 
+def unflatten(call: FunctionCall, value: Signal | Concat, dim: int, sizes: tuple[Symbol, ...]) -> Symbol:
+    """Part one axis of a signal behind the batch as a view does."""
+    axes = [*map(AxisSize, range(call.axes_before)), *value.shape] if isinstance(value, (Signal, Concat)) else []
+    dim %= max(len(axes), 1)
+    if dim < call.axes_before:
+        what = "the outputs of all steps" if isinstance(value, tuple) else f"axis {dim} of {describe(value)}"
+        raise UnsupportedError(f"{call.place} calls 'unflatten' on {what}; part axes of the output of a step behind the batch")
+    return reshape(call, value, *axes[:dim], *(_complete(sizes, value.shape[dim - call.axes_before]) or sizes), *axes[dim + 1 :])
+
+
 def squeeze(call: FunctionCall, value: Signal | Concat, dim: int | tuple[int, ...] | None = None) -> Signal | Concat:
     """Leave axes of one position out; a signal that has no other positions becomes one axis of channels."""
     count, first = call.axes_before + len(value.shape), call.axes_before + 1

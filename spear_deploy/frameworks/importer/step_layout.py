@@ -206,7 +206,10 @@ def _find_of_steps(node: fx.Node, module: Any, layout: Layout) -> Layout | None:
         return layout if module.start_dim >= 2 else None
     if isinstance(module, (torch.nn.Linear, torch.nn.ReLU, *FOLDED)) or (module is None and name in SAME_FOR_EVERY_STEP):
         return layout
-    return None
+    is_weighed = name == "matmul" and isinstance(node.args[0], fx.Node) and node.args[0].meta.get("layout") is not None
+    return (
+        layout if is_weighed and not any(isinstance(arg, fx.Node) and arg.meta.get("layout") for arg in node.args[1:]) else None
+    )
 
 
 def _read_cat(node: fx.Node) -> tuple[Any, Any]:

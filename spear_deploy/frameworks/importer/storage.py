@@ -59,6 +59,10 @@ def store_layer(module: Any, part: Any, place: str) -> None:
         weight = weight.reshape(weight.shape[:2])  # on channels behind positions it is a convolution of one position
         _check_inputs(weight.shape[1], module.in_features, place)
         module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Conv1d) and isinstance(part, Dense):  # of one step, on channels between time and batch
+        weight = write_out(part.weight)[:, :, None]
+        _check_inputs(weight.shape[1], module.in_channels, place)
+        module.out_channels, module.in_channels = weight.shape[:2]
     elif isinstance(module, CONVS):
         weight = _crop_kernel(part.weight, module.kernel_size)
         _check_inputs(weight.shape[1] * part.groups, module.in_channels, place)

@@ -10,6 +10,7 @@ import torch
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.network import Shape
+from spear_deploy.util.number_format import format_shape
 
 ZEROS = "zeros "
 """Prefix of the name of a signal of zeros: the start of a feedback, before there is an output to feed back."""
@@ -156,6 +157,12 @@ class TensorValue:
     def __hash__(self) -> int:
         return hash(tuple(self.tensor.shape))
 
+    def describe(self) -> str:
+        """Return the tensor in words: a trace gives a name of its own to one that is none of a module's."""
+        if "_tensor_constant" in self.path:
+            return f"a tensor of {format_shape(tuple(self.tensor.shape))} that the forward makes or keeps"
+        return f"the tensor '{self.path}'"
+
 
 @dataclass(frozen=True)
 class State:
@@ -279,7 +286,7 @@ def describe(symbol: Symbol) -> str:
         (OneStep, "the output of one step"),
         (Still, "a tensor without an axis of time"),
         (Merged, "time and batch in one axis"),
-        (TensorValue, f"the tensor '{symbol.path}'" if isinstance(symbol, TensorValue) else ""),
+        (TensorValue, symbol.describe() if isinstance(symbol, TensorValue) else ""),
         (SymbolShape, "a shape"),
         (AxisSize, "the size of an axis" if getattr(symbol, "power", 1) == 1 else "a number computed from the size of an axis"),
         (StepInputs, "the input of all steps"),

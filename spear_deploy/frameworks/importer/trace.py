@@ -132,7 +132,7 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is
     refusal: LayoutError | None = None
     for form in forms:
         try:
-            traced, _ = trace(copy_model(model), shape, path="", form=form, framework=framework)
+            traced, graph = trace(copy_model(model), shape, path="", form=form, framework=framework)
         except LayoutError as error:
             refusal = refusal or error
             continue
@@ -140,7 +140,7 @@ def _find_loop(model: torch.nn.Module, shape: Shape, framework: Framework, *, is
             raise
         except UnsupportedError:
             continue
-        if traced.taken:
+        if traced.taken and max(count_calls(traced, graph).values(), default=2) > 1:  # each step calls its neurons
             return form
     if refusal is not None and is_expected:
         raise refusal
@@ -151,7 +151,7 @@ def _runs_over_time(model: torch.nn.Module, framework: Framework) -> bool:
     first: dict[bool, str] = {}
 
     def search(module: torch.nn.Module, path: str) -> None:
-        if framework.has_state(module):
+        if framework.has_state(module) and not framework.takes_merged(module):  # which run over time beside others that do
             first.setdefault(framework.is_over_time(module), f"'{path}' ({type(module).__name__})")
         if not isinstance(module, framework.lifts):
             for name, child in module.named_children():
@@ -286,6 +286,11 @@ def _explain_failure(error: Exception, shape: Shape, form: Form, needed: list[st
         return (
             "its forward goes through what a module returns by a star, list() or a loop, which cannot be traced; give each value "
             "a name, as in `spikes, state = cell(x, state)`, or take parts by name, as in record['vmem']"
+        )
+    if text.startswith(("float() argument", "int() argument")):
+        return (
+            f"its forward makes a number of a tensor by {text[: text.index(' ')]}, which a trace does not know; take .item() for "
+            "a log, and compute with the tensor itself"
         )
     if "item assignment" in text or ("cannot assign" in text and "as parameter" in text):
         return (

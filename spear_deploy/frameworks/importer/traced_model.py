@@ -293,12 +293,14 @@ def _find_earliest_steps(traced: TracedModel, graph: fx.Graph) -> dict[fx.Node, 
     total = count_calls(traced, graph)
     for node in graph.nodes:
         early[node] = _read_step(node, traced.form)
-        if traced.form != "step" and traced.is_stepped(node):
+        if traced.form == "step" and traced.is_stepped(node):
+            early[node] = node.meta["run"]  # also where all that it takes is of the step before, or constant
+        elif traced.is_stepped(node):
             if traced.form == "repeat" or total[str(node.target)] == traced.steps:
                 early[node] = calls[str(node.target)]  # its first call is the first step
             calls[str(node.target)] += 1
         before = [step for step in map(early.get, node.all_input_nodes) if step is not None]
-        if early[node] is None or traced.form in LOOPS:
+        if early[node] is None or traced.form != "repeat":
             before += [step for step in (early[node],) if step is not None]
             early[node] = max(before, default=None)
     return early

@@ -17,7 +17,7 @@ from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.in_place import CHANGES
 from spear_deploy.frameworks.importer.step_layout import SWAPS, Layout, TracedSize, count_traced_steps
 from spear_deploy.frameworks.importer.symbols import MERGED, STEPS, name_module
-from spear_deploy.frameworks.importer.traced_model import UnclearForward
+from spear_deploy.frameworks.importer.traced_model import LOOPS, UnclearForward
 
 
 class LoopsOverTime(Exception):
@@ -143,6 +143,22 @@ class TracedValue(SizedValue):
         if dim != int(is_batch_first) or (self.layout is not None and self.layout.merged):
             raise UnclearForward(f"it takes its input apart along axis {dim}, expected time in front")
         return tuple(self[:, t] if is_batch_first else self[t] for t in range(self.list_leading()[dim]))
+
+    def new_empty(self, *size: Any, **options: Any) -> Any:
+        """Return a tensor that a loop writes the outputs of its steps to."""
+        return self._make("new_empty", *size, **options)
+
+    def new_zeros(self, *size: Any, **options: Any) -> Any:
+        """Return zeros to start from, or to write the outputs of steps to."""
+        return self._make("new_zeros", *size, **options)
+
+    def _make(self, name: str, *size: Any, **options: Any) -> Any:
+        """Return a tensor of a shape of which all sizes are known, in a loop; else its symbol."""
+        sizes = options.get("size", size)
+        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+        if self.tracer.form in LOOPS and sizes and all(isinstance(number, int) for number in sizes):
+            return torch.zeros(*map(int, sizes))
+        return self.tracer.create_proxy("call_method", name, (self, *size), options)
 
     def split(self, split_size: Any = None, dim: int = 0, *, split_size_or_sections: Any = None) -> Any:
         """Take channels apart; steps are taken by their number."""
