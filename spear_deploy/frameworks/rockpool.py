@@ -23,7 +23,15 @@ from spear_deploy.frameworks.importer.modules import add_part, check_hooks, chec
 from spear_deploy.frameworks.importer.storage import store_tensor
 from spear_deploy.frameworks.importer.symbols import OutputAndState, Signal, State, Symbol, name_module
 from spear_deploy.frameworks.importer.synapses import explain_refusal, to_array
-from spear_deploy.frameworks.rockpool_modules import MODULES, ModuleSequence, RockpoolModule, finish_copy, is_kind, prepare
+from spear_deploy.frameworks.rockpool_modules import (
+    MODULES,
+    STATES,
+    ModuleSequence,
+    RockpoolModule,
+    finish_copy,
+    is_kind,
+    prepare,
+)
 from spear_deploy.network import LI, LIF, Array, CubaLIF, Dense, Neuron
 from spear_deploy.network.graph import Edge
 from spear_deploy.util.number_format import format_shape
@@ -122,8 +130,6 @@ def _refuse(context: TraceContext, module: Any, path: str, x: Signal) -> Signal:
 
 
 # ------------------------------------------------------------------------------------------------------------- storing
-
-STATES = ("vmem", "isyn", "spikes")
 
 
 def _read_max_spikes(inner: Any, place: str) -> int:

@@ -15,6 +15,7 @@ from rockpool.nn.combinators.residual import ResidualMixin
 from rockpool.nn.combinators.sequential import SequentialMixin
 from rockpool.nn.modules import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch
 from rockpool.nn.modules.torch.torch_module import TorchModule
+from torch import fx
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.modules import check_hooks
@@ -23,6 +24,9 @@ from spear_deploy.frameworks.importer.symbols import name_module
 PACKAGE = "rockpool."
 PATCHED = "TorchModulePatch"
 """Class that Rockpool's Sequential gives a module of torch, derived from the module's own."""
+STATES = ("vmem", "isyn", "spikes")
+KEPT = frozenset(vars(torch.nn.Module()))
+"""Attributes of every module of torch, which a trace sets."""
 MODULES = (LinearTorch, LIFTorch, LIFNeuronTorch, ExpSynTorch)
 
 
@@ -56,8 +60,29 @@ class RockpoolModule(torch.nn.Module):
             raise UnsupportedError(f"the forward reads '{name}' of a {kind}, which is not read; call the module alone")
         return super().__getattr__(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set what the module alone has, of which the network would read nothing; a state of zeros is its own.
+
+        Raises:
+            UnsupportedError: the module has it.
+        """
+        inner = self.__dict__.get("inner")
+        if inner is not None and name not in KEPT and hasattr(inner, name):
+            is_zero = isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter) and not value.any()
+            if name not in STATES or not is_zero:
+                how = "let it start from its reset" if name in STATES else "set it where the network is made"
+                raise UnsupportedError(f"the forward sets '{name}' of a {type(inner).__name__}, which is not read; {how}")
+        super().__setattr__(name, value)
+
     def forward(self, x: Any) -> Any:
-        """Return what the module returns."""
+        """Return what the module returns.
+
+        Raises:
+            UnsupportedError: a trace meets it, of a forward that does not call the module itself.
+        """
+        if isinstance(x, fx.Proxy):
+            kind = type(self.inner).__name__
+            raise UnsupportedError(f"the forward runs 'forward' of a {kind} by itself; call the module, x, _, _ = module(x)")
         result = self.inner(x)
         return result if self.returns_state or not isinstance(result, tuple) else result[0]
 

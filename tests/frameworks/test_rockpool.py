@@ -554,3 +554,59 @@ def test_own_evolves_stacks_and_loops_over_records_are_refused_by_their_cause():
         with pytest.raises(UnsupportedError, match=message):
             read_model(model, (6,))
     assert [layer.name for layer in read_model(TakesRecord(), (6,)).layers] == ["lif"]
+
+
+class Sets(TorchModule):
+    """A forward that does something with its neurons before it calls them."""
+
+    def __init__(self, before, call=lambda module, x: module(x)[0]):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif = LinearTorch((6, 5)), LIFTorch(5, tau_mem=0.01, tau_syn=0.005, dt=1e-3, threshold=ONE / 2)
+        self.before, self.call = before, call
+        with torch.no_grad():
+            self.fc.weight.uniform_(-0.3, 1)
+
+    def forward(self, x):
+        self.before(self.lif)
+        return self.call(self.lif, self.fc(x)[0])
+
+
+SETTINGS = {
+    "vmem": torch.full((5,), 0.4),
+    "isyn": torch.full((5, 1), 0.4),
+    "threshold": torch.tensor(0.3),
+    "tau_mem": torch.tensor(0.02),
+    "w_rec": torch.eye(5),
+    "noise_std": torch.tensor(0.1),
+    "dt": 2e-3,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), SETTINGS.items(), ids=SETTINGS)
+def test_what_a_forward_sets_of_its_neurons_is_refused(name, value):
+    """The network had what they were made with."""
+    model = Sets(lambda lif: setattr(lif, name, value))
+    with pytest.raises(UnsupportedError, match=f"the forward sets '{name}' of a LIFTorch, which is not read; (set|let) it"):
+        read_model(model, (6,))
+
+
+@pytest.mark.parametrize("before", [lambda lif: setattr(lif, "vmem", torch.zeros(5)), lambda lif: lif.reset_state()])
+def test_a_forward_that_starts_its_neurons_anew_is_read(before):
+    model, x = Sets(before), (torch.rand(2, 40, 6) < 0.3).float()
+    with torch.no_grad():
+        expected = model(x)[0].transpose(0, 1).numpy()
+    np.testing.assert_array_equal(simulate(read_model(model, (6,)), x.transpose(0, 1).numpy()).output, expected)
+    assert expected.any()
+
+
+def test_a_forward_of_a_module_that_a_forward_runs_by_itself_is_refused():
+    model = Sets(lambda lif: None, lambda module, x: module.forward(x))
+    with pytest.raises(UnsupportedError, match="the forward runs 'forward' of a LIFTorch by itself; call the module, x, _, _ ="):
+        read_model(model, (6,))
+
+
+def test_a_state_that_a_forward_reshapes_is_refused_as_one():
+    model = Sets(lambda lif: None, lambda module, x: module(x)[1]["vmem"].unsqueeze(1))
+    with pytest.raises(UnsupportedError, match="the model computes with the state of a neuron by 'unsqueeze'; hand states on"):
+        read_model(model, (6,))
