@@ -62,7 +62,8 @@ def _add_neurons(context: TraceContext, module: Any, path: str, x: Signal) -> Si
     """Add the layer of a neuron module, which keeps its state."""
     place = name_module(path)
     kind = next((kind for kind in NEURONS if isinstance(module, kind)), None)
-    if kind is None or (context.framework.is_own(module) and find_own_method(module, kind, METHODS)):
+    own = None if kind is None else find_own_method(module, kind, METHODS)
+    if kind is None or (context.framework.is_own(module) and own is not None and own not in vars(module)):
         raise make_refusal(module, place, context.framework)
     check_methods(module, kind, METHODS, place)
     remedy = "train with one of spikingjelly.activation_based.surrogate, with spiking=True"

@@ -186,9 +186,17 @@ class OwnSteps(neuron.LIFNode):
         return super().multi_step_forward(2 * x_seq)
 
 
+def with_own_steps():
+    """Return neurons whose steps are set on the object."""
+    module = neuron.LIFNode()
+    module.single_step_forward = lambda x: neuron.LIFNode.single_step_forward(module, x) * 2
+    return module
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
+        (with_own_steps(), "module '1' has a method 'single_step_forward' of its own in place of that of LIFNode; use"),
         (OwnSteps(), "module '1' has a method 'multi_step_forward' of its own in place of that of LIFNode; use LIFNode as it is"),
         (neuron.LIFNode(surrogate_function=surrogate.Sigmoid(spiking=False)), "=Sigmoid, which sends 0.5 where v .* with spik"),
         (neuron.IFNode(surrogate_function=lambda v: (v > -0.5).float()), "=<lambda>, which sends 1 where v − threshold is -9.5"),
