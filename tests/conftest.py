@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,19 +14,31 @@ from typing import Any
 
 import pytest
 
+from tests.support import seeds
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Set up what the processes that tests start take from this one.
 
     A job in the background of a shell ignores Ctrl-C, which some tests send; they take it as a terminal's job does. Where the
     environment keeps no bytecode, each of these processes would compile torch and the kernels of numba anew, for 5 to 10 s. The
-    width and the colours of the terminal are those that a test states.
+    width and the colours of the terminal are those that a test states. What is collected lives to the end, so the search for
+    garbage waits until it is.
     """
+    seeds.slow_too = config.option.markexpr != "not slow"
+    gc.disable()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         os.environ.pop(name, None)
     sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage among what the tests make, less often: with all that is collected this took a twentieth of the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def shared(name: str) -> Path:
@@ -74,13 +88,17 @@ def faults_of_the_command_line_fail(request: pytest.FixtureRequest, monkeypatch:
 
 
 @pytest.fixture(scope="session")
-def kept_results() -> dict[str, Any]:
-    return {}
+def kept_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept_results"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
-def planned_once(kept_results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank a network, and plan its adaptation to a chip, once for all tests that ask for this.
+def planned_once(kept_results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank a network, explain its integers, and plan its adaptation to a chip once for all tests that ask for this.
 
     Each takes seconds, and is the same at every width and on every page.
     """
@@ -93,12 +111,16 @@ def planned_once(kept_results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         find = getattr(module, name)
 
         def look_up(*arguments: Any, **options: Any) -> Any:
-            key = joblib.hash((name, arguments, options))
-            if key not in kept_results:
-                kept_results[key] = find(*arguments, **options)
-            return kept_results[key]
+            key = joblib.hash((name, arguments, {key: value for key, value in options.items() if key != "progress"}))
+            kept = kept_results / key
+            if not kept.exists():
+                part = kept.with_suffix(f".{os.getpid()}")
+                part.write_bytes(pickle.dumps(find(*arguments, **options)))
+                part.replace(kept)
+            return pickle.loads(kept.read_bytes())
 
         monkeypatch.setattr(module, name, look_up)
 
     keep(api, "rank")
+    keep(api, "explain")
     keep(reach, "_find_plan")

@@ -22,6 +22,7 @@ VERBS = (
 )
 
 
+@pytest.mark.usefixtures("planned_once")
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: " ".join(verb[:1]))
 @pytest.mark.parametrize("chip", ["xylo_audio2", "brainscales2"])
 def test_a_chip_that_lacks_what_the_network_needs_is_exit_code_3(verb, chip, tmp_path, monkeypatch):
