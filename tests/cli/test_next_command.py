@@ -88,8 +88,8 @@ def test_a_project_file_that_the_next_command_reads_too_is_not_repeated(folder):
 
 def test_the_command_in_a_report_is_of_the_chip_of_the_budget_file(folder):
     Path("mine.toml").write_text("chip = 'truenorth'\n[set]\n'core.neurons' = 200\n")
-    done = CliRunner().invoke(main, ["check", "digits", "--budget", "mine.toml"], env={"COLUMNS": "400"})
-    assert "`spear-deploy adapt digits --chip truenorth --set core.neurons=200 --data DATA --out adapted`" in done.stdout
+    done = CliRunner().invoke(main, ["check", "a.nir", "--budget", "mine.toml"], env={"COLUMNS": "400"})
+    assert "`spear-deploy adapt a.nir --chip truenorth --set core.neurons=200 --data DATA --out adapted`" in done.stdout
 
 
 def test_pruning_after_an_adaptation_learns_on_the_same_steps_encoding_seed_and_device(folder):

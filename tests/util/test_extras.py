@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from spear_deploy.errors import MissingPackageError, SpearError
+from spear_deploy.network import LI, LIF, AvgPool, Conv2d, Dense, Flatten, Layer
+from spear_deploy.network.graph import chain
 from spear_deploy.util import extras
 from spear_deploy.util.extras import EXTRAS, describe_missing, require_packages
 from tests.support.seeds import few_first
@@ -33,7 +35,7 @@ for command in commands:
 CORE = (
     ["check", "digits", "--chip", "loihi2", "--json"],
     ["check", "digits.nir", "--chip", "loihi2", "--json"],
-    ["rank", "digits", "--activity", "0.1", "--json"],
+    ["rank", "small.nir", "--activity", "0.1", "--json"],
     ["profiles", "--json"],
     ["count", "digits", "--input", "in.npz", "--json"],
     ["simulate", "digits", "--input", "in.npz", "--chip", "loihi2", "--explain", "--out", "run.npz", "--json"],
@@ -65,7 +67,7 @@ MORE = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with an input, data and a NIR file of the network 'digits'."""
+    """Return a folder with an input, data, and NIR files of the network 'digits' and of a smaller one."""
     from spear_deploy import export
 
     rng = np.random.default_rng(0)
@@ -73,6 +75,13 @@ def folder(tmp_path):
     x, y = (rng.random((60, 4, 1, 8, 8)) < 0.3).astype(np.uint8), np.arange(60) % 10
     np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     export("digits", tmp_path / "digits.nir", to="nir")
+    small = [
+        Layer(name="conv", synapse=Conv2d(weight=rng.normal(size=(2, 1, 3, 3))), neuron=LIF(tau_s=4e-3)),
+        Layer(name="pool", synapse=AvgPool(kernel_size=2)),
+        Layer(name="flatten", synapse=Flatten()),
+        Layer(name="out", synapse=Dense(weight=rng.normal(size=(3, 8))), neuron=LI(tau_s=4e-3)),
+    ]
+    export(chain(small, input_shape=(1, 6, 6), dt_s=1e-3), tmp_path / "small.nir", to="nir")
     return tmp_path
 
 
