@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate, TraceContext
@@ -295,17 +296,19 @@ NEURONS = (norse.LILinearCell, *{kind.__bases__[0] for kind in (*CELLS, *TIME_LA
 
 @contextmanager
 def _starting_from_none() -> Iterator[None]:
-    """Let `cell.initial_state(x)` be None for a symbol, from which a cell starts as from that state."""
+    """Let `cell.initial_state(x)` be None for a symbol, or where it is not zero: a cell starts from None as from that state."""
     derived = [kind for base in NEURONS for kind in (base, *base.__subclasses__()) if kind.__module__.startswith("norse.")]
     kinds = [kind for kind in derived if "initial_state" in vars(kind)]
     originals = [kind.initial_state for kind in kinds]
 
     def start(original: Any) -> Any:
         def make(cell: Any, x: Any) -> Any:
-            if not isinstance(x, fx.Proxy):
-                return original(cell, x)
-            torch.zeros_like(x)  # type: ignore[arg-type]  # the call that made x is needed for its shape alone, unless others take it
-            return None
+            if isinstance(x, fx.Proxy):
+                torch.zeros_like(x)  # type: ignore[arg-type]  # what made x is needed for its shape alone, unless others take it
+                return None
+            state = original(cell, x)
+            is_zero = not any(part.any() for part in tree_leaves(state) if isinstance(part, torch.Tensor))
+            return state if is_zero else None
 
         return make
 

@@ -918,11 +918,19 @@ def test_a_current_of_the_state_is_no_output(make, take):
         read_model(PartOfState(make(), take), (6,))
 
 
+LEAK = torch.tensor(0.05)
+"""A potential other than zero, at which a cell starts."""
+
+
 def cell_of(kind):
     cells = {
-        "box": lambda: norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.4))),
-        "current": lambda: norse.LIFCell(norse.LIFParameters(tau_mem_inv=torch.tensor(300.0), v_th=torch.tensor(0.3))),
-        "recurrent": lambda: norse.LIFRecurrentCell(8, 8, p=norse.LIFParameters(v_th=torch.tensor(0.2))),
+        "box": lambda: norse.LIFBoxCell(
+            norse.LIFBoxParameters(tau_mem_inv=torch.tensor(300.0), v_leak=LEAK, v_th=torch.tensor(0.4))
+        ),
+        "current": lambda: norse.LIFCell(
+            norse.LIFParameters(tau_mem_inv=torch.tensor(300.0), v_leak=LEAK, v_th=torch.tensor(0.3))
+        ),
+        "recurrent": lambda: norse.LIFRecurrentCell(8, 8, p=norse.LIFParameters(v_leak=LEAK, v_th=torch.tensor(0.2))),
     }
     return cells[kind]()
 
@@ -940,7 +948,7 @@ class StartsAtInitialState(nn.Module):
         if not self.is_loop:
             current = self.fc(x)
             return self.lif(current, self.lif.initial_state(current) if state is None else state)
-        state, out = self.lif.initial_state(self.fc(x[0])), []
+        state, out = self.lif.initial_state(self.fc(x[0]) if self.is_loop is True else torch.zeros(x.shape[1], 8)), []
         for step in x:
             z, state = self.lif(self.fc(step), state)
             out.append(z)
@@ -948,7 +956,7 @@ class StartsAtInitialState(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["box", "current", "recurrent"])
-@pytest.mark.parametrize("is_loop", [True, False])
+@pytest.mark.parametrize("is_loop", [True, False, "from zeros"])
 def test_a_forward_asks_a_cell_for_its_first_state(kind, is_loop):
     """In a loop it was refused as another step, or as a star that the forward has not."""
     model, x = StartsAtInitialState(kind, is_loop=is_loop), (torch.rand(40, 2, 6) < 0.4).float()
