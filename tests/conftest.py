@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,9 @@ def kept_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def planned_once(kept_results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank a network, explain its integers, and plan its adaptation to a chip once for all tests that ask for this.
-
-    Each takes seconds, and is the same at every width and on every page.
-    """
+def keep(kept_results: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
+    """Return what makes a function of a module find each result once for all tests that ask for this."""
     import joblib
-
-    from spear_deploy.adaptation import reach
-    from spear_deploy.pipeline import api
 
     def keep(module: Any, name: str) -> None:
         find = getattr(module, name)
@@ -120,6 +114,18 @@ def planned_once(kept_results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return pickle.loads(kept.read_bytes())
 
         monkeypatch.setattr(module, name, look_up)
+
+    return keep
+
+
+@pytest.fixture
+def planned_once(keep: Callable[[Any, str], None]) -> None:
+    """Rank a network, explain its integers, and plan its adaptation to a chip once for all tests that ask for this.
+
+    Each takes seconds, and is the same at every width and on every page.
+    """
+    from spear_deploy.adaptation import reach
+    from spear_deploy.pipeline import api
 
     keep(api, "rank")
     keep(api, "explain")

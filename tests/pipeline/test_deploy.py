@@ -25,6 +25,7 @@ from spear_deploy.hardware.profile import hash_profile, load_profile, override_f
 from spear_deploy.interchange.chip_files import has_simulator
 from spear_deploy.interchange.snn_file import hash_network, read_snn
 from spear_deploy.interchange.speck import reader as speck
+from spear_deploy.lava import run as lava
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import Edge, SNNGraph, chain
 from spear_deploy.pipeline import api, export_stage, stage_cache, stages
@@ -55,6 +56,12 @@ def without_seconds(facts):
 
 def again(folder, **changed):
     return sd.deploy(dense(), "loihi2", task(), out=folder, **{**OPTIONS, **changed})
+
+
+@pytest.fixture(autouse=True)
+def lava_runs_once(keep):
+    """Run Lava once on the same integers and samples: a second run has the same spikes, and takes more than a second."""
+    keep(lava, "run_lava")
 
 
 @pytest.fixture
@@ -170,7 +177,6 @@ def test_prune_writes_the_plan_that_gives_the_pruned_network(tmp_path):
 
 def flip_one_spike(monkeypatch):
     """Let Lava's runs differ from what Lava gave in one spike of layer 'fc'."""
-    from spear_deploy.lava import run as lava
 
     def differing(*arguments, run=lava.run_lava, **options):
         result = run(*arguments, **options)
