@@ -234,27 +234,42 @@ ALIKE = {
     "one step", "current of one unit", "skip", "recurrent, late", "starting potential alone", "netx input, two rows",
     "spikes as values", "silent weights", "subtract", "rest", "depthwise", "dilated", "convolution of counts", "images meet",
     "skip with delay", "current that stays", "rounded sums in a pool", "subtract and rest, recurrent",
-    "weights of two rows in one",
+    "weights of two rows in one", "signed current", "recurrent", "feedback",
 }  # fmt: skip
 """Cases that each resemble another; the default run leaves them out."""
 
 
-def ran(names):
-    """Run cases with both models, each in one worker: a case would take a second more on its own."""
-    results = {model: run_jobs([JOBS[name] for name in names], model=model) for model in MODELS}
-    return {
-        model: dict(zip(names, zip([JOBS[n] for n in names], runs, strict=True), strict=True)) for model, runs in results.items()
-    }
+RECORDS = {
+    f"records {record}": Job(
+        graph=chain([dense("a", 0, 5, 4), Layer(name="c", synapse=Dense(weight=weights(2, 3, 5)))], input_shape=(4,)),
+        x=spikes(0, 4, 2, 4),
+        record=frozenset(record),
+    )
+    for record in ((), ("spikes",), ("v",), ("u",))
+}
+RANDOM = {"reference": 2, "fast": 6}
+"""Random networks of the default run; thirty times as many are slow."""
+
+
+def ran(jobs, model):
+    """Run jobs by name in one worker: each would take a second more on its own."""
+    runs = run_jobs([*jobs.values()], model=model)
+    return dict(zip(jobs, zip(jobs.values(), runs, strict=True), strict=True))
+
+
+def draw(model):
+    return {f"random {i}": job for i, job in enumerate(random_jobs(0, RANDOM[model]))}
 
 
 @pytest.fixture(scope="module")
 def both():
-    return ran([name for name in JOBS if name not in ALIKE])
+    some = {name: job for name, job in JOBS.items() if name not in ALIKE} | RECORDS
+    return {model: ran(some | draw(model), model) for model in MODELS}
 
 
 @pytest.fixture(scope="module")
 def alike():
-    return ran([name for name in JOBS if name in ALIKE])
+    return {model: ran({name: JOBS[name] for name in JOBS if name in ALIKE}, model) for model in MODELS}
 
 
 @pytest.fixture(scope="module")
@@ -281,17 +296,17 @@ def test_delayed_spikes_do_not_reach_the_next_sample(runs):
     """A network without delay takes its samples one after another, one with delay side by side; both start each afresh."""
     assert not plan_network(image_classifier()).needs_copies
     assert plan_network(recurrent(1)).needs_copies
-    job, run = runs["recurrent"]
+    job, run = runs["starting potential"]
     for sample in range(job.x.shape[1]):
         alone = simulated(Job(graph=job.graph, x=job.x[:, [sample]], record=EVERYTHING))
         assert all(np.array_equal(run.v[name][:, [sample]], alone.v[name]) for name in alone.v)
         assert run.spikes["loop"][-1, sample].any(), "nothing was in flight when the sample ended"
 
 
-@pytest.mark.parametrize(("model", "count"), [("reference", 3), ("fast", 6)])
-def test_random_networks_equal_the_simulator(model, count):
-    jobs = random_jobs(0, count)
-    for job, run in zip(jobs, run_jobs(jobs, model=model), strict=True):
+@pytest.mark.parametrize("model", MODELS)
+def test_random_networks_equal_the_simulator(both, model):
+    for name in draw(model):
+        job, run = both[model][name]
         assert not differences(run, simulated(job)), str(job.graph)
 
 
@@ -316,8 +331,7 @@ def test_many_samples_are_split_into_passes(monkeypatch, model):
         assert not differences(run, simulated(job))
 
 
-def test_only_what_is_asked_for_is_recorded():
-    graph, x = with_output(Layer(name="c", synapse=Dense(weight=weights(2, 3, 6)))), spikes(0, 4, 2, 4)
-    jobs = [Job(graph=graph, x=x, record=frozenset(record)) for record in ((), ("spikes",), ("v",), ("u",))]
-    for job, run in zip(jobs, run_jobs(jobs), strict=True):
-        assert not differences(run, simulated(job)), job.record
+def test_only_what_is_asked_for_is_recorded(runs):
+    for name in RECORDS:
+        job, run = runs[name]
+        assert not differences(run, simulated(job)), name
