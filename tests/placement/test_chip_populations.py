@@ -171,7 +171,7 @@ def fill_weights(synapse):
 
 
 @pytest.mark.parametrize("chip", ["truenorth", "brainscales2", "odin", "catalyst_n1", "spinnaker1"])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(6, 10))
 def test_each_of_the_sources_that_are_added_in_front_of_weights_has_its_own(chip, seed):
     graph, profile = draw_dense(seed), load_profile(chip)
     cells = fill(graph)

@@ -29,6 +29,7 @@ from spear_deploy.quantize.xylo import EARLY_STEPS
 from spear_deploy.simulator import simulate
 from spear_deploy.simulator.run import decide
 from tests.support.reference import random_graph, random_spikes
+from tests.support.seeds import seeds
 
 LOIHI = [
     "trained", "arithmetic", "batch_norm", "average_pool", "scale", "input", "weights", "decays", "thresholds", "biases",
@@ -98,7 +99,7 @@ def same(a, b):
 # ------------------------------------------------------------------------------------------------------------- stages
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", seeds(6, 12))
 def test_the_unrounded_neuron_that_truncates_equals_the_integer_neuron(seed):
     graph = random_graph(seed, kind="integer")
     x = random_spikes(graph, seed, steps=20, batch=3)
@@ -135,7 +136,7 @@ def test_without_truncation_the_unrounded_neuron_keeps_fractions():
     np.testing.assert_allclose(run.u["n"].ravel(), 64 * (2731 / 4096) ** np.arange(3), rtol=1e-15)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(6, 10))
 def test_exact_stages_change_no_spike_and_the_last_stage_is_the_integer_network(seed):
     graph = mixed(seed)
     x = random_spikes(graph, seed, steps=40, batch=4)
