@@ -11,6 +11,7 @@ import networkx as nx
 import pytest
 
 import spear_deploy
+from tests.support.statements import walk_statements
 
 ROOT = Path(spear_deploy.__file__).parent
 
@@ -46,7 +47,7 @@ def module_name(path: Path) -> str:
 def imported(path: Path, *, top_only: bool = False) -> tuple[str, ...]:
     """Return the full names that a module imports; what only a type checker reads does not count."""
     tree, names = read_tree(path), []
-    for node in tree.body if top_only else ast.walk(tree):
+    for node in tree.body if top_only else walk_statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -58,7 +59,7 @@ def imported(path: Path, *, top_only: bool = False) -> tuple[str, ...]:
 def read_tree(path: Path) -> ast.Module:
     """Return the code of a module without what only a type checker reads."""
     tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
+    for node in walk_statements(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
     return tree

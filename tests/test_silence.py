@@ -17,6 +17,7 @@ import pytest
 import spear_deploy
 from spear_deploy.interchange.snn_file import write_snn
 from tests.support.deployments import OPTIONS, arrays, dense
+from tests.support.statements import walk_statements
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "TMPDIR")
 ONNX = "from spear_deploy.interchange.onnx.model_file import import_onnxruntime; import_onnxruntime()"
@@ -115,6 +116,6 @@ def test_one_module_imports_onnxruntime() -> None:
 
 def imported(path: Path) -> set[str]:
     """Names of the packages that a module imports, at its top or within."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(walk_statements(ast.parse(path.read_text())))
     plain = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     return plain | {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
