@@ -73,9 +73,7 @@ class Axis:
 
     def mark_inputs(self, start: int, stop: int) -> Array:
         """Mark the input positions that the output positions start..stop read: bool (inputs,)."""
-        marks = np.zeros(self.inputs, bool)
-        marks[self._find_positions(start, stop)[self.match_inputs(start, stop)]] = True
-        return marks
+        return _mark_inputs(self, start, stop)
 
     def find_window(self, start: int, stop: int) -> slice:
         """Return the range of input positions in which those lie that the output positions start..stop read."""
@@ -113,6 +111,15 @@ class Axis:
 def identity_axis(n: int) -> Axis:
     """Return the axis on which each output position reads the input at the same position."""
     return Axis(inputs=n, outputs=n, used=n)
+
+
+@lru_cache(maxsize=4096)
+def _mark_inputs(axis: Axis, start: int, stop: int) -> Array:
+    """Return `mark_inputs`, which cannot be written to; a network's slices have few different ranges."""
+    marks = np.zeros(axis.inputs, bool)
+    marks[axis._find_positions(start, stop)[axis.match_inputs(start, stop)]] = True
+    marks.flags.writeable = False
+    return marks
 
 
 @lru_cache(maxsize=65536)

@@ -6,8 +6,9 @@ neurons are marked one by one, whichever parts of them slices read; of larger on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class AxonBits:
     is_all: bool = False
 
 
-def find_axon_bits(sets: Iterable[AxonSet]) -> tuple[AxonBits, ...]:
+@lru_cache(maxsize=2048)  # a check places a network several times, and an adaptation many that are alike
+def find_axon_bits(sets: tuple[AxonSet, ...]) -> tuple[AxonBits, ...]:
     """Return the source neurons of a slice, those of sets whose rows are shared as one."""
     grouped: dict[object, list[AxonSet]] = {}
     for axons in sets:

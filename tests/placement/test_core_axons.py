@@ -79,7 +79,7 @@ def test_slices_that_read_the_same_part_of_large_sources_share_its_rows(seed: in
         used = b"" if rng.random() < 0.1 else np.packbits(marks).tobytes()
         marks |= not used
         whole = marks.size if used else 0
-        (bits,) = find_axon_bits([replace(axons, used=used, count=int(marks.sum()), whole_count=whole)])
+        (bits,) = find_axon_bits((replace(axons, used=used, count=int(marks.sum()), whole_count=whole),))
         read, core = {("a", 0, int(n)) for n in np.flatnonzero(marks)}, int(rng.integers(0, 3))
         assert bits.key.used == b"" and bits.is_all == (not used)  # type: ignore[attr-defined]
         known = [len(read & have) for have in had] + [0]
@@ -94,7 +94,7 @@ def test_sources_are_marked_one_by_one_up_to_their_limit(monkeypatch: pytest.Mon
     axons, _ = draw_set(np.random.default_rng(0))
     for limit, key in ((axons.span, axons.row), (axons.span - 1, axons.whole)):
         monkeypatch.setattr(core_axons, "MAX_MARKED", limit)
-        assert [bits.key for bits in find_axon_bits([axons])] == [key]
+        assert [bits.key for bits in find_axon_bits.__wrapped__((axons,))] == [key]
 
 
 @pytest.mark.parametrize("few", [0, 64])
@@ -107,9 +107,9 @@ def test_rows_of_a_core_stay_its_own_where_more_cores_are_added(few: int, monkey
     rows, counts = AxonRows(), [24, *(1 + core % 23 for core in range(40))]
     for core, count in enumerate(counts):
         used = b"" if count == 24 else np.packbits(np.arange(24) < count).tobytes()
-        (bits,) = find_axon_bits([replace(whole, used=used, count=count, whole_count=24 if used else 0)])
+        (bits,) = find_axon_bits((replace(whole, used=used, count=count, whole_count=24 if used else 0),))
         rows.add(bits, core)
-    assert rows.count_had(find_axon_bits([whole])[0], np.arange(41)).tolist() == counts
+    assert rows.count_had(find_axon_bits((whole,))[0], np.arange(41)).tolist() == counts
 
 
 def test_two_kernels_that_read_one_map_share_its_rows_on_a_core() -> None:
@@ -118,3 +118,12 @@ def test_two_kernels_that_read_one_map_share_its_rows_on_a_core() -> None:
     edges = [Edge(source=INPUT, target=layer.name) for layer in layers]
     report = check(SNNGraph(layers=layers, edges=edges, input_shape=(1, 131), output="k17"), small_chip("odin"), remedies=False)
     assert report.cores_used == 1 and {row.used for row in report.rows if row.resource == "axons_in"} == {131}
+
+
+def test_equal_sets_are_marked_once_and_what_is_kept_cannot_be_changed() -> None:
+    first, second = (draw_set(np.random.default_rng(0))[0] for _ in range(2))
+    assert first is not second and find_axon_bits((first,)) is find_axon_bits((second,))
+    axis = Axis(inputs=5, outputs=4, used=5, taps=(0, 1))
+    assert axis.mark_inputs(0, 2).tolist() == [True, True, True, False, False]
+    with pytest.raises(ValueError, match="read-only"):
+        axis.mark_inputs(0, 2)[0] = False
