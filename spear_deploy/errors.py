@@ -35,6 +35,7 @@ class Refusal:
         what: what is there.
         why: what there may be instead; empty where `what` says it.
         remedy: what to do.
+        others: the same of further layers, which the sentence leaves out.
 
     >>> print(Refusal(layer="fc", what="IF does not leak", why="Xylo's membranes do", remedy="use LIF"))
     layer 'fc': IF does not leak, Xylo's membranes do; use LIF
@@ -45,6 +46,7 @@ class Refusal:
     what: str
     why: str = ""
     remedy: str
+    others: tuple[Refusal, ...] = ()
 
     @property
     def where(self) -> str:

@@ -234,7 +234,7 @@ def _check_costs(on_chip: _OnChip, costs: _Costs, limits: UserLimits) -> Iterato
 
 
 def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKind) -> tuple[_OnChip, SNNGraph | None]:
-    """Add the part of a network that the chip's integers refuse, where nothing else speaks against it; return the integers too.
+    """Add the parts of a network that the chip's integers refuse, where nothing else speaks against it; return the integers too.
 
     A network that is quantised for another chip is refused in any case. Else it is asked by quantising, which takes seconds for
     large networks: one that is too large as it is, is asked when it fits.
@@ -245,15 +245,15 @@ def _ask_integers(on_chip: _OnChip, measured: Sequence[BudgetRow], kind: InputKi
     answer = None if is_settled and not is_of_another else ask_integers(on_chip.graph, on_chip.profile, kind)
     if not isinstance(answer, Refusal):
         return on_chip, answer
-    reason, remedy = _split_refusal(answer)
-    found = Unsupported(layer=answer.layer, what=answer.what, reason=reason, remedy=remedy, resource="integers")
-    return replace(on_chip, unsupported=(found, *on_chip.unsupported)), None
+    found = [_read_refusal(part) for part in (answer, *answer.others)]
+    return replace(on_chip, unsupported=(*found, *on_chip.unsupported)), None
 
 
-def _split_refusal(answer: Refusal) -> tuple[str, str]:
-    """Return reason and remedy of a refusal; where it is one sentence, its last semicolon parts the two."""
-    reason, _, remedy = answer.why.rpartition("; ")
-    return (reason, remedy) if reason and not answer.remedy else (answer.why or NONE_HELD, answer.remedy)
+def _read_refusal(part: Refusal) -> Unsupported:
+    """Return a part that the integers refuse; where its refusal is one sentence, its last semicolon parts reason and remedy."""
+    reason, _, remedy = part.why.rpartition("; ")
+    reason, remedy = (reason, remedy) if reason and not part.remedy else (part.why or NONE_HELD, part.remedy)
+    return Unsupported(layer=part.layer, what=part.what, reason=reason, remedy=remedy, resource="integers")
 
 
 def _is_left_to_integers(integer: SNNGraph, profile: HardwareProfile, rows: Sequence[BudgetRow]) -> bool:

@@ -15,6 +15,7 @@ of LIF and LI neurons, whose numbers are whole and small enough for float32, so 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,9 @@ def lower(graph: SNNGraph, settings: LoweringSettings, *, float_run: FloatRun | 
     """
     integers: dict[str, IntegerLayer] = {}
     scales: dict[str, float] = {}
-    for layer in collect_neuron_inputs(graph, settings.kind, settings.input_scale):
+    layers = tuple(collect_neuron_inputs(graph, settings.kind, settings.input_scale))
+    _check_potentials(layers)
+    for layer in layers:
         _check_layer(layer)
         largest = max_weight(settings.bits_of(next(iter(layer.stored))))
         scales[layer.name] = _choose_scale(layer, largest)
@@ -71,18 +74,29 @@ def max_weight(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
+def _check_potentials(layers: Iterable[NeuronInput]) -> None:
+    """Check that no neuron keeps a potential; all layers of those that do are named, since each of them is replaced."""
+    refusals = [
+        Refusal(
+            layer=layer.name,
+            what=f"{type(layer.neuron).__name__} keeps a potential from one step to the next",
+            why="Akida's neurons keep none",
+            remedy="use LIF or LI with tau_s of one time step",
+        )
+        for layer in layers
+        if _keeps_potential(layer)
+    ]
+    if refusals:
+        raise UnsupportedError(replace(refusals[0], others=tuple(refusals[1:])))
+
+
+def _keeps_potential(layer: NeuronInput) -> bool:
+    is_kept = not isinstance(layer.neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > SAME_TAU).any()
+    return bool(is_kept or getattr(layer.neuron, "reset_delay", 0))
+
+
 def _check_layer(layer: NeuronInput) -> None:
     neuron = layer.neuron
-    is_kept = not isinstance(neuron, (LIF, LI)) or (np.abs(layer.factors["mem"] - 1) > SAME_TAU).any()
-    if is_kept or getattr(neuron, "reset_delay", 0):
-        raise UnsupportedError(
-            Refusal(
-                layer=layer.name,
-                what=f"{type(neuron).__name__} keeps a potential from one step to the next",
-                why="Akida's neurons keep none",
-                remedy="use LIF or LI with tau_s of one time step",
-            )
-        )
     if not layer.readout and (neuron.max_spikes is None or neuron.max_spikes > MAX_SPIKES):
         most = "any number of" if neuron.max_spikes is None else neuron.max_spikes
         raise UnsupportedError(

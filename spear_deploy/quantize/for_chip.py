@@ -134,6 +134,12 @@ def _read_refusal(graph: SNNGraph, error: SpearError) -> Refusal:
     parts = error.refusal
     if parts is None:
         return Refusal(layer=graph.output, what="no integers", why=str(error), remedy="")
+    others = tuple(_read_parts(graph, other) for other in parts.others)
+    return replace(_read_parts(graph, parts), others=others)
+
+
+def _read_parts(graph: SNNGraph, parts: Refusal) -> Refusal:
+    """Return a refusal at a layer of the network."""
     is_own = parts.layer in {INPUT, *(layer.name for layer in graph.layers)}
     names_place = parts.place != NETWORK and not (is_own and parts.place in ("", parts.layer))
     what = f"{parts.where}: {parts.what}" if names_place else parts.what

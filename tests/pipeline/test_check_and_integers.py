@@ -196,6 +196,16 @@ def test_a_refusal_names_a_layer_of_the_network_even_where_its_sentence_names_no
     assert ask_integers(graph, load_profile("generic45nm")) is None
 
 
+def test_all_layers_whose_potential_akida_loses_are_named():
+    """Only the first was: the network seemed to lack one replacement."""
+    layers = [Layer(name="a", synapse=Dense(weight=np.ones((3, 4))), neuron=IF())]
+    layers += [Layer(name="b", synapse=Dense(weight=np.ones((3, 3))), neuron=LIF(tau_s=1e-3))]
+    layers += [Layer(name="c", synapse=Dense(weight=np.ones((2, 3))), neuron=IF())]
+    found = api.check(chain(layers, input_shape=(4,)), "akd1000").unsupported
+    what = "IF keeps a potential from one step to the next"
+    assert [(part.layer, part.what, part.resource) for part in found] == [("a", what, "integers"), ("c", what, "integers")]
+
+
 def test_a_refusal_of_a_layer_that_integers_add_stands_where_it_leads_to_and_of_no_layer_at_the_output(monkeypatch):
     layers = [
         Layer(name="p", synapse=SumPool(kernel_size=(2, 2)), neuron=LIF(tau_s=0.02, reset="subtract")),
