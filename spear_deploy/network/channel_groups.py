@@ -13,6 +13,8 @@ from spear_deploy.network.fixed_weights import list_fixed_layers
 from spear_deploy.network.graph import INPUT, SNNGraph
 from spear_deploy.network.host_readout import has_host_readout, join_readout, list_host_layers
 
+OUTPUT_STAYS = "it is the network's output"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelGroup:
@@ -74,12 +76,12 @@ class Spaces:
         self.into: dict[str, Stream] = {}
         self.out: dict[str, Stream] = {INPUT: self._new(graph.input_shape[0])}
         self._follow_layers()
-        self._freeze(self.out[graph.output], "it is the network's output")
+        self._freeze(self.out[graph.output], OUTPUT_STAYS)
         for name in list_fixed_layers(graph):
             for stream in (self.into[name], self.out[name]):
                 self._freeze(stream, f"layer '{name}' has fixed weights, which go back into the model as they are")
         self.input_frozen = self.frozen.get(self.find(self.out[INPUT].space), "")
-        self._freeze(self.out[INPUT], "it is the network's input")
+        self._freeze(self.out[INPUT], "its channels are tied to those of the network's input")
 
     def _new(self, size: int) -> Stream:
         self.parent.append(len(self.parent))
@@ -163,6 +165,8 @@ def couple_channels(graph: SNNGraph) -> ChannelCoupling:
 
     def make_group(space: int, frozen: str) -> ChannelGroup:
         writers, readers = tuple(producers.get(space, ())), tuple(consumers.get(space, ()))
+        if frozen == OUTPUT_STAYS and len(writers) > 1 and writers[0] != graph.output:
+            frozen = f"its channels are tied to those of the network's output, '{graph.output}'"
         return ChannelGroup(name=names[space], channels=spaces.size[space], producers=writers, consumers=readers, frozen=frozen)
 
     def name_spaces(streams: Mapping[str, Stream]) -> dict[str, str]:

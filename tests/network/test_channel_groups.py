@@ -8,7 +8,7 @@ import pytest
 from spear_deploy.errors import GraphError, UnsupportedError
 from spear_deploy.network import CONVS, IF, Conv2d, Dense, Flatten, Layer
 from spear_deploy.network.channel_groups import list_groups, list_prunable_groups
-from spear_deploy.network.graph import Edge, SNNGraph, chain
+from spear_deploy.network.graph import INPUT, Edge, SNNGraph, chain
 from spear_deploy.network.sparse_matrix import SparseMatrix, make_sparse
 from spear_deploy.pruning.importance import plan_by_importance, score_channels
 from spear_deploy.pruning.plan import PruningPlan, prune, restore_channels
@@ -144,6 +144,24 @@ def test_wrong_plans_are_refused():
         prune(graph, PruningPlan(kept={"out": (0,)}))
     with pytest.raises(GraphError, match="importance 'rate' needs spike counts"):
         score_channels(graph, list_prunable_groups(graph)[0], "rate")
+
+
+def test_layers_that_are_only_tied_to_input_or_output_are_not_called_so():
+    dense = Dense(weight=np.ones((3, 3)))
+    layers = (Layer(name="i", synapse=dense), Layer(name="r", synapse=dense), Layer(name="o", neuron=IF()))
+    ways = ((INPUT, "i", 0), ("i", "o", 0), ("o", "r", 0), ("r", "o", 1))
+    edges = tuple(Edge(source=source, target=target, delay=delay) for source, target, delay in ways)
+    recurrent = SNNGraph(layers=layers, edges=edges, input_shape=(3,), output="o")
+    assert [(group.name, group.frozen) for group in list_groups(recurrent)] == [
+        ("i", "its channels are tied to those of the network's output, 'o'")
+    ]
+    depthwise = Conv2d(weight=np.ones((2, 1, 1, 1)), groups=2)
+    layers = [Layer(name="d", synapse=depthwise, neuron=IF()), Layer(name="f", synapse=Flatten())]
+    layers += [Layer(name="w", synapse=Dense(weight=np.ones((3, 8)))), Layer(name="n", neuron=IF())]
+    assert [(group.name, group.frozen) for group in list_groups(chain(layers, input_shape=(2, 2, 2)))] == [
+        ("d", "its channels are tied to those of the network's input"),
+        ("w", "it is the network's output"),
+    ]
 
 
 def test_channels_that_do_not_line_up_are_frozen():
