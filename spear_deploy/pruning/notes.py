@@ -10,6 +10,7 @@ from spear_deploy.network.host_readout import has_host_readout
 from spear_deploy.network.labels import name_layers
 from spear_deploy.pruning.bits_choice import note_kept_bits, note_plan_without_bits, note_possible_bits
 from spear_deploy.pruning.budgets import ACTIVE, resource_name
+from spear_deploy.pruning.chip_costs import max_use
 from spear_deploy.pruning.levers import note_reward_of_zeros
 from spear_deploy.pruning.pruning_task import PlannedPruning, TunedPruning
 from spear_deploy.pruning.tune.margins import accuracy_error
@@ -21,6 +22,10 @@ from spear_deploy.training.evaluation import Evaluation, evaluate
 
 MAX_STATED_SLACK = 0.02
 """Share of a SynOps budget that may stay unused without a note."""
+MAX_LEFT_OVER = 0.05
+"""Share of a SynOps budget that may stay unused beyond twice its margin without a note."""
+FULL = 0.9
+"""Share of a limit of size from which on it may be the reason why SynOps are left over."""
 SILENT_RATE = 1e-4
 """Spikes per neuron and step below which a layer transmits almost nothing."""
 
@@ -107,6 +112,7 @@ def note_pruning(tuned: TunedPruning) -> list[str]:
         *_note_bits(tuned),
         *_note_zero_weights(planned, tuned.graph),
         *_note_margin(planned.task.monitor, tuned.use),
+        *([] if tuning.explains_unused or tuned.interrupted else note_unused(planned.task.monitor, tuned.use)),
         *warn_of_loss(planned.task.monitor.dense_evaluation, tuned.use.evaluation, planned.task.dataset.classes),
     ]
 
@@ -171,3 +177,17 @@ def _note_margin(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
             f"so up to {2 * use.margin:.1%} of it may stay unused; more validation {unit}{narrower} would narrow that"
         )
     return notes
+
+
+def note_unused(monitor: BudgetMonitor, use: BudgetUse) -> list[str]:
+    """Return a note where more than `MAX_LEFT_OVER` of the budget is unused beyond twice its margin, as `_note_margin` states it.
+
+    No note where a budget is missed, or where a limit of size is used up to `FULL`: more spikes may need a larger network.
+    """
+    limits = {name: limit for name, limit in monitor.limits.items() if name in ACTIVE}
+    sizes = {name: limit for name, limit in monitor.limits.items() if name not in ACTIVE}
+    unused = 1 - max_use(use.values, limits)
+    if not limits or not use.met or unused <= 2 * use.margin + MAX_LEFT_OVER or (sizes and max_use(use.values, sizes) >= FULL):
+        return []
+    names = ", ".join(map(resource_name, limits))
+    return [f"{unused:.1%} of the {names} budget is left over, more than its margin; fine-tune longer, or name another method"]

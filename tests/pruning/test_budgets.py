@@ -25,7 +25,7 @@ from spear_deploy.pruning.prune_to_budget import prune_to_budget
 from spear_deploy.pruning.search.search import search
 from spear_deploy.pruning.search.settings import SearchSettings
 from spear_deploy.pruning.settings import PruneSettings
-from spear_deploy.pruning.tune import last_adjustments
+from spear_deploy.pruning.tune import fine_tuning, last_adjustments
 from spear_deploy.pruning.tune.fine_tuning import CALM_PEAK, FineTuning, widen_plan
 from spear_deploy.pruning.tune.measure import BudgetMonitor
 from spear_deploy.simulator import simulate
@@ -325,6 +325,23 @@ def test_thresholds_that_cost_accuracy_are_put_back_unless_learning_wins_it_back
                 assert evaluate(tuning.graph, data.val).accuracy > before - 0.1
             outcomes.add((falls, helps, bool(tuning.notes)))
     assert {(False, False, False), (True, False, True), (True, True, False)} <= outcomes
+
+
+def test_a_network_that_channels_are_dropped_of_learns_towards_the_aim_again(task, monkeypatch):
+    """It learnt towards the target of the network that was too large: of a budget of 80 %, 67 % was left over without a note."""
+    graph, data = task
+    tuning, targets = FineTuning(graph, BudgetMonitor(graph, data, PruneSettings(synops="50%").budgets)), []
+
+    def learn(epochs, target, peak, removal=None):
+        targets.append(target)
+        tuning.use, tuning.dual = tuning.monitor.measure(tuning.graph), 1.0 if len(targets) < 3 else tuning.dual
+
+    monkeypatch.setattr(tuning, "_learn", learn)
+    monkeypatch.setattr(tuning, "_adjust", lambda epochs, target: None)
+    tuning.run(3)
+    aim = tuning.monitor.measure(tuning.graph).aims["synops"]
+    assert targets[2] < targets[1] < targets[0] and targets[3] > targets[2] and tuning.dual == 0
+    assert targets[3] == pytest.approx(aim * (1 - fine_tuning.SLACK), rel=0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------- trimming

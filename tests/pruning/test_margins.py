@@ -15,7 +15,7 @@ from spear_deploy.data import Split
 from spear_deploy.network import IF, LIF, Dense, Layer
 from spear_deploy.network.graph import chain
 from spear_deploy.pruning.budgets import Amount, Budgets
-from spear_deploy.pruning.notes import _note_margin
+from spear_deploy.pruning.notes import _note_margin, note_unused
 from spear_deploy.pruning.tune import measure
 from spear_deploy.pruning.tune.last_adjustments import CLOSE, multiply_thresholds, restore_weights, scale_thresholds
 from spear_deploy.pruning.tune.margins import (
@@ -43,6 +43,7 @@ from tests.support.seeds import few_first
 from tests.training.test_fit import toy_data, toy_network
 
 ROOT = Path(__file__).resolve().parents[2]
+LEFT_OVER = "70.0% of the SynOps budget is left over, more than its margin; fine-tune longer, or name another method"
 HALF = Budgets(synops=Amount(value=0.5, relative=True))
 
 
@@ -100,6 +101,28 @@ def test_a_margin_is_stated_of_a_budget_that_is_held_and_of_no_other(task):
     held = replace(use, values={name: aim / 2 for name, aim in use.aims.items()})
     (note,) = _note_margin(monitor, held)
     assert note.startswith("the SynOps budget is kept with a margin of 10.0%")
+
+
+@pytest.mark.parametrize(
+    ("share", "parameters", "expected"),
+    [
+        (0.3, None, [LEFT_OVER]),
+        (0.76, None, []),  # twice the margin may be unused, and some per cent more
+        (1.1, None, []),
+        (0.3, 0.95, []),
+        (0.3, 0.5, [LEFT_OVER]),
+    ],
+    ids=["left over", "margin", "missed", "full of parameters", "room for parameters"],
+)
+def test_a_budget_that_is_left_over_is_stated_beside_its_margin(task, share, parameters, expected):
+    graph, data = task[0], task[1]
+    budgets = HALF if parameters is None else replace(HALF, parameters=Amount(value=100.0))
+    monitor = BudgetMonitor(graph, data, budgets)
+    use = replace(monitor.measure(graph), margin=0.1, aims={name: 0.9 * limit for name, limit in monitor.limits.items()})
+    shares = {"synops": share, "parameters": parameters or 0.0}
+    values = {name: shares[name] * limit for name, limit in monitor.limits.items()}
+    aims = {**use.aims, **{name: limit for name, limit in monitor.limits.items() if name == "parameters"}}
+    assert note_unused(monitor, replace(use, values=values, aims=aims)) == expected
 
 
 @pytest.mark.parametrize("unseen", [70, 360])

@@ -90,6 +90,7 @@ class FineTuning:
         notes: a sentence for each budget that could not be held.
         interrupted: whether Ctrl-C ended it.
         was_undone: whether learning on cost accuracy, and an earlier network was taken.
+        explains_unused: whether a note says why a part of an aim is not used.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class FineTuning:
         self.history: list[dict[str, Any]] = []
         self.batches = self.batches_of_removal = 0
         self.notes: list[str] = []
-        self.interrupted = self.was_undone = False
+        self.interrupted = self.was_undone = self.explains_unused = False
         self.use: BudgetUse = monitor.measure(graph)
         self.dual = 0.0
 
@@ -148,10 +149,14 @@ class FineTuning:
             if target is None or self.interrupted or NEAR[0] <= use <= NEAR[1]:
                 break
             if use > 1:
-                if self.unthinned is None:
-                    target /= use * (1 + SLACK)
-                if turn >= ROUNDS // 2 or self.unthinned is not None:  # the price cannot lower spikes of the input
+                if self.unthinned is not None:
                     self.graph = self._drop(use - 1)
+                elif turn >= ROUNDS // 2:  # the price cannot lower spikes of the input
+                    self.graph = self._drop(use - 1)
+                    self.use, self.dual = self.monitor.measure(self.graph), 0.0
+                    target = self._choose_target()  # the target of a network that was too large would leave the aim unused
+                else:
+                    target /= use * (1 + SLACK)
                 self._learn(_third(epochs), target, LATER_PEAK)
                 networks.append(self._remember(target))
                 continue
@@ -192,7 +197,7 @@ class FineTuning:
         if lost <= COLLAPSE * accuracy_error(best.right, self.dataset.val.group):
             return last.target
         self._restore(best)
-        self.was_undone = True
+        self.was_undone = self.explains_unused = True
         self.notes.append(
             f"learning on, to use what was left of the aim, cost {100 * lost:.1f} points of accuracy on validation; it was undone"
         )
@@ -285,6 +290,7 @@ class FineTuning:
         adjusted = self._measure_accuracy(self.graph)
         if adjusted < accuracy - noise or not 1 - unused < relative_use(self.graph) <= 1:
             self.graph, self.use = before, use_before
+            self.explains_unused = True
             self.notes.append(
                 f"{unused:.1%} of the aim is left over: lower thresholds would have used it, and cost "
                 f"{100 * (accuracy - adjusted):.1f} points of accuracy on validation"
