@@ -299,8 +299,17 @@ def test_a_number_of_a_state_that_a_later_step_computes_with_is_refused():
 
 @pytest.mark.parametrize(
     "decide",
-    [lambda v: v.mean() > 0.2, lambda v: v.mean().item() > 0.2, lambda v: int(v.sum()), lambda v: torch.equal(v, 2 * v)],
-    ids=["tensor", "number", "whole", "equal"],
+    [
+        lambda v: v.mean() > 0.2,
+        lambda v: v.mean().item() > 0.2,
+        lambda v: v.mean().item() == 0,
+        lambda v: v.mean().item() // 0.1 > 2,
+        lambda v: v.mean().tolist() > 0.2,
+        lambda v: v.tolist()[0][0] != 0,
+        lambda v: int(v.sum()),
+        lambda v: torch.equal(v, 2 * v),
+    ],
+    ids=["tensor", "number", "same", "divided", "tolist", "in a list", "whole", "equal"],
 )
 def test_a_branch_by_a_state_is_refused(decide):
     """The network had the branch of the first step."""
@@ -313,7 +322,15 @@ def test_a_branch_by_a_state_is_refused(decide):
         read_model(Branches(make_zeros), (12,))
 
 
-@pytest.mark.parametrize("log", [lambda v: float(v.mean()), lambda v: abs(v.max().item() - 1), lambda v: v.detach().numpy()])
+@pytest.mark.parametrize(
+    "log",
+    [
+        lambda v: float(v.mean()),
+        lambda v: abs(v.max().item() - 1) // 0.1,
+        lambda v: v.detach().numpy(),
+        lambda v: {"mem": v.tolist(), "text": f"{v.mean().item():.3f}"},
+    ],
+)
 def test_a_state_that_a_forward_logs_is_left_out(log):
     class Logs(Hidden):
         def _run_step(self, x):

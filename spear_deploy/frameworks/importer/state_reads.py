@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import fx
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from spear_deploy.errors import UnsupportedError
 from spear_deploy.frameworks.importer.symbols import name_module
@@ -42,9 +42,12 @@ class StateNumber(float):
     def _compute(self, *others: Any) -> Any:
         return self if all(isinstance(other, (int, float)) for other in others) else NotImplemented
 
-    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __round__ = __trunc__ = __floor__ = __ceil__ = _refuse
-    __add__ = __sub__ = __mul__ = __truediv__ = __pow__ = __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = _compute
-    __abs__ = __neg__ = _compute
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__ = __int__ = __divmod__ = __rdivmod__ = _refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = is_integer = _refuse
+    __hash__ = float.__hash__
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = _compute
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = _compute
+    __abs__ = __neg__ = __pos__ = conjugate = _compute
 
 
 class StateReads(TorchFunctionMode):
@@ -91,6 +94,8 @@ class StateReads(TorchFunctionMode):
             if name == "item":
                 return StateNumber(refusal)
             args = (torch.full(args[0].shape if args[0].numel() else (1,), torch.nan), *args[1:])
+            if name == "tolist":
+                return tree_map(lambda _: StateNumber(refusal), args[0].tolist())
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves(result) if place else ():
             if isinstance(value, torch.Tensor):
