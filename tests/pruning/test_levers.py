@@ -56,7 +56,7 @@ from spear_deploy.simulator.synops import count_synops
 from spear_deploy.training.evaluation import evaluate
 from spear_deploy.training.fit import fit, train
 from spear_deploy.training.losses import score_outputs
-from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, Recipe, schedule_removals
+from spear_deploy.training.recipe import REMOVAL_END, REMOVAL_START, REMOVALS, Fit, Recipe, schedule_removals
 from tests.pipeline.test_deploy import network
 from tests.pipeline.test_deploy import task as deploy_task
 from tests.support.reference import random_graph, random_spikes
@@ -547,6 +547,22 @@ def test_learning_with_rounding_goes_on_while_the_integers_lose_more_than_enough
     assert thrice.left <= once.left
     shown = evaluate(*form(thrice.graph, data.val)).accuracy
     assert thrice.left == pytest.approx(evaluate(graph, data.val).accuracy - shown)
+
+
+@pytest.mark.parametrize(("much", "speed"), [(1.0, 1.0), (-1.0, rounded_learning.FASTER)])
+def test_a_cycle_with_rounding_is_faster_where_the_integers_lose_much(task, monkeypatch, much, speed):
+    graph, data = task
+    form, rates = low_bits(graph, data, 3), []
+
+    def note_rate(start, dataset, recipe, **options):
+        rates.append(recipe.learning_rate)
+        return Fit(graph=start, history=(), last=None, dual=0.0, batches=1, interrupted=False)
+
+    for name, value in (("TOLERANCE", -1.0), ("ENOUGH", -1.0), ("MUCH", much), ("fit", note_rate)):
+        monkeypatch.setattr(rounded_learning, name, value)
+    monitor = BudgetMonitor(graph, data, PruneSettings(parameters="100%").budgets, (form,))
+    learn_with_rounding(graph, monitor, form, epochs=1, rate_scale=0.5)
+    assert rates == [pytest.approx(0.5 * speed * rounded_learning.PEAK)] * rounded_learning.CYCLES
 
 
 def test_weights_are_removed_where_thresholds_do_not_hold_what_was_learnt_with_rounding(task, monkeypatch):
