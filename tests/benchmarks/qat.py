@@ -339,7 +339,7 @@ def write_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "- *Rounded*: after as many epochs with the chip's weights, biases, decays, thresholds and spikes in the forward pass.",
         "- *Rounded last*: after as many epochs, of which the second half has them. So `prune` learns, where the integers "
         "lose more",
-        f"  than 0.3 points on validation, and {FASTER:g} times as fast where they lose more than {100 * MUCH:g}.", "",
+        f"  than 0.3 points on validation, and {FASTER:.2g} times as fast where they lose more than {100 * MUCH:g}.", "",
         "The last columns are integers less a network that learnt as long in floating point, ± the standard error "
         "over seeds:",
         "*learnt on* less itself in floating point; *rounded* and *rounded last* less *learnt on*; *rounded last* "

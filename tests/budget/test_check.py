@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spear_deploy.budget.budget_file import UserLimits
-from spear_deploy.budget.check import OF_INTEGERS, _decide_by_integers, _split_refusal, check
+from spear_deploy.budget.check import OF_INTEGERS, _decide_by_integers, _read_refusal, check
 from spear_deploy.budget.core_rows import BudgetRow
 from spear_deploy.budget.intervals import Interval
 from spear_deploy.budget.latency import StepLoad
@@ -587,7 +587,8 @@ def test_an_input_is_sent_to_each_axon_of_a_crossbar_that_reads_it() -> None:
     ],
 )
 def test_a_refusal_of_the_integers_has_a_reason_and_a_remedy(why: str, remedy: str, parts: tuple[str, str]) -> None:
-    assert _split_refusal(Refusal(layer="fc", what="LIF leaks", why=why, remedy=remedy)) == parts
+    found = _read_refusal(Refusal(layer="fc", what="LIF leaks", why=why, remedy=remedy))
+    assert (found.reason, found.remedy) == parts and (found.layer, found.what, found.resource) == ("fc", "LIF leaks", "integers")
 
 
 def test_energy_is_of_the_cores_that_axons_of_each_type_take() -> None:

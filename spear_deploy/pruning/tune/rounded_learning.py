@@ -9,6 +9,7 @@ from spear_deploy.data import Split
 from spear_deploy.data.labels import average_right
 from spear_deploy.network import Array
 from spear_deploy.network.graph import SNNGraph
+from spear_deploy.pruning import short_learning
 from spear_deploy.pruning.chip_costs import ChipCosts
 from spear_deploy.pruning.levers import parse_levers
 from spear_deploy.pruning.tune.last_adjustments import scale_thresholds, zero_weights
@@ -30,9 +31,11 @@ CYCLES = 3
 """Cycles at most."""
 PEAK = 3e-3
 """Learning rate: the network is close to where it should be."""
-MUCH, FASTER = 0.02, 4.0
-"""Accuracy on validation that integers lose before a cycle which is much, and the factor of its learning rate then: few bits, or
-a chip's neurons that do what the network's cannot, leave it far from where it should be (`tests.benchmarks.qat`)."""
+MUCH = 0.02
+"""Accuracy on validation that integers lose before a cycle which is much: few bits, or a chip's neurons that do what the
+network's cannot, leave it far from where it should be."""
+FASTER = short_learning.PEAK / PEAK
+"""Factor of the learning rate of a cycle then: it is that of fine-tuning (`tests.benchmarks.qat`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,8 +191,8 @@ def _learn_cycles(
 def choose_speed(lost: float) -> float:
     """Return the factor of a cycle's learning rate by the accuracy on validation that integers lose before it.
 
-    >>> choose_speed(0.01), choose_speed(0.2)
-    (1.0, 4.0)
+    >>> choose_speed(0.01), round(choose_speed(0.2), 2)
+    (1.0, 3.33)
     """
     return FASTER if lost > MUCH else 1.0
 
