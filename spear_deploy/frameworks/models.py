@@ -22,7 +22,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from textwrap import shorten
 from typing import Any
 
@@ -32,7 +31,7 @@ import torch
 from spear_deploy.errors import FileError, GraphError, UnsupportedError, did_you_mean, summarize_error
 from spear_deploy.frameworks.detect import find_framework
 from spear_deploy.frameworks.importer.forward_code import copy_model, takes_state
-from spear_deploy.frameworks.importer.import_model import import_model
+from spear_deploy.frameworks.importer.import_model import add_assumption, import_model
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.frameworks.importer.synapses import to_array
 from spear_deploy.frameworks.importer.trace import detect_form
@@ -80,7 +79,6 @@ def read_model(
         framework = find_framework(model)
         if input_shape is None:
             return _read_without_shape(model, dt_s=dt_s, place=place)
-        model = framework.prepare(model)
         return import_model(model, _parse_shape(input_shape, "read_model"), framework=framework, dt_s=dt_s)
     from spear_deploy.norse.network import NorseNetwork, to_graph
 
@@ -114,7 +112,7 @@ def _read_without_shape(model: torch.nn.Module, *, dt_s: float | None, place: st
             "without time and batch"
         ) from error
     graph = read_model(model, given.shape, dt_s=dt_s)
-    return graph if given.note is None else _add_assumption(graph, given.note)
+    return graph if given.note is None else add_assumption(graph, given.note)
 
 
 def _is_built_here(model: torch.nn.Module) -> bool:
@@ -238,11 +236,7 @@ def read_named(
     if not isinstance(getattr(sys.modules.get(name), attribute, None), type):
         return graph
     note = f"the model is made by calling the class {attribute}: its weights are as initialised, unless the class loads trained "
-    return _add_assumption(graph, f"{note}ones; name a function that returns it with trained weights")
-
-
-def _add_assumption(graph: SNNGraph, note: str) -> SNNGraph:
-    return replace(graph, metadata={**graph.metadata, "assumptions": [*graph.metadata.get("assumptions", []), note]})
+    return add_assumption(graph, f"{note}ones; name a function that returns it with trained weights")
 
 
 def fit_input_shape(model: torch.nn.Module, shape: Shape) -> Shape:

@@ -238,6 +238,7 @@ ROCKPOOL = Framework(
     store_synapse=_store_synapse,
     neurons=(LIFTorch, LIFNeuronTorch, ExpSynTorch),
     store_neuron=_store_neuron,
+    clear=lambda module: module.reset_state(),
     stores_max_spikes=True,
     store_recurrent=_store_recurrent,
     prepare=prepare,

@@ -249,6 +249,11 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         if field in changed:
             keep = 1 - dt_s / getattr(neuron, field)
             store_tensor(module, *((f"alpha_{name}", keep) if module.train_alphas else (f"tau_{name}", -1 / np.log(keep))))
+    _clear(module)
+
+
+def _clear(module: Any) -> None:
+    """Clear the state of a module."""
     for name in list(module._buffers):  # states alone
         module._buffers[name] = torch.zeros(0)
 
@@ -279,6 +284,8 @@ SINABS = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    clear=_clear,
+    list_sizes=lambda module: tuple(int(getattr(module, name, -1)) for name in ("num_timesteps", "batch_size")),
     store_recurrent=_store_recurrent,
     stores_max_spikes=True,
     prepare=prepare,

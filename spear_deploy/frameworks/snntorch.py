@@ -235,6 +235,10 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         store_tensor(module, "beta", 1 - dt_s / (neuron.tau_s if isinstance(neuron, (LI, LIF)) else neuron.tau_mem_s))
     if "tau_syn_s" in changed:
         store_tensor(module, "alpha", 1 - dt_s / neuron.tau_syn_s)
+    _clear(module)
+
+
+def _clear(module: Any) -> None:
     module._init_mem()
 
 
@@ -273,6 +277,7 @@ SNNTORCH = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    clear=_clear,
     store_recurrent=_store_recurrent,
     example="snn.Leaky",
     reasons={

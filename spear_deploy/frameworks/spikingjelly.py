@@ -390,6 +390,7 @@ SPIKINGJELLY = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
+    clear=lambda module: module.reset(),
     example="neuron.LIFNode",
     reasons={
         "QIFNode EIFNode IzhikevichNode": "its membrane is quadratic or exponential; use LIFNode",

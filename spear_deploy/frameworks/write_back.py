@@ -23,6 +23,7 @@ from spear_deploy.frameworks.importer.axis_order import list_columns, take_colum
 from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.import_model import trace_layers
+from spear_deploy.frameworks.importer.own_run import find_module
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Scale, Shape, SparseMatrix, SumPool, write_out
@@ -243,25 +244,6 @@ def _store_part(framework: Framework, model: torch.nn.Module, path: str, parts: 
         return  # its weights follow from its settings, e.g. of a pool: `_compare` finds what differs
     if not framework.store_synapse(module, parts[0]):
         store_layer(module, parts[0], name_module(path))
-
-
-def find_module(model: torch.nn.Module, path: str) -> torch.nn.Module | None:
-    """Return the module at the path of a layer, which leaves wrappers such as Norse's Lift out; None where there is none."""
-    module = model
-    for name in filter(None, path.split(".")):
-        while name not in module._modules and (inner := _unwrap(module)) is not None:
-            module = inner
-        following = module._modules.get(name)
-        if following is None:
-            return None
-        module = following
-    while not module._parameters and (inner := _unwrap(module)) is not None:
-        module = inner
-    return module
-
-
-def _unwrap(module: torch.nn.Module) -> torch.nn.Module | None:
-    return next((module._modules[name] for name in ("lifted_module", "module") if module._modules.get(name) is not None), None)
 
 
 # --------------------------------------------------------------------------------------------------------- comparison

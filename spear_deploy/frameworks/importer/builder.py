@@ -31,6 +31,7 @@ class GraphBuilder:
     """The layers and edges added so far.
 
     Attributes:
+        form: how the forward of the model deals with time.
         default_dt_s: time step in s of neurons that state none.
         steps_s: time step in s of each layer whose neuron depends on one.
         gates: layers of neurons that keep nothing: their time constant is the time step.
@@ -50,9 +51,11 @@ class GraphBuilder:
         reads_sizes: whether a forward reads a size of its input.
         fixed: layers whose weights the model fixes.
         decision: what decides of the outputs of all steps.
+        potentials: layers of neurons whose potential the forward returns in place of spikes.
         sends_potential_as_spikes: whether the forward returns a potential for which the spikes of its neurons stand.
     """
 
+    form: str = "layers"
     layers: list[Layer] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     default_dt_s: float = DEFAULT_DT_S
@@ -74,6 +77,7 @@ class GraphBuilder:
     fixed: list[str] = field(default_factory=list)
     decision: Decision = "mean"
     sends_potential_as_spikes: bool = False
+    potentials: set[str] = field(default_factory=set)
 
     def add_fixed(self, path: str, source: Signal, weight: Array) -> Signal:
         """Add a layer of dense weights that the model fixes."""
@@ -183,6 +187,7 @@ class GraphBuilder:
             kind, names = (LI, LI_FIELDS) if isinstance(neuron, LIF) else (CubaLI, CUBA_LI_FIELDS)
             integrator: Any = kind(**{name: getattr(neuron, name) for name in names})
             self.layers[index] = replace(layer, neuron=integrator)
+            self.potentials.add(name)
             note = f"never {'spikes' if never_spikes else 'resets'}, and its potential is the output: it is a leaky integrator"
         else:
             self.sends_potential_as_spikes = True

@@ -73,6 +73,8 @@ class Framework:
         store_recurrent: f(module, (what, synapse)) stores weights of a neuron module, "recurrent" or "input".
         neurons: classes of modules that hold a neuron's parameters.
         store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
+        clear: f(module) clears the state that one of `neurons` keeps.
+        list_sizes: f(module) returns the numbers of steps and samples that a module is made for, 0 or less where it takes any.
         stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.
         finish_copy: lets the modules of a copy of a model run themselves, where they still run those of the model.
@@ -120,6 +122,8 @@ class Framework:
     neurons: ModuleTypes
     store_neuron: Callable[[Any, NeuronUpdate], None]
     stores_max_spikes: bool = False
+    clear: Callable[[Any], None] = lambda module: None
+    list_sizes: Callable[[Any], tuple[int, ...]] = lambda module: ()
     prepare: Callable[[torch.nn.Module], torch.nn.Module] = lambda model: model
     finish_copy: Callable[[torch.nn.Module], None] = lambda model: None
     tracing: Callable[[], AbstractContextManager[None]] = nullcontext

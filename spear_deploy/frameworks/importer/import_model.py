@@ -23,6 +23,7 @@ from spear_deploy.frameworks.importer.forward_code import (
     list_unused_arguments,
 )
 from spear_deploy.frameworks.importer.interpreter import interpret
+from spear_deploy.frameworks.importer.run_comparison import compare_with_run
 from spear_deploy.frameworks.importer.symbols import Signal
 from spear_deploy.frameworks.importer.trace import detect_form
 from spear_deploy.frameworks.importer.traced_model import ENDS, LOOPS
@@ -54,7 +55,10 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         UnsupportedError: a module, function or use of a state without an exact counterpart, with its place.
         GraphError: shapes that do not meet.
     """
-    graph = trace_layers(model, input_shape, framework=framework, dt_s=dt_s)[0]
+    graph, builder = trace_layers(framework.prepare(model), input_shape, framework=framework, dt_s=dt_s)
+    if not _list_half_types(model):  # whose spikes differ by rounding
+        failure = compare_with_run(model, graph, builder, input_shape, framework)
+        graph = add_assumption(graph, f"the model was not run beside the network: {failure}") if failure else graph
     return pass_on_fixed(merge_parts(graph), find_heirs(graph))
 
 
@@ -76,6 +80,11 @@ def trace_layers(
     if builder.reads_sizes or form in LOOPS:  # numbers of the forward may come from its input, and steps may differ
         _check_independence(graph, _build_anew(model, build, counts, _list_further_steps(model) if form in LOOPS else ()))
     return graph, builder
+
+
+def add_assumption(graph: SNNGraph, note: str) -> SNNGraph:
+    """Return a network with a further note on what was assumed of the model."""
+    return replace(graph, metadata={**graph.metadata, "assumptions": [*graph.metadata.get("assumptions", []), note]})
 
 
 def _list_further_steps(model: torch.nn.Module) -> list[int]:
@@ -126,7 +135,7 @@ def _build(
     model: torch.nn.Module, *, input_shape: Shape, form: Form, framework: Framework, dt_s: float | None, counts: Counts
 ) -> tuple[SNNGraph, GraphBuilder]:
     """Return the network of a model, read on an input of these counts."""
-    builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s)
+    builder = GraphBuilder(default_dt_s=framework.dt_s if dt_s is None else dt_s, form=form)
     if form == "repeat":
         builder.notes.append("the forward feeds the same input in every step: the network takes it step by step")
     builder.notes += [
