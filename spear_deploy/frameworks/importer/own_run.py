@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -15,6 +15,8 @@ from spear_deploy.network import Array
 
 Calls: TypeAlias = list[list[torch.Tensor]]
 """The tensors that each call of a module gave, such as spikes and states."""
+Layout: TypeAlias = Literal["one by one", "time first", "batch first", "merged", "the first"]
+"""How a forward gets its steps: in turn; all, with these axes in front, or with both in one; or the first, which it repeats."""
 RESULT = ""
 """Name of what the model returns."""
 
@@ -29,30 +31,28 @@ def copy_to_run(model: torch.nn.Module, framework: Framework) -> torch.nn.Module
     return copy
 
 
-def run_model(
-    model: torch.nn.Module, modules: dict[str, torch.nn.Module], x: Array, form: str, framework: Framework, *, is_merged: bool
-) -> dict[str, Calls]:
+def run_model(model: torch.nn.Module, modules: dict[str, torch.nn.Module], x: Array, layout: Layout) -> dict[str, Calls]:
     """Run a model on an input, and return what some of its modules give, and what it returns.
 
     Args:
         model: in evaluation mode; states that its modules keep are cleared.
         modules: by name, those whose outputs count.
         x: (T, B, *input).
-        form: how the forward deals with time.
-        framework: the conventions of its modules.
-        is_merged: whether a forward over time gets time and batch in one axis.
+        layout: how the forward gets its steps.
     """
     like = next((t for t in _list_tensors(model) if t.is_floating_point()), torch.zeros(()))
     steps = torch.from_numpy(x).to(like.device, like.dtype)
     with _keeping_outputs(modules) as outputs, torch.no_grad(), torch.random.fork_rng(devices=[]):
-        if form == "step":
+        if layout == "one by one":
             results = _run_steps(model, steps)
-        elif form == "repeat":
-            results = [_call(model, steps[0])]
         else:
-            is_batch_first = form == "batch_loop" or (form == "layers" and framework.time_axis == 1)
-            steps = steps.transpose(0, 1) if is_batch_first else steps
-            results = [_call(model, steps.flatten(0, 1) if is_merged else steps)]
+            given = {
+                "time first": lambda: steps,
+                "batch first": lambda: steps.transpose(0, 1),
+                "merged": lambda: steps.transpose(0, 1).flatten(0, 1),
+                "the first": lambda: steps[0],
+            }
+            results = [_call(model, given[layout]())]
     return {**outputs, RESULT: list(map(_list_values, results))}
 
 

@@ -22,7 +22,7 @@ import torch
 from spear_deploy.errors import UnsupportedError, summarize_error
 from spear_deploy.frameworks.importer.builder import GraphBuilder
 from spear_deploy.frameworks.importer.context import Framework
-from spear_deploy.frameworks.importer.own_run import RESULT, Calls, copy_to_run, find_module, run_model
+from spear_deploy.frameworks.importer.own_run import RESULT, Calls, Layout, copy_to_run, find_module, run_model
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.network import CONVS, Array, Dense, Layer, Shape
 from spear_deploy.network.graph import SNNGraph
@@ -58,13 +58,11 @@ def compare_with_run(
         UnsupportedError: the network gives something else.
     """
     paths, failure, refusal = _list_paths(graph, builder), "", None
-    for steps, samples, is_merged in _list_sizes(model, graph, builder, framework):
-        if refusal is not None and steps == MORE_STEPS:
-            break  # it runs on fewer
-        x, copy = _draw_input(steps, samples, builder.form, input_shape), copy_to_run(model, framework)
+    for steps, samples, layout in _list_sizes(model, graph, builder, framework):
+        x, copy = _draw_input(steps, samples, layout, input_shape), copy_to_run(model, framework)
         modules = {path: module for path in {*paths.values()} if (module := find_module(copy, path)) is not None}
         try:
-            calls = run_model(copy, modules, x, builder.form, framework, is_merged=is_merged)
+            calls = run_model(copy, modules, x, layout)
             ours = _simulate(graph, x)
         except Exception as error:  # a forward may need what random input has not, and a network more memory than there is
             LOG.debug("no run of %d steps, %d samples: %s", steps, samples, error, exc_info=True)
@@ -96,10 +94,10 @@ def _list_paths(graph: SNNGraph, builder: GraphBuilder) -> dict[str, str]:
 
 def _list_sizes(
     model: torch.nn.Module, graph: SNNGraph, builder: GraphBuilder, framework: Framework
-) -> Iterator[tuple[int, int, bool]]:
-    """Return numbers of steps and samples to run a model on, and whether both are in one axis, those that most models take first.
+) -> Iterator[tuple[int, int, Layout]]:
+    """Return numbers of steps and samples to run a model on, and how it gets them, what most models take first.
 
-    Others have the sizes that the forward or its modules state.
+    Others have the sizes that the forward or its modules state; one over time may exchange time and batch itself.
     """
     parts = [module for _, module in torch.nn.Module.named_modules(model)]
     stated = {size for sizes, _ in builder.parted for size in sizes if size}
@@ -108,11 +106,25 @@ def _list_sizes(
     most = int(MAX_PRODUCTS / max(products, 1))
     steps, samples = (STEPS, SAMPLES) if most >= STEPS * SAMPLES else (min(max(most, 2), STEPS), 1)
     sizes = [(steps, samples), *((size, samples) for size in sorted(stated)), *((steps, size) for size in sorted(stated))]
-    sizes += [*permutations(sorted(stated), 2), (MORE_STEPS, samples)]
-    layouts = (False, True) if any(map(framework.takes_merged, parts)) else (False,)
-    for is_merged, size in product(layouts, sizes):
+    sizes += permutations(sorted(stated), 2)
+    layouts = _list_layouts(builder.form, framework, parts)
+    for layout, size in (*product(layouts, sizes), *product(layouts, [(MORE_STEPS, samples), (steps, 2), (steps, 1)])):
         if size == (steps, samples) or math.prod(size) <= most:
-            yield *size, is_merged
+            yield *size, layout
+
+
+def _list_layouts(form: str, framework: Framework, parts: list[torch.nn.Module]) -> list[Layout]:
+    """Return how a model may get its steps."""
+    layouts: dict[str, list[Layout]] = {
+        "step": ["one by one"],
+        "loop": ["time first"],
+        "batch_loop": ["batch first"],
+        "repeat": ["the first"],
+        "layers": ["batch first", "time first", "the first"]
+        if framework.time_axis
+        else ["time first", "batch first", "the first"],
+    }
+    return layouts[form] + (["merged"] if any(map(framework.takes_merged, parts)) else [])
 
 
 def _count_products(layer: Layer, shape: Shape) -> int:
@@ -121,13 +133,13 @@ def _count_products(layer: Layer, shape: Shape) -> int:
     return 0 if weight is None else weight.size * math.prod(shape[1:] if weight.ndim > 2 else (1,))
 
 
-def _draw_input(steps: int, samples: int, form: str, shape: Shape) -> Array:
+def _draw_input(steps: int, samples: int, layout: Layout, shape: Shape) -> Array:
     """Return spikes, values up to 1, up to 5, and of both signs, in turn from sample to sample: (T, B, *shape)."""
     x = np.random.default_rng(0).random((steps, samples, *shape), dtype=np.float32)
     x[:, 0::4] = x[:, 0::4] < 0.5
     x[:, 2::4] *= 5
     x[:, 3::4] = 8 * (x[:, 3::4] - 0.3)
-    return np.broadcast_to(x[:1], x.shape).copy() if form == "repeat" else x
+    return np.broadcast_to(x[:1], x.shape).copy() if layout == "the first" else x
 
 
 # ------------------------------------------------------------------------------------------------------- comparison
@@ -206,14 +218,15 @@ def _list_orders(calls: list[torch.Tensor], shape: Shape) -> Iterator[Array]:
         calls: a tensor of each call, one of all steps or one a step.
         shape: (T, B, neurons).
     """
-    steps, samples, size = shape
-    if any(made.shape != calls[0].shape for made in calls) or len(calls) > steps:
+    most, samples, size = shape
+    values = np.stack([made.numpy() for made in calls]) if all(made.shape == calls[0].shape for made in calls) else np.zeros(0)
+    steps, rest = divmod(values.size, samples * size)
+    if rest or not 0 < steps <= most:
         return
-    values = np.stack([made.numpy() for made in calls])
     sizes, fronts = values.shape, []
-    if sizes[1:2] == (samples,) and values.size == len(calls) * samples * size and (len(calls) > 1 or steps == 1):
+    if steps == len(calls) and sizes[1:2] == (samples,) and (steps > 1 or most == 1):
         fronts = [values]
-    elif values.size == steps * samples * size and len(calls) == 1:
+    elif len(calls) == 1 and steps > 1:
         if sizes[1] == steps * samples:
             fronts = [values[0].reshape(steps, samples, *sizes[2:])]
             fronts += [values[0].reshape(samples, steps, *sizes[2:]).swapaxes(0, 1)]
