@@ -239,6 +239,7 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
 
 
 def _clear(module: Any) -> None:
+    """Clear the state of a module."""
     module._init_mem()
 
 

@@ -135,7 +135,13 @@ def _store_neuron(module: Any, update: NeuronUpdate) -> None:
         module.v_decay = 1 - dt_s / _share(node, "tau_mem_s")
     if "tau_syn_s" in changed:
         module.c_decay = 1 - dt_s / _share(node, "tau_syn_s")
-    module.reset()
+    _clear(module)
+
+
+def _clear(module: Any) -> None:
+    """Clear the state of a module; containers have none of their own."""
+    if isinstance(module, MemoryModule):
+        module.reset()
 
 
 def _share(node: Any, name: str) -> float:
@@ -390,7 +396,7 @@ SPIKINGJELLY = Framework(
     add_neurons=_add_neurons,
     neurons=NEURONS,
     store_neuron=_store_neuron,
-    clear=lambda module: module.reset(),
+    clear=_clear,
     example="neuron.LIFNode",
     reasons={
         "QIFNode EIFNode IzhikevichNode": "its membrane is quadratic or exponential; use LIFNode",

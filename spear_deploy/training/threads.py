@@ -10,9 +10,7 @@ from typing import Any
 
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.util.extras import require_packages
-
-SMALL_NEURONS = 15_625
-"""Neurons below which a network has one thread: a million in a batch of 64."""
+from spear_deploy.util.torch_threads import SMALL_NEURONS, one_torch_thread
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def limit_threads(graph: SNNGraph, *, learns: bool = False) -> Iterator[None]:
             if (blas := _find_blas()) is not None:
                 stack.enter_context(blas.limit(limits=1, user_api="blas"))
             if "torch" in sys.modules:
-                stack.enter_context(_one_torch_thread())
+                stack.enter_context(one_torch_thread())
         yield
 
 
@@ -49,15 +47,3 @@ def _find_blas() -> Any:
     except ImportError:
         return None
     return ThreadpoolController()
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

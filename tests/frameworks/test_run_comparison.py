@@ -98,6 +98,72 @@ def test_a_threshold_within_rounding_is_no_difference():
         assert compare_with_run(model, near, builder, (1, 6, 6), NORSE) == ""
 
 
+def one_step(s, x, state=None):
+    state = (None, None) if state is None else state
+    z, first = s.lif(s.fc(x), state[0])
+    z, second = s.last(s.out(z), state[1])
+    return z, (first, second)
+
+
+def loop(s, x):
+    outputs, state = [], None
+    for step in x:
+        z, state = one_step(s, step, state)
+        outputs.append(z)
+    return torch.stack(outputs)
+
+
+def over_time(s, x):
+    return s.lasts(s.out(s.lifs(s.fc(x))[0]))[0]
+
+
+def halved_in_place(s, x):
+    x *= 0.5
+    return loop(s, x)
+
+
+FORWARDS = {
+    "one step": one_step,
+    "loop": loop,
+    "batch in front": lambda s, x: loop(s, x.transpose(0, 1)).transpose(0, 1),
+    "one input for all steps": lambda s, x: loop(s, [x] * 7),
+    "the last step": lambda s, x: loop(s, x)[-1],
+    "over time": over_time,
+    "over time, batch in front": lambda s, x: over_time(s, x.permute(1, 0, 2)),
+    "over time, one input for all steps": lambda s, x: over_time(s, x.unsqueeze(0).repeat(7, 1, 1)),
+    "over time, the mean": lambda s, x: over_time(s, x).mean(0),
+    "an input that changes in place": halved_in_place,
+    "certain numbers of steps": lambda s, x: loop(s, [x[t] for t in range(40)]),
+}
+
+
+class Runs(nn.Module):
+    """Has one of these forwards."""
+
+    def __init__(self, name):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.is_over_time = name.startswith("over time")
+        kind = norse.LIF if self.is_over_time else norse.LIFCell
+        first, second = ("lifs", "lasts") if self.is_over_time else ("lif", "last")
+        setattr(self, first, kind(PARAMETERS))
+        setattr(self, second, kind(PARAMETERS))
+        type(self).forward = FORWARDS[name]
+        for layer in (self.fc, self.out):
+            nn.init.uniform_(layer.weight, -0.3, 0.6)
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_every_form_of_a_forward_is_compared(name):
+    model = type("Runs", (Runs,), {})(name).eval()
+    graph, builder = trace_layers(model, (6,), framework=NORSE)
+    assert compare_with_run(model, graph, builder, (6,), NORSE) == ""
+    other = change(graph, "synapse", "out", weight=graph["out"].synapse.weight * np.float32(1.1))
+    with pytest.raises(UnsupportedError, match="module 'out': run on random input, its outputs of step"):
+        compare_with_run(model, other, builder, (6,), NORSE)
+
+
 class Branches(nn.Module):
     """Looks at values in a way that no trace sees; `look` returns a number of a state."""
 

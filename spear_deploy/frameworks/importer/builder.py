@@ -49,6 +49,7 @@ class GraphBuilder:
         parted: constant sizes into which the forward parts time and batch, 0 for one that is not constant, and where it does.
         missed: the source of weights that take another number of values than it gives, and that number.
         reads_sizes: whether a forward reads a size of its input.
+        repeats_input: whether a forward over time repeats its input, which has no axis of time.
         fixed: layers whose weights the model fixes.
         decision: what decides of the outputs of all steps.
         potentials: layers of neurons whose potential the forward returns in place of spikes.
@@ -74,6 +75,7 @@ class GraphBuilder:
     parted: list[tuple[tuple[int, int], str]] = field(default_factory=list)
     missed: tuple[str, int] | None = None
     reads_sizes: bool = False
+    repeats_input: bool = False
     fixed: list[str] = field(default_factory=list)
     decision: Decision = "mean"
     sends_potential_as_spikes: bool = False

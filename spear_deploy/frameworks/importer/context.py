@@ -73,7 +73,7 @@ class Framework:
         store_recurrent: f(module, (what, synapse)) stores weights of a neuron module, "recurrent" or "input".
         neurons: classes of modules that hold a neuron's parameters.
         store_neuron: f(module, update) stores parameters in one of `neurons`, and clears its state.
-        clear: f(module) clears the state that one of `neurons` keeps.
+        clear: f(module) clears what a module with a state keeps of it.
         list_sizes: f(module) returns the numbers of steps and samples that a module is made for, 0 or less where it takes any.
         stores_max_spikes: whether that includes how many spikes a neuron sends in a step.
         prepare: gives a model torch's interface, where its modules have another.

@@ -90,6 +90,7 @@ def interpret(
     untraced = copy_model(model) if form == "step" else None
     traced, graph = run(model, later_steps=0)
     builder.reads_sizes |= traced.reads_sizes
+    builder.repeats_input |= traced.repeats_input and not path
     if traced.leaves_out_last and not path:
         builder.notes.append("the forward leaves out the last steps of its input: the network takes all of them")
     interpreter = TraceInterpreter(traced, path, builder, counts)

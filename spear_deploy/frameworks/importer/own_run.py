@@ -26,7 +26,7 @@ def copy_to_run(model: torch.nn.Module, framework: Framework) -> torch.nn.Module
     copy = copy_model(model).eval()
     framework.finish_copy(copy)
     for _, module in torch.nn.Module.named_modules(copy):
-        if isinstance(module, framework.neurons):
+        if isinstance(module, framework.neurons) or framework.has_state(module):
             framework.clear(module)
     return copy
 
@@ -41,7 +41,7 @@ def run_model(model: torch.nn.Module, modules: dict[str, torch.nn.Module], x: Ar
         layout: how the forward gets its steps.
     """
     like = next((t for t in _list_tensors(model) if t.is_floating_point()), torch.zeros(()))
-    steps = torch.from_numpy(x).to(like.device, like.dtype)
+    steps = torch.tensor(x, device=like.device, dtype=like.dtype)  # of its own, which the forward may change
     with _keeping_outputs(modules) as outputs, torch.no_grad(), torch.random.fork_rng(devices=[]):
         if layout == "one by one":
             results = _run_steps(model, steps)

@@ -12,6 +12,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -27,6 +28,7 @@ from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.network import CONVS, Array, Dense, Layer, Shape
 from spear_deploy.network.graph import SNNGraph
 from spear_deploy.simulator.run import simulate
+from spear_deploy.util.torch_threads import SMALL_NEURONS, one_torch_thread
 
 LOG = logging.getLogger(__name__)
 STEPS, MORE_STEPS, SAMPLES = 13, 65, 4
@@ -62,7 +64,8 @@ def compare_with_run(
         x, copy = _draw_input(steps, samples, layout, input_shape), copy_to_run(model, framework)
         modules = {path: module for path in {*paths.values()} if (module := find_module(copy, path)) is not None}
         try:
-            calls = run_model(copy, modules, x, layout)
+            with one_torch_thread() if graph.neurons < SMALL_NEURONS else nullcontext():
+                calls = run_model(copy, modules, x, layout)
             ours = _simulate(graph, x)
         except Exception as error:  # a forward may need what random input has not, and a network more memory than there is
             LOG.debug("no run of %d steps, %d samples: %s", steps, samples, error, exc_info=True)
@@ -70,9 +73,10 @@ def compare_with_run(
             continue
         if builder.potentials or builder.sends_potential_as_spikes:
             ours.pop(RESULT)
-        refusal = _compare(graph, ours, calls, x, paths)
-        if refusal is None:
+        compared, refusal = _compare(graph, ours, calls, x, paths)
+        if refusal is None and compared:
             return ""
+        failure = failure or "its modules give other numbers of values"
     if refusal is not None:
         raise refusal
     return failure
@@ -107,24 +111,24 @@ def _list_sizes(
     steps, samples = (STEPS, SAMPLES) if most >= STEPS * SAMPLES else (min(max(most, 2), STEPS), 1)
     sizes = [(steps, samples), *((size, samples) for size in sorted(stated)), *((steps, size) for size in sorted(stated))]
     sizes += permutations(sorted(stated), 2)
-    layouts = _list_layouts(builder.form, framework, parts)
+    layouts = _list_layouts(builder, framework, parts)
     for layout, size in (*product(layouts, sizes), *product(layouts, [(MORE_STEPS, samples), (steps, 2), (steps, 1)])):
         if size == (steps, samples) or math.prod(size) <= most:
             yield *size, layout
 
 
-def _list_layouts(form: str, framework: Framework, parts: list[torch.nn.Module]) -> list[Layout]:
+def _list_layouts(builder: GraphBuilder, framework: Framework, parts: list[torch.nn.Module]) -> list[Layout]:
     """Return how a model may get its steps."""
     layouts: dict[str, list[Layout]] = {
         "step": ["one by one"],
         "loop": ["time first"],
         "batch_loop": ["batch first"],
         "repeat": ["the first"],
-        "layers": ["batch first", "time first", "the first"]
-        if framework.time_axis
-        else ["time first", "batch first", "the first"],
+        "layers": ["batch first", "time first"] if framework.time_axis else ["time first", "batch first"],
     }
-    return layouts[form] + (["merged"] if any(map(framework.takes_merged, parts)) else [])
+    if builder.repeats_input:
+        return ["the first"]
+    return layouts[builder.form] + (["merged"] if any(map(framework.takes_merged, parts)) else [])
 
 
 def _count_products(layer: Layer, shape: Shape) -> int:
@@ -155,8 +159,8 @@ def _simulate(graph: SNNGraph, x: Array) -> dict[str, Array]:
 
 def _compare(
     graph: SNNGraph, ours: dict[str, Array], calls: dict[str, Calls], x: Array, paths: dict[str, str]
-) -> UnsupportedError | None:
-    """Compare what modules gave, and the model, with what layers gave; return the error where they differ.
+) -> tuple[int, UnsupportedError | None]:
+    """Compare what modules gave, and the model, with what layers gave; return how many could be, and the error where they differ.
 
     Args:
         graph: the network.
@@ -179,11 +183,11 @@ def _compare(
         is_tie = _are_ties(graph, layer, before, theirs[name][step, sample], at[name][step])
         if not is_tie and not any(_has_ties(graph, other, before) for other in hidden):
             first = _describe(ours[name][step, sample], theirs[name][step, sample], step)
-            return UnsupportedError(
+            return len(theirs), UnsupportedError(
                 f"{name_module(paths.get(name, ''))}: run on random input, {first}: the forward does something that is not read, "
                 "such as a branch by values; let every step compute the same"
             )
-    return None
+    return len(theirs), None
 
 
 def _share_calls(graph: SNNGraph, calls: dict[str, Calls], paths: dict[str, str]) -> dict[str, list[Calls]]:
