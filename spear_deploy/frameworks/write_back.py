@@ -24,6 +24,7 @@ from spear_deploy.frameworks.importer.context import Framework, NeuronUpdate
 from spear_deploy.frameworks.importer.forward_code import copy_model
 from spear_deploy.frameworks.importer.import_model import trace_layers
 from spear_deploy.frameworks.importer.own_run import find_module
+from spear_deploy.frameworks.importer.run_comparison import compare_with_run
 from spear_deploy.frameworks.importer.storage import store_layer
 from spear_deploy.frameworks.importer.symbols import name_module
 from spear_deploy.network import CONVS, IF, WEIGHTED, BatchNorm, Dense, Layer, Scale, Shape, SparseMatrix, SumPool, write_out
@@ -250,15 +251,17 @@ def _store_part(framework: Framework, model: torch.nn.Module, path: str, parts: 
 
 
 def _compare(made: torch.nn.Module, framework: Framework, pruned: SNNGraph) -> None:
-    """Read a model, and refuse it where it is not the network."""
+    """Read a model, run it, and refuse it where it is not the network."""
     try:
-        prepared = framework.prepare(made)
-        graph = merge_parts(trace_layers(prepared, _find_input_shape(pruned), framework=framework, dt_s=_state_step(pruned))[0])
+        shape = _find_input_shape(pruned)
+        parts, builder = trace_layers(framework.prepare(made), shape, framework=framework, dt_s=_state_step(pruned))
     except (UnsupportedError, GraphError) as error:
         raise UnsupportedError(
             f"the model's forward does not take the network's sizes ({error}); write it without fixed numbers, such as "
             "flatten(1) in place of view(-1, 1568)"
         ) from error
+    compare_with_run(made, parts, builder, shape, framework)
+    graph = merge_parts(parts)
     for layer in pruned.layers:
         for name in ("synapse", "norm", "neuron"):
             before, after = getattr(layer, name), getattr(graph[layer.name], name)

@@ -23,6 +23,7 @@ from spear_deploy.frameworks.importer.forward_code import (
     list_unused_arguments,
 )
 from spear_deploy.frameworks.importer.interpreter import interpret
+from spear_deploy.frameworks.importer.own_run import HALF_TYPES, list_tensors
 from spear_deploy.frameworks.importer.run_comparison import compare_with_run
 from spear_deploy.frameworks.importer.symbols import Signal
 from spear_deploy.frameworks.importer.trace import detect_form
@@ -39,7 +40,6 @@ FURTHER_STEPS = (8, 40)
 """Steps beyond the usual ones on which a loop is traced whose steps differ up to the last one."""
 LONGER = (30, 20, 12, 8, 6, 4, 3, 2)
 """Further steps of a second trace of a loop, in which a later step may compute something else: fewer where it ends before."""
-HALF_TYPES = (torch.float16, torch.bfloat16)
 
 
 def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Framework, dt_s: float | None = None) -> SNNGraph:
@@ -56,9 +56,8 @@ def import_model(model: torch.nn.Module, input_shape: Shape, *, framework: Frame
         GraphError: shapes that do not meet.
     """
     graph, builder = trace_layers(framework.prepare(model), input_shape, framework=framework, dt_s=dt_s)
-    if not _list_half_types(model):  # whose spikes differ by rounding
-        failure = compare_with_run(model, graph, builder, input_shape, framework)
-        graph = add_assumption(graph, f"the model was not run beside the network: {failure}") if failure else graph
+    if failure := compare_with_run(model, graph, builder, input_shape, framework):
+        graph = add_assumption(graph, f"the model was not run beside the network: {failure}")
     return pass_on_fixed(merge_parts(graph), find_heirs(graph))
 
 
@@ -167,8 +166,7 @@ def _build(
 
 def _list_half_types(model: torch.nn.Module) -> list[str]:
     """Return a note where a model has parameters in half precision, in which its framework adds and compares."""
-    values = (*torch.nn.Module.parameters(model), *torch.nn.Module.buffers(model))
-    types = sorted({str(value.dtype).removeprefix("torch.") for value in values if value.dtype in HALF_TYPES})
+    types = sorted({str(value.dtype).removeprefix("torch.") for value in list_tensors(model) if value.dtype in HALF_TYPES})
     return [
         f"the model computes in {name}, the network in float32: spikes differ where {name} rounds a membrane to the other side "
         "of its threshold; compare with the model after .float()"

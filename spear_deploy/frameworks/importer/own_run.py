@@ -17,6 +17,7 @@ Calls: TypeAlias = list[list[torch.Tensor]]
 """The tensors that each call of a module gave, such as spikes and states."""
 Layout: TypeAlias = Literal["one by one", "time first", "batch first", "merged", "the first"]
 """How a forward gets its steps: in turn; all, with these axes in front, or with both in one; or the first, which it repeats."""
+HALF_TYPES = (torch.float16, torch.bfloat16)
 RESULT = ""
 """Name of what the model returns."""
 
@@ -40,7 +41,7 @@ def run_model(model: torch.nn.Module, modules: dict[str, torch.nn.Module], x: Ar
         x: (T, B, *input).
         layout: how the forward gets its steps.
     """
-    like = next((t for t in _list_tensors(model) if t.is_floating_point()), torch.zeros(()))
+    like = next((t for t in list_tensors(model) if t.is_floating_point()), torch.zeros(()))
     steps = torch.tensor(x, device=like.device, dtype=like.dtype)  # of its own, which the forward may change
     with _keeping_outputs(modules) as outputs, torch.no_grad(), torch.random.fork_rng(devices=[]):
         if layout == "one by one":
@@ -56,7 +57,7 @@ def run_model(model: torch.nn.Module, modules: dict[str, torch.nn.Module], x: Ar
     return {**outputs, RESULT: list(map(_list_values, results))}
 
 
-def _list_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+def list_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Return parameters and buffers; Rockpool's modules have others under these names."""
     yield from torch.nn.Module.parameters(model)
     yield from torch.nn.Module.buffers(model)
