@@ -244,3 +244,15 @@ def test_the_model_and_the_random_numbers_stay_as_they_are():
 def test_kinds_of_layers_are_as_the_changes_need():
     graph = trace_layers(Net().eval(), (1, 6, 6), framework=NORSE)[0]
     assert isinstance(graph["conv"].synapse, Conv2d) and isinstance(graph["out"].synapse, Dense)
+
+
+def test_a_threshold_of_zero_has_ties_too():
+    model = Net().eval()
+    with torch.no_grad():
+        model.lif.p = model.lif.p._replace(v_th=torch.zeros(()))
+    graph, builder = trace_layers(model, (1, 6, 6), framework=NORSE)
+    assert not graph["lif"].neuron.v_threshold.any()
+    near = change(graph, "neuron", "lif", v_threshold=np.float32(1e-6))
+    assert compare_with_run(model, near, builder, (1, 6, 6), NORSE) == ""
+    with pytest.raises(UnsupportedError, match="module 'lif': run on random input"):
+        compare_with_run(model, change(graph, "neuron", "lif", v_threshold=np.float32(0.05)), builder, (1, 6, 6), NORSE)

@@ -45,7 +45,7 @@ STEPS, MORE_STEPS, SAMPLES = 13, 65, 4
 MAX_PRODUCTS = 1e9
 """Products of a run at most, with one sample and fewer steps: about a second."""
 TIE = 3e-4
-"""Distance of a membrane to its threshold, relative to it, within which two orders of adding may differ."""
+"""Distance of a membrane to its threshold, relative to it and 1/100 of the layer's largest, in which rounding may decide."""
 CLOSE = 1e-3
 """Difference of values that do not spike, relative to the largest one of their layer."""
 
@@ -283,9 +283,14 @@ def _has_ties(graph: SNNGraph, layer: Layer, x: Array) -> bool:
 
 def _move_threshold(graph: SNNGraph, layer: Layer, x: Array) -> Iterator[Array]:
     """Return what a layer sends, (T, B, neurons), with a threshold a little lower and a little higher; nothing if it has none."""
+    if not layer.spikes:
+        return
     neuron: Any = layer.neuron
-    for factor in (1 - TIE, 1 + TIE) if layer.spikes else ():
-        level = (neuron.v_threshold * factor).astype(neuron.v_threshold.dtype)
+    with np.errstate(all="ignore"):
+        v = simulate(graph, x.reshape(*x.shape[:2], *graph.input_shape), kind="current", record=("v",)).v[layer.name]
+    span = TIE * (np.abs(neuron.v_threshold) + np.abs(v).max(where=np.isfinite(v), initial=0) / 100)
+    for level in (neuron.v_threshold - span, neuron.v_threshold + span):
+        level = level.astype(neuron.v_threshold.dtype)
         other = replace(layer, neuron=replace(neuron, v_threshold=level))
         moved = graph.with_layers(lambda one, other=other: other if one is layer else one)  # type: ignore[misc]
         yield _simulate(moved, x)[layer.name]
