@@ -258,6 +258,12 @@ def _clear(module: Any) -> None:
         module._buffers[name] = torch.zeros(0)
 
 
+def _list_sizes(module: Any) -> tuple[int, ...]:
+    """Return the numbers of steps and samples that a module states; a user's own may have anything under these names."""
+    names = ("num_timesteps", "batch_size") if isinstance(module, (SqueezeMixin, UnflattenTime)) else ()
+    return tuple(int(getattr(module, name, -1)) for name in names)
+
+
 def _list_states(module: Any) -> tuple[Any, ...]:
     """Return the states that a module keeps between runs, each of which a forward may set."""
     return (getattr(module, "v_mem", None), getattr(module, "i_syn", None)) if isinstance(module, NEURONS) else ()
@@ -285,7 +291,7 @@ SINABS = Framework(
     neurons=NEURONS,
     store_neuron=_store_neuron,
     clear=_clear,
-    list_sizes=lambda module: tuple(int(getattr(module, name, -1)) for name in ("num_timesteps", "batch_size")),
+    list_sizes=_list_sizes,
     store_recurrent=_store_recurrent,
     stores_max_spikes=True,
     prepare=prepare,

@@ -205,6 +205,13 @@ def test_a_model_that_does_not_run_is_read_with_a_note():
     assert notes == ["the model was not run beside the network: ValueError: the sensor is not there"]
 
 
+def test_a_state_that_cannot_be_cleared_costs_no_answer():
+    model = Branches(lambda mem: 0)
+    model.lif._init_mem = None  # what clears it is gone
+    notes = read_model(model, (6,)).metadata["assumptions"]
+    assert notes == ["the model was not run beside the network: TypeError: 'NoneType' object is not callable"]
+
+
 def test_a_model_in_half_precision_is_not_compared():
     assert not any("run beside" in note for note in read_model(Net().half(), (1, 6, 6)).metadata["assumptions"])
 

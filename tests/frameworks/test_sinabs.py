@@ -591,3 +591,19 @@ def test_a_forward_that_resets_its_layers_first_is_read():
         expected = net(x).numpy().swapaxes(0, 1)
     run = simulate(read_model(net, (6,)), x.numpy().swapaxes(0, 1), kind="current")
     np.testing.assert_allclose(run.output, expected, atol=1e-5)
+
+
+class HasSizes(nn.Module):
+    """Has anything under the names by which sinabs' modules state their sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.batch_size, self.num_timesteps = None, "all"
+        self.fc, self.spike = nn.Linear(6, 5), sl.IAFSqueeze(batch_size=1)
+
+    def forward(self, x):
+        return self.spike(self.fc(x))
+
+
+def test_sizes_under_the_same_names_in_a_module_of_the_users_are_no_statement():
+    assert "assumptions" not in read_model(HasSizes(), (6,)).metadata

@@ -72,9 +72,10 @@ def compare_with_run(
         return ""
     paths, failure, refusal = _list_paths(graph, builder), "", None
     for steps, samples, layout in _list_sizes(model, graph, builder, framework):
-        x, copy = _draw_input(steps, samples, layout, input_shape), copy_to_run(model, framework)
-        modules = {path: module for path in {*paths.values()} if (module := find_module(copy, path)) is not None}
+        x = _draw_input(steps, samples, layout, input_shape)
         try:
+            copy = copy_to_run(model, framework)
+            modules = {path: module for path in {*paths.values()} if (module := find_module(copy, path)) is not None}
             with one_torch_thread() if graph.neurons < SMALL_NEURONS else nullcontext():
                 calls = run_model(copy, modules, x, layout)
             ours = _simulate(graph, x)
